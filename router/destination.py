@@ -1,0 +1,205 @@
+"""The contract between Turnout and a partner.
+
+A destination is a settings struct with two pure methods: ``requests`` says what to send for some events, ``outcome``
+says what the partner's answer means. It does no IO and reads no clock. The struct is at once the TOML table, the
+registry entry and the reference page, so a field's ``Meta(description=...)`` is what users read.
+
+Adding a partner is one file in ``destinations/``, one line in its ``__init__``, and case files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+from msgspec import Meta
+
+from router.event import Event
+from router.outcome import Delivered, Hold, Outcome, Refusal, Rejected, Retry, Split
+from router.secret import Secret
+
+Header = str | Secret
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One HTTP request and the events it carries. Secrets stay wrapped, so printing a request shows none."""
+
+    url: str
+    body: bytes
+    events: tuple[Event, ...]
+    headers: Mapping[str, Header] = {}
+    query: Mapping[str, Header] = {}
+    method: Literal["POST", "GET"] = "POST"
+
+    @classmethod
+    def json(
+        cls,
+        url: str,
+        body: Any,
+        events: Iterable[Event],
+        *,
+        headers: Mapping[str, Header] | None = None,
+        query: Mapping[str, Header] | None = None,
+    ) -> Request:
+        """A POST of ``body`` as JSON; the same body always gives the same bytes."""
+        return cls(
+            url=url,
+            body=msgspec.json.encode(body),
+            events=tuple(events),
+            headers={"Content-Type": "application/json", **(headers or {})},
+            query=query or {},
+        )
+
+
+class Response(msgspec.Struct, frozen=True, kw_only=True):
+    """What came back: header names in lower case, at most 64 KB of body, ``at`` in UTC ms."""
+
+    status: int
+    request: Request
+    at: int
+    headers: Mapping[str, str] = {}
+    body: bytes = b""
+
+    def json(self) -> Any:
+        """The decoded body, or None where it is not JSON. Partners answer HTML too; that is never a fault of ours."""
+        try:
+            return msgspec.json.decode(self.body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+
+    def object(self) -> dict[str, Any]:
+        """The decoded body where it is a JSON object, else an empty one."""
+        body = self.json()
+        return body if isinstance(body, dict) else {}
+
+
+class Destination(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True):
+    """What every destination takes. A field that is None is given by the class constants below."""
+
+    enabled: Annotated[bool, Meta(description="False keeps the lane and holds its backlog.")] = True
+    sources: Annotated[tuple[str, ...], Meta(description="Only events of these sources; empty: of all.")] = ()
+    events: Annotated[
+        dict[str, str] | tuple[str, ...] | None,
+        Meta(description="Event names to send: a list keeps the partner's names, a table gives them."),
+    ] = None
+    consent: Annotated[
+        tuple[str, ...], Meta(description="Consent categories that must all be granted; unknown is no.")
+    ] = ()
+    match: Annotated[dict[str, Any], Meta(description="Conditions on fields, all of which must hold.")] = {}
+    map: Annotated[
+        dict[str, str], Meta(description="Target path in the partner's event = field of ours it is taken from.")
+    ] = {}
+    base_url: Annotated[str | None, Meta(description="Another address, for tests and proxies.")] = None
+    rate: Annotated[str | None, Meta(description='Requests at most, as "10/s" or "600/m".')] = None
+    concurrency: Annotated[int | None, Meta(ge=1, le=256, description="Requests under way at once.")] = None
+    batch: Annotated[int | None, Meta(ge=1, le=5000, description="Events in one request, within the partner's.")] = None
+    timeout: Annotated[str | None, Meta(description='Longest wait for one answer, as "15s".')] = None
+    max_age: Annotated[str | None, Meta(description='Oldest event to send, as "7d".')] = None
+    retry_for: Annotated[str, Meta(description='How long passing faults are retried, as "72h".')] = "72h"
+    allow_private: Annotated[bool, Meta(description="May reach private and loopback addresses, and plain http.")] = (
+        False
+    )
+
+    # What the class says of its partner. The README's table is made from these.
+    title: ClassVar[str]
+    home: ClassVar[str]  # the partner's base address
+    docs: ClassVar[str]  # where the wire contract is described
+    max_batch: ClassVar[int] = 1
+    default_batch: ClassVar[int] = 1
+    default_concurrency: ClassVar[int] = 8
+    default_rate: ClassVar[str | None] = None
+    default_timeout: ClassVar[str] = "15s"
+    window: ClassVar[str | None] = None  # the partner's acceptance window; None where it has none
+    dedup_key: ClassVar[str]  # by what the partner recognises a resend
+    clear: ClassVar[frozenset[str]] = frozenset()  # fields of Clear it needs; everything else is withheld from it
+    default_events: ClassVar[Mapping[str, str] | None] = None  # our name -> theirs; None: every event, own name
+
+    def requests(self, events: Sequence[Event], now: int) -> Iterable[Request | Refusal]:
+        """The requests that carry these events; every event ends in exactly one request or refusal.
+
+        ``now`` (UTC ms) may enter signatures and headers, never a body: a retry sends the same bytes.
+        """
+        raise NotImplementedError
+
+    def outcome(self, response: Response) -> Outcome:
+        """What the answer means. This default follows the status alone; override for what the partner documents."""
+        return by_status(response)
+
+    def url(self, path: str) -> str:
+        return (self.base_url or self.home).rstrip("/") + path
+
+    def partner_name(self, event: Event) -> str | None:
+        """What the partner calls this event; None where it is not to be sent there."""
+        return self.event_names().get(event.name) if self.events is not None or self.default_events else event.name
+
+    def event_names(self) -> Mapping[str, str]:
+        """Our name -> the partner's, as configured. Empty where every event goes under its own name."""
+        defaults = self.default_events or {}
+        if self.events is None:
+            return defaults
+        if isinstance(self.events, dict):
+            return self.events
+        return {name: defaults.get(name, name) for name in self.events}
+
+
+def by_status(response: Response) -> Outcome:
+    """The rules that hold where a partner documents nothing else (destination contracts, "Rules that hold everywhere").
+
+    Redirects are never followed: credentials would travel along, and a 302 turned into GET is a false success.
+    """
+    status, batched = response.status, len(response.request.events) > 1
+    if 200 <= status < 300:
+        return Delivered()
+    if 300 <= status < 400:
+        return Hold("redirected: the address is wrong, set base_url to where it points")
+    if status in {401, 403}:
+        return Hold("credentials refused: check the key, then resume")
+    if status == 410:
+        return Hold("the address is gone: check the destination, then resume")
+    if status in {408, 425, 429} or status >= 500:
+        return Retry(f"HTTP {status}")
+    if status == 413:
+        return Split("request too large") if batched else Rejected("too large for the partner")
+    return Split(f"HTTP {status}") if batched else Rejected(f"HTTP {status}")
+
+
+_MISSING: Any = object()
+
+
+def field(event: Event, path: str) -> Any:
+    """The value at a dotted path of an event ("properties.brand", "money.value", "items.0.id"), or None.
+
+    One language of paths serves ``match``, ``map`` and the settings of destinations.
+    """
+    value: Any = event
+    for part in path.split("."):
+        if isinstance(value, dict):
+            value = value.get(part, _MISSING)
+        elif isinstance(value, list | tuple):
+            value = value[int(part)] if part.isdigit() and int(part) < len(value) else _MISSING
+        else:
+            value = getattr(value, part, _MISSING) if part in getattr(value, "__struct_fields__", ()) else _MISSING
+        if value is _MISSING:
+            return None
+    return value
+
+
+def put(body: dict[str, Any], path: str, value: Any) -> None:
+    """Set a dotted path in a body under construction, making the objects on the way."""
+    *parents, last = path.split(".")
+    for part in parents:
+        child = body.get(part)
+        if not isinstance(child, dict):
+            child = body[part] = {}
+        body = child
+    body[last] = value
+
+
+def mapped(body: dict[str, Any], event: Event, mapping: Mapping[str, str]) -> dict[str, Any]:
+    """``body`` with the operator's ``map`` applied; a field the event lacks changes nothing."""
+    for target, origin in mapping.items():
+        value = field(event, origin)
+        if value is not None:
+            put(body, target, msgspec.to_builtins(value))
+    return body

@@ -1,0 +1,73 @@
+"""The shape of ``config.toml``, beside the destinations: what TOML decodes into and the engines are given.
+
+Data only. Reading the file, resolving secrets, positions and suggestions are ``router.config``'s.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from router.destination import Destination
+from router.secret import Secret
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
+_RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h)", re.ASCII)
+
+
+def seconds(duration: str) -> float:
+    """Seconds of "90s", "15m", "72h", "7d". ValueError, with what to write, for anything else."""
+    if (found := _DURATION.fullmatch(duration)) is None:
+        raise ValueError('write a number and a unit: "30s", "15m", "72h" or "7d"')
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def per_second(rate: str) -> float:
+    """Requests a second of "10/s", "600/m". ValueError, with what to write, for anything else."""
+    if (found := _RATE.fullmatch(rate)) is None or float(found[1]) == 0:
+        raise ValueError('write a number and a unit of time: "10/s" or "600/m"')
+    return float(found[1]) / _UNITS[found[2]]
+
+
+class Collect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    listen: Annotated[str, Meta(description="Address and port of the collect endpoint.")] = "127.0.0.1:8080"
+    trusted_proxies: Annotated[tuple[str, ...], Meta(description="CIDRs whose X-Forwarded-For is believed.")] = ()
+    strict_utf8: Annotated[bool, Meta(description="Refuse invalid UTF-8 instead of repairing it.")] = False
+
+
+class Console(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    listen: Annotated[str, Meta(description="Pages, API, metrics, health.")] = "127.0.0.1:8081"
+    token: Annotated[Secret | None, Meta(description="Needed where listen is not a loopback address.")] = None
+
+
+class Outbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    path: Annotated[str, Meta(description="A directory of its own.")] = "outbox"
+    keep_delivered: Annotated[str, Meta(description="How long delivered events can be explained.")] = "7d"
+    keep_dead: Annotated[str, Meta(description="How long dead deliveries are kept.")] = "30d"
+    dedup: Annotated[str, Meta(description="How far back a repeated event id is recognised, 7d at most.")] = "24h"
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who sends. ``tokens`` may hold two during a rotation; ``sha256:<hex>`` gives a token by its digest."""
+
+    tokens: Annotated[tuple[Secret, ...], Meta(min_length=1, description="Keys of this source.")]
+    enabled: bool = True
+    site: Annotated[str | None, Meta(description="Commanders Act tc_s.")] = None
+    default_country: Annotated[
+        str | None, Meta(pattern="^[A-Z]{2}$", description="For phone numbers without a country code.")
+    ] = None
+    origins: Annotated[tuple[str, ...], Meta(description="Web origins that may post from a browser.")] = ()
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole file, checked. ``destinations`` keeps the order of the file."""
+
+    collect: Collect = Collect()
+    console: Console = Console()
+    outbox: Outbox = Outbox()
+    sources: dict[str, Source] = {}
+    destinations: dict[str, Destination] = {}
