@@ -1,0 +1,28 @@
+"""Time, as an argument: the wall clock for stamps and the monotonic one for waiting.
+
+Engines are given a clock, so tests step it. Rules never see one; they are given numbers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    def now(self) -> int:
+        """UTC milliseconds since the epoch."""
+        ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class SystemClock:
+    """The machine's clock. Sleeping is monotonic: a stepped wall clock neither bursts nor freezes a lane."""
+
+    def now(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)

@@ -1,0 +1,107 @@
+"""What an outcome makes of each event: jobs and an attempt in, marks for the outbox out. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from router import retry
+from router.event import Event
+from router.outbox.state import Attempt, Mark
+from router.outcome import Delivered
+
+LONGEST_QUOTA = 45 * 86_400_000  # ms
+
+
+class Job(msgspec.Struct, frozen=True):
+    """One event on its way. ``parked``: it has a row in the outbox, from an earlier try."""
+
+    seq: int
+    event: Event
+    attempts: int = 0
+    parked: bool = False
+
+
+def tried(job: Job) -> Job:
+    """The job with one more attempt spent."""
+    return Job(job.seq, job.event, job.attempts + 1, job.parked)
+
+
+def _alike(jobs: Sequence[Job]) -> dict[tuple[int, bool], list[int]]:
+    """Sequence numbers by (attempts so far, parked)."""
+    groups: dict[tuple[int, bool], list[int]] = {}
+    for job in jobs:
+        groups.setdefault((job.attempts, job.parked), []).append(job.seq)
+    return groups
+
+
+def delivered(jobs: Sequence[Job], outcome: Delivered, attempt: Attempt) -> list[Mark]:
+    """The batch was taken, but for the members that the outcome names."""
+    taken = [job for index, job in enumerate(jobs) if index not in outcome.rejected]
+    marks = [
+        Mark(
+            seqs=seqs,
+            state="delivered",
+            at=attempt.at,
+            began=attempt.began,
+            parked=parked,
+            attempts=attempts + 1,
+            status=attempt.status,
+            duplicate=outcome.duplicate,
+            unverified=outcome.unverified,
+        )
+        for (attempts, parked), seqs in _alike(taken).items()
+    ]
+    return marks + rejected(jobs, outcome.rejected, attempt)
+
+
+def rejected(jobs: Sequence[Job], reasons: Mapping[int, str], attempt: Attempt) -> list[Mark]:
+    """The members with these indexes are dead, each with its reason."""
+    return [
+        Mark(
+            seqs=(jobs[index].seq,),
+            state="dead",
+            at=attempt.at,
+            began=attempt.began,
+            parked=jobs[index].parked,
+            attempts=jobs[index].attempts + 1,
+            status=attempt.status,
+            reason=reason,
+        )
+        for index, reason in reasons.items()
+        if 0 <= index < len(jobs)
+    ]
+
+
+def retried(
+    jobs: Sequence[Job], attempt: Attempt, *, after: float | None, until: int | None, chance: float
+) -> list[Mark]:
+    """Waiting for another try: by our schedule, or later where the partner says so."""
+    marks = []
+    for (attempts, parked), seqs in _alike(jobs).items():
+        wait = max(retry.delay(attempts + 1, chance), after or 0.0)
+        due = max(attempt.at + int(wait * 1000), min(until or 0, attempt.at + LONGEST_QUOTA))
+        marks.append(
+            Mark(
+                seqs=seqs,
+                state="waiting",
+                at=attempt.at,
+                began=attempt.began,
+                parked=parked,
+                attempts=attempts + 1,
+                due=due,
+                status=attempt.status,
+                reason=attempt.reason,
+            )
+        )
+    return marks
+
+
+def unsent(jobs: Sequence[Job], state: Literal["filtered", "dead"], reason: str, now: int) -> list[Mark]:
+    """An end that needed no request."""
+    return [
+        Mark(seqs=seqs, state=state, at=now, parked=parked, attempts=attempts, reason=reason)
+        for (attempts, parked), seqs in _alike(jobs).items()
+    ]

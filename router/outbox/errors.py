@@ -1,0 +1,49 @@
+"""Faults of the outbox. What a sender or a partner does wrong is never one of these.
+
+OutboxError             the directory cannot be used: locked, newer schema, missing parts, unsafe settings
+├── Locked              another process owns it
+└── NotDurable          this write is not on disk; nothing was acknowledged
+    ├── Busy            too much is waiting for the disk; try again
+    ├── DiskFull        no space; recovers by itself
+    └── Broken          the disk failed or the file is damaged: the process must stop
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+
+class OutboxError(Exception):
+    """The outbox cannot be used as it is. The message says what to do."""
+
+
+class Locked(OutboxError):
+    """Another process owns the directory."""
+
+
+class NotDurable(OutboxError):
+    """The write did not reach the disk."""
+
+    code = "not_durable"
+
+
+class Busy(NotDurable):
+    code = "busy"
+
+
+class DiskFull(NotDurable):
+    code = "disk_full"
+
+
+class Broken(NotDurable):
+    code = "broken"
+
+
+def fault(error: sqlite3.Error) -> NotDurable:
+    """What a failed write means. A failed fsync is never tried again (PostgreSQL wiki, "Fsync Errors"): Broken."""
+    name = getattr(error, "sqlite_errorname", "") or ""
+    if name.startswith("SQLITE_FULL"):
+        return DiskFull("no space on the disk of the outbox: free some, acceptance resumes by itself")
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return Busy("the outbox is locked by another program: close it")
+    return Broken(f"the outbox cannot be written ({name or type(error).__name__}): check the disk, then start again")

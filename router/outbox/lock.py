@@ -1,0 +1,43 @@
+"""One process owns an outbox directory: a kernel lock, so a killed process leaves nothing stale."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from router.outbox.errors import Locked
+
+
+class Lock:
+    """Held from construction to ``release`` or the end of the process. Locked, naming the holder, if it is taken."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(self._file, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._file)
+            raise Locked(f"process {holder} already owns the outbox {directory}: stop it, or use another path") from None
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        os.close(self._file)
+
+
+def holder(directory: Path) -> int | None:
+    """The process that owns the directory now, or None. Reading does not disturb it."""
+    try:
+        descriptor = os.open(directory / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        text = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+        return int(text) if text.isdigit() else None
+    finally:
+        os.close(descriptor)
+    return None

@@ -1,0 +1,337 @@
+"""What became of the accepted events: lanes with their cursors, runs for what is simply done, rows for the rest.
+
+Everything of this module runs on the state file's own thread, as one transaction a call. Counters change in the
+transaction of the rows they count.
+
+A delivery that ends at its first try, or is filtered, is part of a *run*: consecutive events with the same end. Every
+other delivery has a row of its own. All events up to a lane's cursor are in one of the two; beyond the cursor some may
+be, because requests finish out of order.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from router.lifecycle import State
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
+    """One end, or one more waiting, shared by some events of a lane.
+
+    ``parked``: they already have a row. ``attempts`` counts requests so far; ``began`` and ``at`` are UTC ms of the
+    request and of its answer; ``due`` is when a waiting delivery may go again.
+    """
+
+    seqs: Sequence[int]
+    state: State
+    at: int
+    parked: bool = False
+    attempts: int = 0
+    began: int | None = None
+    due: int | None = None
+    status: int | None = None
+    reason: str | None = None
+    duplicate: bool = False
+    unverified: bool = False
+
+    def simple(self) -> bool:
+        """May it be part of a run?"""
+        return not self.parked and self.attempts <= 1 and self.state in {"delivered", "filtered"}
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One request that did not simply deliver. ``answer`` is the partner's own text, cut and redacted."""
+
+    seqs: Sequence[int]
+    began: int
+    at: int
+    outcome: str
+    status: int | None = None
+    reason: str | None = None
+    answer: str | None = None
+
+
+class Settlement(msgspec.Struct, frozen=True, kw_only=True):
+    lane: int
+    cursor: int
+    marks: Sequence[Mark] = ()
+    attempts: Sequence[Attempt] = ()
+
+
+class Due(msgspec.Struct, frozen=True):
+    seq: int
+    attempts: int
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a lane waits. ``by`` is "partner" or "operator"; only the first is probed."""
+
+    reason: str
+    by: str
+    at: int
+    until: int | None = None
+
+
+class LaneRow(msgspec.Struct, frozen=True, kw_only=True):
+    id: int
+    name: str
+    type: str
+    start: int
+    cursor: int
+    held: Held | None
+
+
+def settle(connection: sqlite3.Connection, settlements: Sequence[Settlement], config: int) -> None:
+    """Write down what became of some deliveries."""
+    for each in settlements:
+        for mark in each.marks:
+            if mark.simple():
+                _run(connection, each.lane, mark, config)
+            elif mark.parked:
+                _move(connection, each.lane, mark, config)
+            else:
+                _park(connection, each.lane, mark, config)
+        for attempt in each.attempts:
+            _attempt(connection, each.lane, attempt, config)
+        connection.execute("UPDATE lane SET cursor = max(cursor, ?) WHERE id = ?", (each.cursor, each.lane))
+
+
+def stretches(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(first, last) of every stretch of consecutive numbers."""
+    ordered = sorted(seqs)
+    if not ordered:
+        return
+    first = previous = ordered[0]
+    for seq in ordered[1:]:
+        if seq != previous + 1:
+            yield first, previous
+            first = seq
+        previous = seq
+    yield first, previous
+
+
+def _run(connection: sqlite3.Connection, lane: int, mark: Mark, config: int) -> None:
+    connection.executemany(
+        "INSERT INTO run VALUES(?,?,?,?,?,?,?,?,?)",
+        [
+            (lane, first, last, mark.state, mark.at, mark.began, mark.status, _note(mark), config)
+            for first, last in stretches(mark.seqs)
+        ],
+    )
+    _count(connection, lane, mark, len(mark.seqs))
+
+
+def _park(connection: sqlite3.Connection, lane: int, mark: Mark, config: int) -> None:
+    connection.executemany(
+        "INSERT INTO delivery VALUES(?,?,?,?,?,?,?,?,?)",
+        [
+            (lane, seq, mark.state, mark.attempts, mark.due, mark.at, mark.status, _note(mark), config)
+            for seq in mark.seqs
+        ],
+    )
+    _count(connection, lane, mark, len(mark.seqs))
+    if mark.state == "waiting":
+        connection.execute("UPDATE lane SET parked = parked + ? WHERE id = ?", (len(mark.seqs), lane))
+
+
+def _move(connection: sqlite3.Connection, lane: int, mark: Mark, config: int) -> None:
+    """Only a waiting row moves: an operator may have dropped it while its request was under way."""
+    moved = connection.execute(
+        "UPDATE delivery SET state = ?, attempts = ?, due = ?, at = ?, status = ?, reason = ?, config = ?"
+        " WHERE lane = ? AND state = 'waiting' AND seq IN (SELECT value FROM json_each(?))",
+        (
+            mark.state,
+            mark.attempts,
+            mark.due,
+            mark.at,
+            mark.status,
+            _note(mark),
+            config,
+            lane,
+            msgspec.json.encode(list(mark.seqs)).decode(),
+        ),
+    ).rowcount
+    _count(connection, lane, mark, moved)
+    if mark.state != "waiting":
+        connection.execute("UPDATE lane SET parked = parked - ? WHERE id = ?", (moved, lane))
+
+
+def _note(mark: Mark) -> str | None:
+    if mark.reason is None and mark.duplicate:
+        return "duplicate"
+    return "unverified" if mark.reason is None and mark.unverified else mark.reason
+
+
+def _count(connection: sqlite3.Connection, lane: int, mark: Mark, number: int) -> None:
+    if mark.state == "waiting":
+        return
+    column = mark.state  # one of the lifecycle's words, each a column
+    connection.execute(f"UPDATE lane SET {column} = {column} + ? WHERE id = ?", (number, lane))  # noqa: S608 - a closed set
+    if mark.duplicate or mark.unverified:
+        connection.execute(
+            "UPDATE lane SET duplicate = duplicate + ?, unverified = unverified + ? WHERE id = ?",
+            (number if mark.duplicate else 0, number if mark.unverified else 0, lane),
+        )
+
+
+def _attempt(connection: sqlite3.Connection, lane: int, attempt: Attempt, config: int) -> None:
+    seqs = list(stretches(attempt.seqs))
+    connection.execute(
+        "INSERT INTO attempt(lane, first, last, seqs, began, at, outcome, status, reason, answer, config)"
+        " VALUES(?,?,?,?,?,?,?,?,?,?,?)",
+        (
+            lane,
+            seqs[0][0],
+            seqs[-1][1],
+            msgspec.json.encode(seqs).decode(),
+            attempt.began,
+            attempt.at,
+            attempt.outcome,
+            attempt.status,
+            attempt.reason,
+            attempt.answer,
+            config,
+        ),
+    )
+
+
+def lane(connection: sqlite3.Connection, name: str, kind: str, last: int) -> LaneRow:
+    """The lane of a destination; a new one begins behind the events that are already there."""
+    connection.execute(
+        "INSERT INTO lane(name, type, start, cursor) VALUES(?, ?, ?, ?) ON CONFLICT(name) DO UPDATE SET type = excluded.type",
+        (name, kind, last, last),
+    )
+    return next(row for row in lanes(connection) if row.name == name)
+
+
+def lanes(connection: sqlite3.Connection) -> list[LaneRow]:
+    found = connection.execute(
+        "SELECT id, name, type, start, cursor, hold_reason, hold_until, hold_by, held_at FROM lane ORDER BY id"
+    )
+    return [
+        LaneRow(
+            id=number,
+            name=name,
+            type=kind,
+            start=start,
+            cursor=cursor,
+            held=Held(reason=reason, by=by, at=at, until=until) if reason is not None else None,
+        )
+        for number, name, kind, start, cursor, reason, until, by, at in found
+    ]
+
+
+def done_beyond(connection: sqlite3.Connection, number: int, cursor: int) -> set[int]:
+    """Events above the cursor that already have an end or a row: requests finish out of order."""
+    done = {
+        seq
+        for (seq,) in connection.execute("SELECT seq FROM delivery WHERE lane = ? AND seq > ?", (number, cursor))
+    }
+    for first, last in connection.execute(
+        "SELECT first, last FROM run WHERE lane = ? AND first > ?", (number, cursor)
+    ):
+        done.update(range(first, last + 1))
+    return done
+
+
+def due(connection: sqlite3.Connection, number: int, now: int, limit: int) -> list[Due]:
+    """Waiting rows whose time has come, the longest overdue first."""
+    found = connection.execute(
+        "SELECT seq, attempts FROM delivery WHERE lane = ? AND state = 'waiting' AND due <= ? ORDER BY due, seq LIMIT ?",
+        (number, now, limit),
+    )
+    return [Due(seq, attempts) for seq, attempts in found]
+
+
+def next_due(connection: sqlite3.Connection, number: int) -> int | None:
+    found = connection.execute("SELECT min(due) FROM delivery WHERE lane = ? AND state = 'waiting'", (number,))
+    value = found.fetchone()[0]
+    return None if value is None else int(value)
+
+
+def hold(connection: sqlite3.Connection, number: int, held: Held | None) -> None:
+    connection.execute(
+        "UPDATE lane SET hold_reason = ?, hold_until = ?, hold_by = ?, held_at = ? WHERE id = ?",
+        (held.reason, held.until, held.by, held.at, number) if held else (None, None, None, None, number),
+    )
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """Which rows an operator means."""
+
+    state: str
+    seqs: Sequence[int] | None = None
+
+    def where(self) -> tuple[str, tuple[object, ...]]:
+        if self.seqs is None:
+            return "state = ?", (self.state,)
+        return "state = ? AND seq IN (SELECT value FROM json_each(?))", (
+            self.state,
+            msgspec.json.encode(list(self.seqs)).decode(),
+        )
+
+
+def revive(connection: sqlite3.Connection, number: int, chosen: Selection, now: int) -> int:
+    """An operator tries dead deliveries again, or waiting ones at once. Returns how many."""
+    where, values = chosen.where()
+    moved = connection.execute(
+        f"UPDATE delivery SET state = 'waiting', due = ?, at = ? WHERE lane = ? AND {where}",  # noqa: S608 - from where()
+        (now, now, number, *values),
+    ).rowcount
+    if chosen.state == "dead":
+        connection.execute("UPDATE lane SET dead = dead - ?, parked = parked + ? WHERE id = ?", (moved, moved, number))
+    return moved
+
+
+def drop(connection: sqlite3.Connection, number: int, chosen: Selection, now: int) -> int:
+    """An operator gives waiting deliveries up. Returns how many; dead ones stay as they are."""
+    if chosen.state != "waiting":
+        return 0
+    where, values = chosen.where()
+    moved = connection.execute(
+        f"UPDATE delivery SET state = 'dead', due = NULL, at = ?, reason = 'dropped by the operator' WHERE lane = ? AND {where}",  # noqa: S608 - from where()
+        (now, number, *values),
+    ).rowcount
+    connection.execute("UPDATE lane SET dead = dead + ?, parked = parked - ? WHERE id = ?", (moved, moved, number))
+    return moved
+
+
+class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
+    """A parseable event that could not be accepted: its reason, and what may be kept of it, scrubbed, as JSON."""
+
+    at: int
+    source: str
+    code: str
+    message: str
+    event_id: str | None = None
+    field: str | None = None
+    item: str | None = None
+
+
+def quarantine(connection: sqlite3.Connection, rows: Sequence[Quarantined]) -> None:
+    connection.executemany(
+        "INSERT INTO quarantine(at, source, event_id, code, field, message, item) VALUES(?,?,?,?,?,?,?)",
+        [(row.at, row.source, row.event_id, row.code, row.field, row.message, row.item) for row in rows],
+    )
+    connection.execute(
+        "INSERT INTO counter VALUES('rejected', ?) ON CONFLICT(name) DO UPDATE SET value = value + excluded.value",
+        (len(rows),),
+    )
+
+
+def audit(connection: sqlite3.Connection, at: int, who: str, what: str, selection: str, count: int) -> None:
+    connection.execute(
+        "INSERT INTO audit(at, who, what, selection, count) VALUES(?,?,?,?,?)", (at, who, what, selection, count)
+    )
+
+
+def config(connection: sqlite3.Connection, at: int, digest: str, text: str) -> int:
+    """The version number of a configuration: the newest one's where nothing changed, else a new one."""
+    newest = connection.execute("SELECT version, digest FROM config ORDER BY version DESC LIMIT 1").fetchone()
+    if newest is not None and newest[1] == digest:
+        return int(newest[0])
+    connection.execute("INSERT INTO config(at, digest, text) VALUES(?,?,?)", (at, digest, text))
+    return int(connection.execute("SELECT max(version) FROM config").fetchone()[0])

@@ -1,0 +1,46 @@
+"""What partners need readable, encrypted at rest and forgettable.
+
+Every log segment has a key of its own, kept in ``state.db`` only. Destroying that key makes the clear values of the
+segment, and of every copy of it, unreadable at once. AES-GCM with a random 96-bit nonce (NIST SP 800-38D: at most
+2^32 messages a key; a segment holds some 10^5).
+"""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from router.event import Clear
+
+_NONCE = 12
+_NOTHING = Clear()
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Clear).decode
+
+
+def new_key() -> bytes:
+    return AESGCM.generate_key(bit_length=256)
+
+
+class Vault:
+    """Seals and opens the clear values of one segment. Without its key it opens nothing and says so with Clear()."""
+
+    def __init__(self, key: bytes | None) -> None:
+        self._cipher = AESGCM(key) if key else None
+
+    def seal(self, clear: Clear) -> bytes | None:
+        if clear == _NOTHING or self._cipher is None:
+            return None
+        nonce = os.urandom(_NONCE)
+        return nonce + self._cipher.encrypt(nonce, _encode(clear), None)
+
+    def open(self, sealed: bytes | None) -> Clear:
+        if sealed is None or self._cipher is None:
+            return _NOTHING
+        try:
+            return _decode(self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], None))
+        except InvalidTag:
+            return _NOTHING

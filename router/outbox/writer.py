@@ -1,0 +1,128 @@
+"""One SQLite file, one connection that writes it, one thread that owns the connection.
+
+A unit of work is one callable that runs whole on that thread inside one transaction: a cancelled caller can neither
+interrupt it nor leave a transaction open (sharing a connection between coroutines loses acknowledged rows, and a
+cancelled BEGIN stays open; both were seen with a connection per process). Settings are set and read back, because the
+default of ``synchronous`` differs by build.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from router.outbox.errors import OutboxError, fault
+from router.outbox.schema import Migration, migrate
+
+T = TypeVar("T")
+Unit = Callable[[sqlite3.Connection], T]
+
+PAGE = 8192  # bytes; 1 KB events: 1.2 times the rows per second of 4096
+WAL_LIMIT = 64 * 1024 * 1024
+_FULL = 2
+
+
+def connect(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
+    """Open for writing, with the durability this product promises, or raise OutboxError.
+
+    The file is made with mode 0600 before SQLite sees it, and its directory entry is synced.
+    """
+    fresh = not path.exists()
+    if fresh:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+    try:
+        connection.execute(f"PRAGMA page_size = {PAGE}")
+        mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        connection.execute("PRAGMA synchronous = FULL")
+        level = connection.execute("PRAGMA synchronous").fetchone()[0]
+        if mode != "wal" or level != _FULL:
+            raise OutboxError(f"{path} cannot be made durable (journal {mode}, synchronous {level}): use a local disk")
+        connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute("PRAGMA foreign_keys = ON")
+        migrate(connection, migrations, path.name)
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise OutboxError(f"{path} is not a usable database: restore it from a backup") from error
+    except BaseException:
+        connection.close()
+        raise
+    if fresh:
+        sync_directory(path.parent)
+    return connection
+
+
+def sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Writer:
+    """The thread and the connection. Every method is called from the event loop."""
+
+    def __init__(self, name: str) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._connection: sqlite3.Connection | None = None
+
+    async def open(self, path: Path, migrations: Sequence[Migration]) -> None:
+        self._connection = await self._call(connect, path, migrations)
+
+    async def read(self, unit: Unit[T]) -> T:
+        """Run outside a transaction: reads and single statements, which are atomic by themselves."""
+        return await self._call(self._guarded, unit)
+
+    async def write(self, unit: Unit[T]) -> T:
+        """Run as one transaction. NotDurable where it is not on disk; then nothing of it is."""
+        return await self._call(self._guarded, lambda connection: _transaction(connection, unit))
+
+    def detach(self) -> sqlite3.Connection:
+        """Give the connection away; ``open`` may follow. Call only while nothing is running."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            raise OutboxError("this writer is not open")
+        return connection
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            connection = self.detach()
+            await self._call(_checkpoint_and_close, connection)
+        self._pool.shutdown(wait=False)
+
+    def _guarded(self, unit: Unit[T]) -> T:
+        if self._connection is None:
+            raise OutboxError("this writer is not open")
+        try:
+            return unit(self._connection)
+        except sqlite3.Error as error:
+            raise fault(error) from error
+
+    async def _call(self, function: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+
+
+def _transaction(connection: sqlite3.Connection, unit: Unit[T]) -> T:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        result = unit(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return result
+
+
+def _checkpoint_and_close(connection: sqlite3.Connection) -> None:
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    finally:
+        connection.close()

@@ -1,0 +1,219 @@
+"""The only outgoing HTTP. One transport per lane: own connections, own resolver thread, own deadline.
+
+Never follows a redirect, keeps no cookie, reads no proxy from the environment, asks for no compression and reads at
+most 64 KB of an answer. The guard looks at the address that is dialled, after name resolution and for literals alike,
+so no spelling of a private address gets through and a name cannot be rebound between check and dial.
+
+What happened is a value: a Response to classify, or a Failure where none came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import ssl
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+import aiohttp
+import msgspec
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from router.clock import Clock
+from router.destination import Header, Request, Response
+from router.secret import Secret
+
+MAX_ANSWER = 65_536
+CONNECT_TIMEOUT = 5.0
+USER_AGENT = "Turnout/0.1"
+
+FailureKind = Literal["name", "connect", "timeout", "closed", "tls", "blocked", "request"]
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """No answer came. ``reason`` is ours and names no address or secret."""
+
+    kind: FailureKind
+    reason: str
+
+
+_REASONS: dict[FailureKind, str] = {
+    "name": "the partner's name does not resolve",
+    "connect": "no connection to the partner",
+    "timeout": "no answer within the timeout",
+    "closed": "the partner closed the connection without an answer",
+    "tls": "no trusted TLS connection: check the partner's certificate and this machine's clock",
+    "blocked": "a private or special address, or plain http: set allow_private = true if that is meant",
+    "request": "the request cannot be written as HTTP: check headers and url",
+}
+
+
+class _Blocked(OSError):
+    """The guard refused an address. One message for all, so that several addresses of a name end as one error."""
+
+    def __init__(self) -> None:
+        super().__init__("blocked")
+
+
+# is_global calls these global in Python 3.11: translations of private addresses, and multicast.
+_SPECIAL = tuple(
+    ipaddress.ip_network(text)
+    for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "192.88.99.0/24", "::/96")
+)
+
+
+def is_public(address: str) -> bool:
+    """May a lane dial this address without ``allow_private``?"""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    return ip.is_global and not ip.is_multicast and not any(ip in net for net in _SPECIAL if net.version == ip.version)
+
+
+def _guarded_socket(info: tuple[Any, ...]) -> socket.socket:
+    if not is_public(str(info[4][0])):
+        raise _Blocked
+    return socket.socket(*info[:3])
+
+
+class _Resolver(AbstractResolver):
+    """getaddrinfo on a thread of the lane's own: a hanging name server stops this lane only."""
+
+    def __init__(self, name: str) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"resolve-{name}")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        found = await asyncio.get_running_loop().run_in_executor(
+            self._pool, lambda: socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+        )
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address[0]),
+                port=port,
+                family=kind,
+                proto=proto,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for kind, _, proto, _, address in found
+        ]
+
+    async def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _text(value: Header) -> str:
+    return value.reveal() if isinstance(value, Secret) else value
+
+
+class Transport:
+    """Send requests of one lane. ``timeout`` is the longest wait for one answer, in seconds."""
+
+    def __init__(self, name: str, clock: Clock, *, timeout: float, concurrency: int, allow_private: bool) -> None:
+        self._clock, self._allow_private = clock, allow_private
+        self._name, self._timeout, self._concurrency = name, timeout, concurrency
+        self._session: aiohttp.ClientSession | None = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            limit=self._concurrency,
+            resolver=_Resolver(self._name),
+            ttl_dns_cache=30,
+            socket_factory=None if self._allow_private else _guarded_socket,
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+            timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=CONNECT_TIMEOUT),
+        )
+
+    async def send(self, request: Request) -> Response | Failure:
+        """One request, one answer. A connection that the partner closed as we wrote is tried once more on a new one:
+        the same dedup key travels, so a double arrival is recognised there."""
+        if self._session is None:
+            self._session = self._open()
+        url = URL(request.url)
+        if url.scheme != "https" and not (self._allow_private and url.scheme == "http"):
+            return _failure("blocked")
+        try:
+            return await self._exchange(self._session, url, request)
+        except aiohttp.ServerDisconnectedError:
+            try:
+                return await self._exchange(self._session, url, request)
+            except _FAULTS as error:
+                return _failure(_kind(error))
+        except _FAULTS as error:
+            return _failure(_kind(error))
+
+    async def _exchange(self, session: aiohttp.ClientSession, url: URL, request: Request) -> Response:
+        if request.query:
+            url = url.update_query({name: _text(value) for name, value in request.query.items()})
+        headers = {name: _text(value) for name, value in request.headers.items()}
+        async with session.request(
+            request.method, url, data=request.body, headers=headers, allow_redirects=False
+        ) as answer:
+            body = await _read(answer)
+            return Response(
+                status=answer.status,
+                request=request,
+                at=self._clock.now(),
+                headers={name.lower(): value for name, value in answer.headers.items()},
+                body=body,
+            )
+
+    async def close(self) -> None:
+        if self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+
+
+async def _read(answer: aiohttp.ClientResponse) -> bytes:
+    """At most MAX_ANSWER bytes. An answer that breaks off after its status still counts by its status."""
+    parts: list[bytes] = []
+    size = 0
+    try:
+        while size < MAX_ANSWER and (part := await answer.content.read(MAX_ANSWER - size)):
+            parts.append(part)
+            size += len(part)
+    except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError):
+        answer.close()
+    if size >= MAX_ANSWER:
+        answer.close()
+    return b"".join(parts)
+
+
+_FAULTS = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
+
+
+def _kind(error: BaseException) -> FailureKind:
+    match error:
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError() | ssl.SSLError():
+            return "tls"
+        case aiohttp.ClientConnectorDNSError():
+            return "name"
+        case aiohttp.ClientConnectorError() if isinstance(error.os_error, _Blocked):
+            return "blocked"
+        case aiohttp.InvalidURL():
+            return "request"
+        case TimeoutError():
+            return "timeout"
+        case aiohttp.ClientConnectorError():
+            return "connect"
+        case aiohttp.ClientError() | OSError():
+            return "closed"
+        case _:
+            return "request"
+
+
+def _failure(kind: FailureKind) -> Failure:
+    return Failure(kind=kind, reason=_REASONS[kind])
