@@ -126,7 +126,7 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", f
         """What the answer means. This default follows the status alone; override for what the partner documents."""
         return by_status(response)
 
-    def url(self, path: str) -> str:
+    def endpoint(self, path: str) -> str:
         return (self.base_url or self.home).rstrip("/") + path
 
     def partner_name(self, event: Event) -> str | None:

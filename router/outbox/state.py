@@ -85,18 +85,22 @@ class LaneRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def settle(connection: sqlite3.Connection, settlements: Sequence[Settlement], config: int) -> None:
-    """Write down what became of some deliveries."""
+    """Write down what became of some deliveries. Simple ends of one lane that came together share their runs."""
+    runs: dict[tuple[object, ...], list[Mark]] = {}
     for each in settlements:
         for mark in each.marks:
             if mark.simple():
-                _run(connection, each.lane, mark, config)
+                runs.setdefault((each.lane, mark.state, mark.status, _note(mark)), []).append(mark)
             elif mark.parked:
                 _move(connection, each.lane, mark, config)
             else:
                 _park(connection, each.lane, mark, config)
         for attempt in each.attempts:
             _attempt(connection, each.lane, attempt, config)
-        connection.execute("UPDATE lane SET cursor = max(cursor, ?) WHERE id = ?", (each.cursor, each.lane))
+    for (lane_id, *_), marks in runs.items():
+        _run(connection, lane_id, marks, config)
+    cursors = {each.lane: each.cursor for each in settlements}  # in order, and a cursor never goes back
+    connection.executemany("UPDATE lane SET cursor = ? WHERE id = ?", [(to, lane_id) for lane_id, to in cursors.items()])
 
 
 def stretches(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -113,15 +117,17 @@ def stretches(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:
     yield first, previous
 
 
-def _run(connection: sqlite3.Connection, lane: int, mark: Mark, config: int) -> None:
-    connection.executemany(
-        "INSERT INTO run VALUES(?,?,?,?,?,?,?,?,?)",
-        [
-            (lane, first, last, mark.state, mark.at, mark.began, mark.status, _note(mark), config)
-            for first, last in stretches(mark.seqs)
-        ],
-    )
-    _count(connection, lane, mark, len(mark.seqs))
+def _run(connection: sqlite3.Connection, lane: object, marks: Sequence[Mark], config: int) -> None:
+    first_mark = marks[0]
+    began = min((mark.began for mark in marks if mark.began is not None), default=None)
+    at = max(mark.at for mark in marks)
+    rows = [
+        (lane, first, last, first_mark.state, at, began, first_mark.status, _note(first_mark), config)
+        for first, last in stretches([seq for mark in marks for seq in mark.seqs])
+    ]
+    connection.executemany("INSERT INTO run VALUES(?,?,?,?,?,?,?,?,?)", rows)
+    for mark in marks:
+        _count(connection, lane, mark, len(mark.seqs))
 
 
 def _park(connection: sqlite3.Connection, lane: int, mark: Mark, config: int) -> None:
@@ -165,7 +171,7 @@ def _note(mark: Mark) -> str | None:
     return "unverified" if mark.reason is None and mark.unverified else mark.reason
 
 
-def _count(connection: sqlite3.Connection, lane: int, mark: Mark, number: int) -> None:
+def _count(connection: sqlite3.Connection, lane: object, mark: Mark, number: int) -> None:
     if mark.state == "waiting":
         return
     column = mark.state  # one of the lifecycle's words, each a column

@@ -1,0 +1,163 @@
+"""The application: every part, wired, with its start and its stop.
+
+Start: take the outbox, run the lanes, open the ports. Stop: refuse new requests, finish those that were admitted, let
+requests to partners end, settle, close the outbox; all of it within ``GRACE`` seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import signal
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+import uuid_utils
+from aiohttp import web
+
+from router import console
+from router.clock import Clock, SystemClock
+from router.collect.http import Collector, Network, Server
+from router.collect.intake import Intake
+from router.collect.keys import Keyring, sender
+from router.delivery.engine import Delivery
+from router.destination import Destination
+from router.metrics import Metrics
+from router.outbox.errors import NotDurable
+from router.outbox.outbox import Outbox
+from router.outbox.reader import Reader
+from router.secret import Secret
+from router.settings import Settings, seconds
+
+log: Any = structlog.get_logger()
+
+GRACE = 8.0  # seconds for what was admitted and what is under way; the process ends within 10
+EX_TEMPFAIL = 75
+BROKEN = 1
+
+
+class App:
+    """Turnout, running. ``collect_port`` and ``console_port`` are the ports it really listens on."""
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        self.metrics = Metrics()
+        self.collect_port = self.console_port = 0
+        self.broken: asyncio.Future[NotDurable] = asyncio.get_running_loop().create_future()
+
+    async def start(self) -> None:
+        """Ready to take events when this returns. OutboxError and OSError say why it cannot be."""
+        outbox = self.settings.outbox
+        self.store = await Outbox.open(Path(outbox.path), self.clock, dedup=seconds(outbox.dedup))
+        self.store.on_failure = self._fail
+        await self.store.configure(*described(self.settings))
+        self.delivery = Delivery(self.store, self.clock, self.metrics)
+        await self.delivery.start(self.settings.destinations)
+        self.collector = Collector(
+            Intake(self.store, new_id, self.metrics),
+            keyring(self.settings),
+            self.clock,
+            network=Network(self.settings.collect.trusted_proxies),
+            strict_utf8=self.settings.collect.strict_utf8,
+        )
+        self._collect = web.ServerRunner(Server(self.collector), shutdown_timeout=GRACE / 2)
+        self._console = web.AppRunner(
+            console.application(
+                reader=Reader(self.store.directory),
+                store=self.store,
+                delivery=self.delivery,
+                settings=self.settings,
+                metrics=self.metrics,
+                draining=lambda: self.collector.draining,
+            ),
+            access_log=None,
+            keepalive_timeout=15.0,
+        )
+        self.collect_port = await _listen(self._collect, self.settings.collect.listen)
+        self.console_port = await _listen(self._console, self.settings.console.listen)
+        log.info("started", collect=self.collect_port, console=self.console_port)
+
+    async def stop(self) -> None:
+        """Stop accepting, finish what was admitted, settle what is under way, give the outbox back."""
+        self.collector.draining = True
+        await self._collect.cleanup()
+        await self.delivery.stop(GRACE / 2)
+        await self._console.cleanup()
+        await self.store.close()
+        log.info("stopped")
+
+    def _fail(self, error: NotDurable) -> None:
+        log.error("outbox_broken", reason=str(error))
+        if not self.broken.done():
+            self.broken.set_result(error)
+
+
+def new_id() -> str:
+    return str(uuid_utils.uuid7())
+
+
+def keyring(settings: Settings) -> Keyring:
+    """The sources, each knowing which clear values some enabled destination needs."""
+    needed = frozenset[str]().union(*(each.clear for each in settings.destinations.values() if each.enabled))
+    return Keyring([sender(name, source, needed) for name, source in settings.sources.items()])
+
+
+def described(settings: Settings) -> tuple[str, str]:
+    """Digest and text of a configuration as decisions remember it: secrets by their reference only."""
+    text = msgspec.json.format(
+        msgspec.json.encode(
+            {"sources": settings.sources, "destinations": settings.destinations}, enc_hook=_reference, order="sorted"
+        )
+    )
+    return hashlib.sha256(text).hexdigest(), text.decode()
+
+
+def _reference(value: Any) -> Any:
+    if isinstance(value, Secret):
+        return value.reference or "***"
+    raise NotImplementedError
+
+
+async def _listen(runner: web.ServerRunner | web.AppRunner, address: str) -> int:
+    """Open a port and say which; 0 takes any free one."""
+    host, _, port = address.rpartition(":")
+    await runner.setup()
+    listener = socket.create_server(
+        (host.strip("[]"), int(port)),
+        family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+        backlog=1024,
+    )
+    listener.setblocking(False)
+    await web.SockSite(runner, listener, backlog=1024).start()
+    return int(listener.getsockname()[1])
+
+
+async def serve(settings: Settings, *, ready: Any = None) -> int:
+    """Run until a signal or a broken outbox; returns the exit code. A second signal ends at once."""
+    app = App(settings)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def ask() -> None:
+        if stop.is_set():
+            raise SystemExit(1)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ask)
+    await app.start()
+    if ready is not None:
+        ready(app)
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait({stopped, app.broken}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    await app.stop()
+    return BROKEN if app.broken.done() else 0
+
+
+Destinations = Mapping[str, Destination]

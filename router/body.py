@@ -1,0 +1,430 @@
+"""The body: the bytes of one request become items, each of which the door takes or turns away.
+
+Here are the limits, the encodings, the shapes (object, array, wrapper, NDJSON, pixel) and what is repaired in the text.
+What an item means is not decided here. Pure, and total: whatever the bytes are, the answer is a value.
+
+A batch is first cut into its members without decoding them (``msgspec.Raw``). So each one's size is known as it was sent,
+and a member that cannot be decoded does not sink its neighbours.
+
+Sources: RFC 8259 (JSON), RFC 1952 (gzip), RFC 9110 section 8.4 (Content-Encoding); Commanders Act, HTTP tracking API (32 KB an
+event, 500 KB a request); msgspec, whose decoder does not check UTF-8 in the parts that it skips.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import DecodeError, Raw, Struct, ValidationError
+
+from router.problem import Malformed, Problem
+
+MAX_EVENT = 32_768  # bytes as sent, after inflating; Commanders Act says "32 KB" and "500 KB"
+MAX_REQUEST = 512_000
+MAX_EVENTS = 1_000
+MAX_DEPTH = 32
+MAX_KEYS = 1_000
+
+
+class Item(Struct, frozen=True, kw_only=True):
+    """One member of a request. With a ``problem`` it is not admitted, and ``value`` is what could still be decoded."""
+
+    value: Any = None
+    size: int  # bytes as sent, after inflating
+    problem: Problem | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Body(Struct, frozen=True, kw_only=True):
+    """The items in the order sent. ``wrapper`` holds the other keys of ``{"batch": [...]}`` or ``{"events": [...]}``."""
+
+    items: list[Item]
+    wrapper: dict[str, Any] = {}
+    single: bool = False  # one object by itself: its answer carries its id
+
+
+_value = msgspec.json.Decoder()
+_syntax = msgspec.json.Decoder(Raw)
+_array = msgspec.json.Decoder(list[Raw])
+_object = msgspec.json.Decoder(dict[str, Raw])
+# The ordinary wrapper in one pass: its lists are cut and everything else is decoded.
+_wrapper = msgspec.json.Decoder(dict[str, list[Raw] | dict[str, Any] | str | int | float | bool | None])
+
+_BLANK = b" \t\r\n"
+_BOM = b"\xef\xbb\xbf"
+_GZIP = b"\x1f\x8b"
+_LISTS = ("batch", "events")
+_WRAPPED = re.compile(rb'\{\s*"(?:batch|events)"')  # a guess that saves decoding twice; the members decide
+_NAMES = ("event_name", "event")  # an object with one of these is an event, whatever its other keys are called
+_CONTAINERS = (dict, list)
+_REPAIRED = ("repaired",)
+
+
+def read(raw: bytes, encoding: str | None = None, *, strict_utf8: bool = False) -> Body | Malformed:
+    """
+    The items of a request, or why none of it can be taken.
+
+    ``encoding`` is the Content-Encoding header; Content-Type is not asked for, because senders get it wrong. Bytes that
+    are not UTF-8 become U+FFFD, and their item is noted as repaired, unless ``strict_utf8`` refuses them; escapes that
+    stand for no character are always repaired.
+    """
+    text = _decoded(raw, encoding)
+    if isinstance(text, Malformed):
+        return text
+    if len(text) > MAX_REQUEST:
+        return _request_too_large()
+    return _unreadable(text) or _read(text, strict_utf8=strict_utf8)
+
+
+def _decoded(raw: bytes, encoding: str | None) -> bytes | Malformed:
+    """What the sender encoded: identity, or exactly one layer of gzip."""
+    match (encoding or "").strip().lower():
+        case "" | "identity":
+            return raw
+        case "gzip" | "x-gzip":  # RFC 9110, 8.4.1.3: x-gzip should be taken for gzip
+            return _inflated(raw)
+        case _:
+            return Malformed(
+                status=415,
+                code="bad_encoding",
+                message="This Content-Encoding is not supported; send the body as it is, or with one layer of gzip.",
+            )
+
+
+def _inflated(raw: bytes) -> bytes | Malformed:
+    """One gzip member that is whole, with nothing after it. Inflating stops one byte past the limit."""
+    stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        text = stream.decompress(raw, MAX_REQUEST + 1)
+    except zlib.error:
+        return _bad_gzip()
+    if len(text) > MAX_REQUEST:
+        return _request_too_large()
+    return text if stream.eof and not stream.unused_data else _bad_gzip()
+
+
+def _unreadable(sent: bytes) -> Malformed | None:
+    """What the first bytes alone give away."""
+    if not sent.strip(_BLANK).removeprefix(_BOM).strip(_BLANK):
+        return Malformed(code="empty_body", message="The body is empty; send one JSON object or an array of them.")
+    if sent[:2] in {b"\xff\xfe", b"\xfe\xff"} or b"\0" in sent[:2]:
+        return Malformed(code="not_utf8", message="The body is UTF-16 or UTF-32; send UTF-8.", position=0)
+    if sent.startswith(_GZIP):
+        message = "The body is gzip and no header says so; send Content-Encoding: gzip."
+        return Malformed(code="malformed_json", message=message, position=0)
+    return None
+
+
+def _read(sent: bytes, *, strict_utf8: bool) -> Body | Malformed:
+    """As ``read``, once the bytes are known to be plain text."""
+    broken_at = None if sent.isascii() else _broken_at(sent)
+    if strict_utf8 and broken_at is not None:
+        message = f"The body is not UTF-8 at byte {broken_at}; send UTF-8."
+        return Malformed(code="not_utf8", message=message, position=broken_at)
+    # The mark is blanked and not cut off, so that positions count what was sent.
+    text = b"   " + sent[3:] if sent.startswith(_BOM) else sent
+    mended = _mended(text) if b"\\" in text else text
+    try:
+        return _items(mended, suspect=broken_at is not None or mended != text)
+    except DecodeError as error:
+        return _malformed_json(error, 0, len(text))
+    except RecursionError:
+        return Malformed(code="too_deep", message=f"The body is nested too deeply; send at most {MAX_DEPTH} levels.")
+
+
+def _broken_at(text: bytes) -> int | None:
+    """Where the text stops being UTF-8."""
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    return None
+
+
+# An escape that stands for no character that can be kept: NUL (SQLite's text functions stop there), or half of a surrogate
+# pair without the other (JavaScript cuts emoji in two). It holds where every \u is an escape, see below.
+_HIGH = rb"[dD][89abAB][0-9a-fA-F]{2}"
+_LOW = rb"[dD][c-fC-F][0-9a-fA-F]{2}"
+_LONE = re.compile(rb"\\u(?:0000|%b(?!\\u%b)|%b(?<!\\u%b\\u%b))" % (_HIGH, _LOW, _LOW, _HIGH, _LOW))
+# U+FFFD in an escape of the same length, so that sizes and positions stay. Nobody else spells it so: a member that was
+# repaired is known by it.
+_MARK = rb"\uFfFd"
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
+
+
+def _mended(text: bytes) -> bytes:
+    """The same text, as long as before, with U+FFFD for every escape that stands for no character."""
+    # A raw NUL is no JSON, and so two of them may stand for an escaped backslash, after which a \u is no escape.
+    if b"\\u" not in text or b"\0" in text:
+        return text
+    return _LONE.sub(rb"\\uFfFd", text.replace(rb"\\", b"\0\0")).replace(b"\0\0", rb"\\")
+
+
+def _items(text: bytes, *, suspect: bool) -> Body | Malformed:
+    """The body by its shape. ``suspect``: something in it was repaired or must be. Raises the decoder's exceptions."""
+    match text.lstrip(_BLANK)[:1]:
+        case b"{":
+            try:
+                return _document(text, suspect=suspect)
+            except DecodeError as error:
+                return _lines(text, error, suspect=suspect)
+        case b"[":
+            return _batch(_array.decode(text), {}, suspect=suspect)
+        case _:
+            _syntax.decode(text)
+            message = "The body is neither an object nor an array; send one JSON object or an array of them."
+            return Malformed(code="not_an_object", message=message)
+
+
+def _document(text: bytes, *, suspect: bool) -> Body | Malformed:
+    """One object: an event, or a wrapper around many."""
+    if suspect:
+        _syntax.decode(text)  # at the positions sent; it does not look at UTF-8
+    sent = text.strip(_BLANK)
+    if len(sent) <= MAX_EVENT and not _WRAPPED.match(sent):
+        item = _item(sent, 0, suspect=suspect)
+        if item.problem is None and _list_name(item.value) is None:
+            return Body(items=[item], single=True)
+    members = _members(sent, suspect=suspect)
+    if (name := _list_name(members)) is not None:
+        return _unwrapped(name, members, suspect=suspect)
+    item = _item(sent, 0, suspect=suspect)
+    if item.problem is not None and item.problem.code == "event_too_large":
+        return Malformed(code=item.problem.code, message=item.problem.message)
+    return Body(items=[item], single=True)
+
+
+def _members(text: bytes, *, suspect: bool) -> dict[str, Any]:
+    """The members of one object: lists are cut into ``Raw``, the others decoded, or all ``Raw`` where that fails."""
+    try:
+        return _wrapper.decode(text)
+    except (ValidationError, UnicodeDecodeError):
+        return dict(_object.decode(_repaired(text) if suspect else text))
+
+
+def _list_name(members: dict[str, Any]) -> str | None:
+    """Which member holds the events, if this is a wrapper."""
+    if any(name in members for name in _NAMES):
+        return None
+    return next((name for name in _LISTS if _is_list(members.get(name))), None)
+
+
+def _is_list(member: Any) -> bool:
+    return isinstance(member, list) or (isinstance(member, Raw) and bytes(member).startswith(b"["))
+
+
+def _unwrapped(name: str, members: dict[str, Any], *, suspect: bool) -> Body | Malformed:
+    """A wrapper taken apart. What it says holds for every event in it, so it keeps an event's limits itself."""
+    wrapper = {key: member for key, member in members.items() if key != name}
+    try:
+        wrapper = {key: _plain(member, suspect=suspect) for key, member in wrapper.items()}
+    except ValidationError:
+        return _wrapper_refused("number_out_of_range")
+    if (code := _exceeded(wrapper)) is not None:
+        return _wrapper_refused(code)
+    listed = members[name]
+    body = _batch(listed if isinstance(listed, list) else _array.decode(listed), wrapper, suspect=suspect)
+    if isinstance(body, Body) and len(msgspec.json.encode(wrapper)) > MAX_EVENT:
+        return _wrapper_refused("event_too_large")
+    return body
+
+
+def _plain(member: Any, *, suspect: bool) -> Any:
+    """A member of the wrapper, decoded."""
+    match member:
+        case Raw():
+            return _value.decode(_repaired(bytes(member)) if suspect else member)
+        case list():
+            return [_plain(each, suspect=suspect) for each in member]
+        case _:
+            return member
+
+
+def _lines(text: bytes, error: DecodeError, *, suspect: bool) -> Body | Malformed:
+    """NDJSON: every line one complete object. Where the first line is not one, the ``error`` of the whole stands."""
+    lines: list[bytes] = []
+    end = -1
+    for line in text.split(b"\n"):
+        start, end = end + 1, end + 1 + len(line)
+        if not line.strip(_BLANK):
+            continue
+        if len(lines) == MAX_EVENTS:
+            return _too_many_events()
+        try:
+            _object.decode(line)
+        except UnicodeDecodeError:
+            pass  # a key, which is repaired with its item
+        except DecodeError as fault:
+            return _malformed_json(fault, start, end) if lines else _malformed_json(error, 0, len(text))
+        lines.append(line.strip(_BLANK))
+    return _batch(lines, {}, suspect=suspect)
+
+
+def _batch(members: Sequence[bytes | Raw], wrapper: dict[str, Any], *, suspect: bool) -> Body | Malformed:
+    if len(members) > MAX_EVENTS:
+        return _too_many_events()
+    items = [_item(bytes(member), index, suspect=suspect) for index, member in enumerate(members)]
+    return Body(items=items, wrapper=wrapper)
+
+
+def _item(sent: bytes, index: int, *, suspect: bool) -> Item:
+    """One member whose syntax is known to be good, or else the decoder's exception."""
+    size = len(sent)
+    if size > MAX_EVENT:
+        return Item(size=size, problem=_problem("event_too_large", index))
+    text = _repaired(sent) if suspect else sent
+    notes = _REPAIRED if suspect and (_MARK in text or _REPLACEMENT in text) else ()
+    try:
+        value = _value.decode(text)
+    except ValidationError:
+        return Item(value=_remains(text), size=size, problem=_problem("number_out_of_range", index), notes=notes)
+    code = None
+    # Fewer brackets than levels, and fewer bytes than that many keys fill ("":0,): nothing to walk.
+    if text.count(b"{") + text.count(b"[") > MAX_DEPTH or size > 5 * MAX_KEYS:
+        code = _exceeded(value)
+    if code == "too_deep":
+        value = _remains(text)
+    elif not isinstance(value, dict):
+        code = "not_an_object"
+    if code is not None:
+        return Item(value=value, size=size, problem=_problem(code, index), notes=notes)
+    return Item(value=value, size=size, notes=notes)
+
+
+def _repaired(text: bytes) -> bytes:
+    """The same text with U+FFFD for what is not UTF-8."""
+    return text.decode("utf-8", "replace").encode()
+
+
+def _exceeded(value: Any) -> str | None:
+    """The limit of one event that a value goes beyond. Level by level and not by recursion: its depth is in doubt."""
+    depth = keys = 0
+    level = [value] if isinstance(value, _CONTAINERS) else []
+    while level:
+        depth += 1
+        keys += sum(len(each) for each in level if isinstance(each, dict))
+        if depth > MAX_DEPTH:
+            return "too_deep"
+        members = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [member for inside in members for member in inside if isinstance(member, _CONTAINERS)]
+    return "too_many_keys" if keys > MAX_KEYS else None
+
+
+def _remains(text: bytes) -> dict[str, Any] | None:
+    """The members of an object that are sound by themselves, for the quarantine."""
+    if not text.startswith(b"{"):
+        return None
+    return {key: value for key, member in _object.decode(text).items() for value in _kept(member)}
+
+
+def _kept(member: Raw) -> Iterator[Any]:
+    try:
+        value = _value.decode(member)
+    except ValidationError:
+        return
+    if _exceeded({"": value}) != "too_deep":
+        yield value
+
+
+_MESSAGES = {
+    "not_an_object": "This is not an object; send every event as one JSON object.",
+    "event_too_large": f"The event is larger than {MAX_EVENT} bytes; send less with it.",
+    "too_deep": f"The event is nested more than {MAX_DEPTH} levels deep; flatten it.",
+    "too_many_keys": f"The event has more than {MAX_KEYS} keys; send fewer.",
+    "number_out_of_range": "A number in the event is too large to be kept; send it as text or leave it out.",
+}
+
+
+def _problem(code: str, index: int) -> Problem:
+    return Problem(index=index, code=code, message=_MESSAGES[code])
+
+
+def _wrapper_refused(code: str) -> Malformed:
+    message = "What stands beside the list of events goes beyond the limits of one event; send less there."
+    return Malformed(code=code, message=message)
+
+
+def _request_too_large() -> Malformed:
+    message = f"The request is larger than {MAX_REQUEST} bytes; send it in smaller parts."
+    return Malformed(code="request_too_large", message=message)
+
+
+def _bad_gzip() -> Malformed:
+    message = "The body is not one whole gzip member; compress it once, and send all of it and nothing after it."
+    return Malformed(code="bad_gzip", message=message)
+
+
+def _too_many_events() -> Malformed:
+    message = f"The request holds more than {MAX_EVENTS} events; send fewer at a time."
+    return Malformed(code="too_many_events", message=message)
+
+
+_FAULT = re.compile(r"JSON is malformed: (.+) \(byte (\d+)\)")  # msgspec's words, which never hold input
+
+
+def _malformed_json(error: DecodeError, start: int, end: int) -> Malformed:
+    """The decoder's fault and its place, where it read the body from ``start`` to ``end``."""
+    found = _FAULT.fullmatch(str(error))
+    if isinstance(error, ValidationError):
+        what, position = "this line is not an object", start
+    elif found is None:
+        what, position = "it ends before it is complete", end
+    elif found[1] == "trailing characters":
+        what, position = "something follows the end of it", start + int(found[2]) - 1  # msgspec counts one more here
+    else:
+        what, position = found[1], start + int(found[2])
+    message = f"The body is not valid JSON: {what}, at byte {position}; correct it there and send it again."
+    return Malformed(code="malformed_json", message=message, position=position)
+
+
+# What a pixel's query says to us and not about the event. Source: Commanders Act, Pixel tracking and its JavaScript SDK's log.
+_OURS = frozenset({"tc_s", "token", "tc_skey", "tc_firsttime", "writeKey"})
+_NESTED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])+)")
+_UNFIT = re.compile("[\0\ud800-\udfff]")
+
+
+def pixel(query: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """
+    The event of a pixel's query: ``user[id]=7`` nests, ``colors[]=red`` appends, ``items[0][id]=1`` counts.
+
+    Every value is text and the last one wins. A name with more brackets than levels allowed, or unbalanced ones, is one
+    plain key. What comes after ``MAX_KEYS`` keys is left out. Source: Commanders Act, Pixel tracking.
+    """
+    tree: dict[str, Any] = {}
+    keys = 0
+    for name, text in query:
+        path = _path(_UNFIT.sub("\ufffd", name))
+        keys += len(path)
+        if keys > MAX_KEYS:
+            break
+        if path[0] not in _OURS:
+            _plant(tree, path, _UNFIT.sub("\ufffd", text))
+    return {key: _listed(branch) for key, branch in tree.items()}
+
+
+def _path(name: str) -> list[str]:
+    found = _NESTED.fullmatch(name)
+    if found is None or found[2].count("[") >= MAX_DEPTH:
+        return [name]
+    return [found[1], *found[2][1:-1].split("][")]
+
+
+def _plant(tree: dict[str, Any], path: list[str], text: str) -> None:
+    for name in path[:-1]:
+        key = name or str(len(tree))
+        if not isinstance(tree.get(key), dict):
+            tree[key] = {}
+        tree = tree[key]
+    tree[path[-1] or str(len(tree))] = text
+
+
+def _listed(branch: Any) -> Any:
+    """A branch whose keys are 0, 1, 2 ... is a list. ``items[7]`` alone stays an object: nothing is made up."""
+    if not isinstance(branch, dict):
+        return branch
+    inside = {key: _listed(each) for key, each in branch.items()}
+    places = [str(place) for place in range(len(inside))]
+    return [inside[place] for place in places] if inside.keys() == set(places) else inside

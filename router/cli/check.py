@@ -1,0 +1,108 @@
+"""``turnout check``: everything that is wrong with the configuration, in one run. Nothing is started or reached."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from router.cli import FAILED, USAGE
+from router.cli.options import config_option, json_option, registry
+from router.cli.output import coloured, escaped, line
+
+if TYPE_CHECKING:
+    from router.config import Finding
+
+_COLOURS = {"error": "red", "warning": "yellow"}
+
+
+@click.command("check")
+@config_option
+@click.option("--format", "form", type=click.Choice(["text", "json", "github"]), default="text", help="How to say it.")
+@json_option
+def command(path: Path, form: str, as_json: bool) -> None:
+    """Say everything that is wrong with config.toml: where it is, what it is, and what to write.
+
+    Exits 0 where it can be started (warnings do not hinder), 1 where it cannot, 2 where there is no such file.
+    """
+    from router import config
+
+    settings, findings = config.examine(path, os.environ, destinations=registry())
+    if as_json or form == "json":
+        for finding in findings:
+            line(as_object(finding))
+    elif form == "github":
+        for finding in findings:
+            click.echo(github(finding))
+    else:
+        click.echo(text(findings), nl=bool(findings), color=coloured(sys.stdout))
+        click.echo(summary(findings))
+        if settings is not None:
+            holds = _counted(len(settings.sources), "source"), _counted(len(settings.destinations), "destination")
+            click.echo(f"{path}: {', '.join(holds)}.")
+    if settings is None:
+        sys.exit(FAILED if path.exists() else USAGE)
+
+
+def text(findings: Sequence[Finding]) -> str:
+    """Findings as compilers print them: place and message, the line, a caret under it, and help."""
+    return "\n".join(_as_text(finding) for finding in findings)
+
+
+def _as_text(finding: Finding) -> str:
+    word = click.style(finding.severity, fg=_COLOURS[finding.severity], bold=True)
+    place = f"{finding.file}:{finding.line}:{finding.column}"
+    lines = [f"{escaped(place)}: {word}: {escaped(finding.message)}"]
+    if finding.excerpt is not None:
+        column, length = finding.caret
+        lines.append(f"{finding.line:5} | {escaped(finding.excerpt.replace(chr(9), ' '))}")
+        lines.append(f"      | {' ' * (column - 1)}{'^' * length}")
+    if finding.help is not None:
+        lines.append(f"      help: {escaped(finding.help)}")
+    return "\n".join(lines)
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    counts = Counter(finding.severity for finding in findings)
+    said = [_counted(counts[severity], severity) for severity in ("error", "warning") if counts[severity]]
+    return f"{', '.join(said) or 'No problems'}."
+
+
+def _counted(count: int, name: str) -> str:
+    return f"{count} {name}" + ("" if count == 1 else "s")
+
+
+def as_object(finding: Finding) -> dict[str, object]:
+    """The stable keys of ``--json``."""
+    return {
+        "file": finding.file,
+        "line": finding.line,
+        "column": finding.column,
+        "severity": finding.severity,
+        "key": finding.key,
+        "message": finding.message,
+        "help": finding.help,
+    }
+
+
+def github(finding: Finding) -> str:
+    """A workflow command, which GitHub shows beside the line.
+
+    Source: GitHub Actions, "Workflow commands", setting an error message; escapes as its toolkit's command.ts has them.
+    """
+    place = f"file={_property(finding.file)},line={finding.line},col={finding.column}"
+    message = finding.message if finding.help is None else f"{finding.message} ({finding.help})"
+    return f"::{finding.severity} {place}::{_data(message)}"
+
+
+def _data(words: str) -> str:
+    return words.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(words: str) -> str:
+    return _data(words).replace(":", "%3A").replace(",", "%2C")

@@ -1,0 +1,56 @@
+"""Options that several commands take, and the settings they stand for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from router.cli import USAGE
+
+if TYPE_CHECKING:
+    from router.destination import Destination
+    from router.settings import Settings
+
+
+def _path(ctx: click.Context, _: click.Parameter, given: str | None) -> Path:
+    """``--config`` before or after the command's name, else the environment's, else ./config.toml."""
+    from router import config
+
+    explicit = given or ctx.find_root().obj
+    return config.find(explicit if isinstance(explicit, str) else None, os.environ)
+
+
+config_option = click.option(
+    "--config",
+    "path",
+    metavar="PATH",
+    callback=_path,
+    help="The configuration; else $TURNOUT_CONFIG, else ./config.toml.",
+)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+
+
+def registry() -> Mapping[str, type[Destination]]:
+    """Every destination type, those of other packages too."""
+    import destinations
+
+    return destinations.registry()
+
+
+def configured(path: Path) -> Settings:
+    """The settings of a file without errors; else its findings go to stderr, and the process ends."""
+    from router import config
+    from router.cli.check import text
+
+    loaded = config.load(path, os.environ, destinations=registry())
+    if not isinstance(loaded, list):
+        return loaded
+    click.echo(text(loaded), err=True)
+    click.echo("Nothing was started.", err=True)
+    sys.exit(USAGE)

@@ -1,0 +1,289 @@
+"""The collect endpoint over HTTP: paths, deadlines, limits, keys, CORS and the words of every answer.
+
+Content-Type is not trusted (browsers and SDKs label JSON as text or as a form), and neither is anything else that was
+not measured here. Bodies are read under a deadline of our own, because the server has none, and inflated under our own
+cap. Error bodies never repeat what was sent.
+
+Senders whose addresses these are: Commanders Act (/events, /events/batch, the pixel), Segment and RudderStack (/v1/...
+and its one-letter forms, /beacon/v1/batch). RudderStack's and PostHog's SDKs take 202 for a failure, so success is 200.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestHandler
+
+from router import body as bodies
+from router.clock import Clock
+from router.collect import keys
+from router.collect.intake import Intake
+from router.collect.keys import Keyring, Sender
+from router.door import Visit
+from router.normalise import public_ip
+from router.outbox.errors import Busy, NotDurable
+from router.problem import Malformed
+
+log: Any = structlog.get_logger()
+
+BODY_DEADLINE = 10.0  # seconds for a whole body
+KEEP_ALIVE = 15.0
+MAX_HEADER = 8190
+MAX_CONNECTIONS = 20_000
+
+_LETTERS = {"t": "track", "p": "page", "s": "screen", "i": "identify", "g": "group", "a": "alias", "b": None}
+_CALLS = ("track", "page", "screen", "identify", "group", "alias")
+# path -> the kind of call that it implies; None: the item says it
+PATHS: dict[str, str | None] = {
+    "/collect": None,
+    "/events": None,
+    "/events/batch": None,
+    "/v1/batch": None,
+    "/beacon/v1/batch": None,
+    **{f"/v1/{call}": call for call in _CALLS},
+    **{f"/v1/{letter}": call for letter, call in _LETTERS.items()},
+}
+PIXELS = frozenset({"/events", "/collect"})
+
+_ALLOWED_HEADERS = "authorization, content-type, content-encoding, x-api-key, x-retry-count, idempotency-key, traceparent"
+_GIF = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c000000000100010000020144003b")
+_JSON = "application/json"
+_encode = msgspec.json.Encoder().encode
+
+
+class Error(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of every answer that is not a 200. SDKs show ``code`` and ``message`` and nothing else."""
+
+    success: bool = False
+    code: str
+    message: str
+    errors: list[dict[str, str]] = []
+
+
+class Network:
+    """Whose word counts for the visitor's address: the connection's, or a listed proxy's X-Forwarded-For."""
+
+    def __init__(self, trusted: Sequence[str]) -> None:
+        self._trusted = tuple(ipaddress.ip_network(each, strict=False) for each in trusted)
+
+    def visitor(self, peer: str | None, forwarded: str | None) -> str | None:
+        """The last address in the chain that no trusted proxy vouches further for."""
+        chain = [each.strip() for each in (forwarded or "").split(",") if each.strip()]
+        address = peer
+        while chain and address is not None and self._trusts(address):
+            address = chain.pop()
+        return public_ip(address)
+
+    def _trusts(self, address: str) -> bool:
+        try:
+            ip = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(ip in network for network in self._trusted if network.version == ip.version)
+
+
+class Collector:
+    """Answers requests. ``draining`` and ``unwritable`` are set by the application while it stops or the disk fails."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        keyring: Keyring,
+        clock: Clock,
+        *,
+        network: Network,
+        strict_utf8: bool = False,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.keyring = keyring
+        self.draining = False
+        self._intake, self._clock, self._network, self._strict, self._chance = (
+            intake,
+            clock,
+            network,
+            strict_utf8,
+            chance,
+        )
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        origin = request.headers.get("Origin")
+        try:
+            if request.method == "OPTIONS" and origin is not None:
+                return self._preflight(origin)
+            answer, sender = await self._answer(request)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            # Nothing of ours may show; the sender tries again.
+            log.exception("collect_failed")
+            answer, sender = self._later(503, "internal", "this could not be handled; send it again later"), None
+        if origin is not None and sender is not None and origin in sender.origins:
+            _allow(answer, origin)
+        return answer
+
+    # Browsers
+
+    def _preflight(self, origin: str) -> web.Response:
+        answer = web.Response(status=204)
+        if self.keyring.listed(origin):
+            _allow(answer, origin)
+            answer.headers["Access-Control-Allow-Methods"] = "POST, GET"
+            answer.headers["Access-Control-Allow-Headers"] = _ALLOWED_HEADERS
+            answer.headers["Access-Control-Max-Age"] = "7200"
+        return answer
+
+    # One request
+
+    async def _answer(self, request: web.BaseRequest) -> tuple[web.Response, Sender | None]:
+        path = request.path.rstrip("/") or "/"
+        pixel = request.method == "GET" and path in PIXELS
+        if path not in PATHS:
+            return _error(404, "not_found", "send events to POST /collect"), None
+        if request.method != "POST" and not pixel:
+            return _error(405, "method_not_allowed", "send events with POST", {"Allow": "POST, OPTIONS"}), None
+        if self.draining:
+            return self._later(503, "draining", "this server is stopping; send it again"), None
+        query = request.query
+        key = keys.presented(request.headers, list(query.items()))
+        sender = self.keyring.sender(key, query.get("tc_s")) if key is not None else None
+        if key is not None and sender is None:
+            return _unauthorized(), None
+        body = bodies.pixel(list(query.items())) if pixel else await self._body(request)
+        if isinstance(body, dict):
+            body = bodies.Body(items=[bodies.Item(value=body, size=len(request.path_qs))], single=True)
+        if isinstance(body, web.Response):
+            return body, sender
+        if sender is None:
+            named = keys.in_body(body.wrapper, body.items[0].value if body.items else None)
+            sender = self.keyring.sender(named, query.get("tc_s")) if named is not None else None
+            if sender is None:
+                return _unauthorized(), None
+        if not sender.source.enabled:
+            return _error(403, "source_disabled", "this source is switched off; ask its operator"), sender
+        return await self._taken(request, path, body, sender, pixel=pixel), sender
+
+    async def _body(self, request: web.BaseRequest) -> bodies.Body | web.Response:
+        try:
+            async with asyncio.timeout(BODY_DEADLINE):
+                raw = await _read(request)
+        except TimeoutError:
+            return _closing(_error(408, "slow_body", "the body did not arrive within 10 s; send it again"))
+        except (HttpProcessingError, web.RequestPayloadError, ConnectionError):
+            return _closing(_error(400, "bad_request", "the body broke off or is not chunked right; send it again"))
+        if raw is None:
+            return _closing(_error(400, "request_too_large", f"send at most {bodies.MAX_REQUEST} bytes a request, after inflating"))
+        read = bodies.read(raw, request.headers.get("Content-Encoding"), strict_utf8=self._strict)
+        return _malformed(read) if isinstance(read, Malformed) else read
+
+    async def _taken(
+        self, request: web.BaseRequest, path: str, body: bodies.Body, sender: Sender, *, pixel: bool
+    ) -> web.Response:
+        # A connection is the visitor's own only where a browser made it: servers send events of others.
+        browser = pixel or "Origin" in request.headers
+        visit = Visit(
+            received=self._clock.now(),
+            call=PATHS[path],
+            wrapper=body.wrapper,
+            ip=self._network.visitor(request.remote, request.headers.get("X-Forwarded-For")) if browser else None,
+            user_agent=request.headers.get("User-Agent") if browser else None,
+            test="x-turnout-test" in request.headers,
+        )
+        try:
+            answer = await self._intake.take(body, sender, visit)
+        except Busy as error:
+            return self._later(429, error.code, str(error))
+        except NotDurable as error:
+            return self._later(503, error.code, "this could not be stored; send it again later")
+        if pixel and "image/" in request.headers.get("Accept", ""):
+            return web.Response(body=_GIF, content_type="image/gif", headers={"Cache-Control": "no-store"})
+        return web.Response(body=_encode(answer), content_type=_JSON)
+
+    def _later(self, status: int, code: str, message: str) -> web.Response:
+        """Come back in 1 to 5 seconds: an integer, because Segment's browser SDK reads nothing else."""
+        return _error(status, code, message, {"Retry-After": str(1 + int(self._chance() * 5))})
+
+
+async def _read(request: web.BaseRequest) -> bytes | None:
+    """The whole body, or None where it is longer than a request may be, even packed."""
+    if (request.content_length or 0) > bodies.MAX_REQUEST:
+        return None
+    parts: list[bytes] = []
+    size = 0
+    while part := await request.content.readany():
+        parts.append(part)
+        size += len(part)
+        if size > bodies.MAX_REQUEST:
+            return None
+    return b"".join(parts)
+
+
+def _allow(answer: web.StreamResponse, origin: str) -> None:
+    """Echo the listed origin: a wildcard loses JSON beacons, which are credentialed."""
+    answer.headers["Access-Control-Allow-Origin"] = origin
+    answer.headers["Access-Control-Allow-Credentials"] = "true"
+    answer.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+    answer.headers["Vary"] = "Origin"
+
+
+def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(
+        status=status, body=_encode(Error(code=code, message=message)), content_type=_JSON, headers=headers
+    )
+
+
+def _unauthorized() -> web.Response:
+    return _error(401, "unauthorized", "no source has this key; check token, site and how it is sent")
+
+
+def _malformed(problem: Malformed) -> web.Response:
+    errors = [{"field": problem.field, "message": problem.message}] if problem.field else []
+    body = Error(code=problem.code, message=problem.message, errors=errors)
+    return web.Response(status=problem.status, body=_encode(body), content_type=_JSON)
+
+
+def _closing(answer: web.Response) -> web.Response:
+    """What is left of the request is not worth reading."""
+    answer.force_close()
+    return answer
+
+
+class _Handler(RequestHandler):
+    """The server's connection, with our own words where a request is not even HTTP: the default quotes its bytes."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if status >= 500:
+            log.error("collect_failed", reason=type(exc).__name__)
+            return _closing(_error(503, "internal", "this could not be handled; send it again later", {"Retry-After": "1"}))
+        return _closing(_error(400, "bad_request", "this is not a well-formed HTTP request; check the client"))
+
+
+class Server(web.Server):
+    """The low-level server: no routing table, no decompression, no access log, short keep-alive."""
+
+    def __call__(self) -> RequestHandler:
+        return _Handler(
+            self,
+            loop=asyncio.get_running_loop(),
+            auto_decompress=False,
+            keepalive_timeout=KEEP_ALIVE,
+            lingering_time=2.0,
+            access_log=None,  # type: ignore[arg-type]  # what web.AppRunner passes for no access log
+            max_line_size=MAX_HEADER,
+            max_field_size=MAX_HEADER,
+        )

@@ -1,0 +1,121 @@
+"""From the items of one request to an answer that says what happened to each of them.
+
+The good ones are on disk when the answer is made, and so is the quarantine of the bad ones; a bad member never costs
+its neighbours anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from router import door
+from router.body import Body, Item
+from router.collect.keys import Sender
+from router.event import Event
+from router.outbox import log
+from router.outbox.outbox import Outbox
+from router.outbox.state import Quarantined
+from router.problem import Problem
+
+SLICE = 100  # items between two looks at the other requests: some 5 ms
+
+
+class Tally:
+    """Told what came in, for metrics. Override what you count."""
+
+    def received(self, source: str, dialect: str, count: int) -> None:
+        """So many events were stored."""
+
+    def duplicate(self, source: str, count: int) -> None:
+        """So many were there already."""
+
+    def rejected(self, source: str, code: str) -> None:
+        """One was turned away."""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of a 200. The counts add up to the items of the request; ``id`` is that of a single event."""
+
+    success: bool = True
+    accepted: int
+    duplicate: int
+    rejected: int
+    problems: list[Problem]
+    id: str | None | msgspec.UnsetType = msgspec.UNSET
+
+
+class Intake:
+    """Takes requests for every source. ``new_id`` makes ids for events that bring none."""
+
+    def __init__(self, store: Outbox, new_id: Callable[[], str], tally: Tally | None = None) -> None:
+        self._store, self._new_id, self._tally = store, new_id, tally or Tally()
+
+    async def take(self, body: Body, sender: Sender, visit: door.Visit) -> Answer:
+        """Store what is good, quarantine what is not. NotDurable where the good ones are not on disk."""
+        events, turned_away = await self._admitted(body.items, sender, visit)
+        repeated, _ = await asyncio.gather(self._append(events), self._quarantine(sender, visit, turned_away))
+        duplicate = sum(repeated)
+        self._count(sender.name, events, repeated, turned_away)
+        return Answer(
+            accepted=len(events) - duplicate,
+            duplicate=duplicate,
+            rejected=len(turned_away),
+            problems=[each.problem for each in turned_away],
+            id=_single_id(body, events),
+        )
+
+    async def _admitted(
+        self, items: Sequence[Item], sender: Sender, visit: door.Visit
+    ) -> tuple[list[Event], list[door.TurnedAway]]:
+        events: list[Event] = []
+        turned_away: list[door.TurnedAway] = []
+        for index, item in enumerate(items):
+            if index % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+            if item.problem is not None:
+                turned_away.append(door.TurnedAway(problem=item.problem, scrubbed=None))
+                continue
+            entered = door.admit(item.value, sender.door, visit, self._new_id, item.notes)
+            if isinstance(entered, Event):
+                events.append(entered)
+            else:
+                placed = msgspec.structs.replace(entered.problem, index=index)
+                turned_away.append(door.TurnedAway(problem=placed, scrubbed=entered.scrubbed))
+        return events, turned_away
+
+    async def _append(self, events: Sequence[Event]) -> list[bool]:
+        return await self._store.append([log.row(event) for event in events]) if events else []
+
+    async def _quarantine(self, sender: Sender, visit: door.Visit, turned_away: Sequence[door.TurnedAway]) -> None:
+        if turned_away:
+            await self._store.quarantine(
+                [
+                    Quarantined(
+                        at=visit.received,
+                        source=sender.name,
+                        event_id=each.problem.id,
+                        code=each.problem.code,
+                        field=each.problem.field,
+                        message=each.problem.message,
+                        item=None if each.scrubbed is None else msgspec.json.encode(each.scrubbed).decode(),
+                    )
+                    for each in turned_away
+                ]
+            )
+
+    def _count(
+        self, source: str, events: Sequence[Event], repeated: Sequence[bool], turned_away: Sequence[door.TurnedAway]
+    ) -> None:
+        for event, again in zip(events, repeated, strict=True):
+            if not again:
+                self._tally.received(source, event.dialect, 1)
+        self._tally.duplicate(source, sum(repeated))
+        for each in turned_away:
+            self._tally.rejected(source, each.problem.code)
+
+
+def _single_id(body: Body, events: Sequence[Event]) -> str | msgspec.UnsetType:
+    return events[0].id if body.single and events else msgspec.UNSET

@@ -1,0 +1,110 @@
+"""Who sends: the key of a request, and the source it belongs to.
+
+A wrong key, a missing key, an unknown site and a key of another site are one and the same answer. Keys are compared as
+SHA-256 digests, each with each in constant time.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from router.door import Door
+from router.settings import Source
+
+_DIGEST = "sha256:"
+
+
+class Sender(msgspec.Struct, frozen=True, kw_only=True):
+    """A source, ready to receive from."""
+
+    name: str
+    source: Source
+    door: Door
+    digests: tuple[bytes, ...]
+    origins: frozenset[str]
+
+
+def sender(name: str, source: Source, keep_clear: frozenset[str]) -> Sender:
+    """Prepare a source; ``keep_clear`` names the clear values that some destination needs."""
+    return Sender(
+        name=name,
+        source=source,
+        door=Door(source=name, site=source.site, default_country=source.default_country, keep_clear=keep_clear),
+        digests=tuple(_digest(token.reveal()) for token in source.tokens),
+        origins=frozenset(source.origins),
+    )
+
+
+def _digest(token: str) -> bytes:
+    """Of a token, or the digest itself where the configuration gives that."""
+    if token.startswith(_DIGEST):
+        return bytes.fromhex(token.removeprefix(_DIGEST))
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+def presented(headers: Mapping[str, str], query: Sequence[tuple[str, str]]) -> str | None:
+    """The key that a request brings outside its body, or None. Two different keys are as good as a wrong one."""
+    found = {value for name, value in query if name in _QUERY_NAMES}
+    authorization = headers.get("Authorization", "")
+    scheme, _, credentials = authorization.partition(" ")
+    match scheme.lower():
+        case "bearer":
+            found.add(credentials.strip())
+        case "basic":
+            found.add(_user_name(credentials.strip()))
+    if (key := headers.get("x-api-key")) is not None:
+        found.add(key)
+    if not found:
+        return None
+    return found.pop() if len(found) == 1 else ""
+
+
+# Commanders Act and its SDKs; Segment and RudderStack beacons; a short form for tag managers.
+_QUERY_NAMES = frozenset({"token", "tc_skey", "writeKey", "k"})
+
+
+def _user_name(credentials: str) -> str:
+    """Segment and RudderStack send the key as user name with an empty password; a missing colon is tolerated."""
+    try:
+        text = base64.b64decode(credentials, validate=True).decode("utf-8", "surrogateescape")
+    except (binascii.Error, ValueError):
+        return ""
+    return text.partition(":")[0]
+
+
+def in_body(wrapper: Mapping[str, Any], first: Any) -> str | None:
+    """The ``writeKey`` of Segment's wrapper or single call."""
+    for holder in (wrapper, first):
+        if isinstance(holder, Mapping) and isinstance(key := holder.get("writeKey"), str):
+            return key
+    return None
+
+
+class Keyring:
+    """All sources and their keys."""
+
+    def __init__(self, senders: Sequence[Sender]) -> None:
+        self._senders = tuple(senders)
+
+    def sender(self, key: str, site: str | None) -> Sender | None:
+        """Whose key it is, or None. ``site`` is Commanders Act's tc_s, checked where the source has one."""
+        digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+        found: Sender | None = None
+        for each in self._senders:
+            for known in each.digests:
+                if hmac.compare_digest(digest, known):
+                    found = each
+        if found is None or (site is not None and found.source.site is not None and site != found.source.site):
+            return None
+        return found
+
+    def listed(self, origin: str) -> bool:
+        """Does any source take posts from pages of this origin? A preflight brings no key."""
+        return any(origin in each.origins for each in self._senders)

@@ -1,0 +1,242 @@
+"""What the types of ``router.settings`` cannot say: addresses, durations, and what needs several tables at once."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import math
+import re
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from router import route
+from router.config.findings import Report, dotted
+from router.config.positions import Key
+from router.config.tables import suggestion
+from router.destination import Destination
+from router.secret import Secret
+from router.settings import Settings, Source, per_second, seconds
+
+LONGEST_DEDUP = "7d"
+
+_ORIGIN = re.compile(r"https?://[^/\s*?#@]+", re.ASCII)
+
+
+def address(listen: str) -> tuple[str, int]:
+    """Host and port of "127.0.0.1:8080" or "[::1]:8080"; port 0 is any free one. ValueError with what to write."""
+    host, colon, port = listen.rpartition(":")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    bracketless = ":" in host and not listen.startswith("[")
+    if not colon or not host or bracketless or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65_535:
+        raise ValueError('write an address and a port: "127.0.0.1:8080" or "[::1]:8080"')
+    return host, int(port)
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Rules:
+    """Checks that need several fields or several tables, on whatever could be decoded."""
+
+    def __init__(self, report: Report, settings: Settings, document: dict[str, Any], drafts: AbstractSet[Key]) -> None:
+        self.report, self.settings, self.document, self.drafts = report, settings, document, drafts
+
+    def check(self) -> None:
+        self._listening()
+        self._proxies()
+        self._outbox()
+        for name, source in self.settings.sources.items():
+            self._origins(name, source)
+        self._distinct_sources()
+        for name, destination in self.settings.destinations.items():
+            _DestinationRules(self.report, name, destination, self._source_names()).check()
+        self._distinct_destinations()
+        for table, meaning in (("sources", "nobody can send events"), ("destinations", "events are sent nowhere")):
+            if not self.document.get(table):
+                self.report.warning((), f"no {table}: {meaning}", f"add a table [{table}.NAME]")
+
+    def _source_names(self) -> list[str]:
+        named = self.document.get("sources", {})
+        return list(named) if isinstance(named, dict) else []
+
+    def _listening(self) -> None:
+        collect, console = self.settings.collect.listen, self.settings.console.listen
+        ours = _attempt(self.report, ("collect", "listen"), partial(address, collect))
+        theirs = _attempt(self.report, ("console", "listen"), partial(address, console))
+        if theirs and not _loopback(theirs[0]) and self.settings.console.token is None:
+            key: Key = ("console", "listen")
+            missing = "token" not in self.document["console"]
+            if missing:  # else its own fault is reported already
+                remedy = 'token = "env:TURNOUT_CONSOLE_TOKEN", or listen on 127.0.0.1'
+                self.report.error(key, "the console is open to others without a token", remedy, at="value")
+        if ours and ours == theirs and ours[1] != 0:
+            self.report.error(("console", "listen"), "collect listens there already", "give each its own port")
+
+    def _proxies(self) -> None:
+        for place, text in enumerate(self.settings.collect.trusted_proxies):
+            key: Key = ("collect", "trusted_proxies", place)
+            try:
+                network = ipaddress.ip_network(text)
+            except ValueError:
+                self.report.error(key, "not a network", _network_help(text), at="value")
+            else:
+                if network.prefixlen == 0:
+                    self.report.warning(key, "anybody's X-Forwarded-For is believed", "name your proxies", at="value")
+
+    def _outbox(self) -> None:
+        outbox = self.settings.outbox
+        for name in ("keep_delivered", "keep_dead", "dedup"):
+            key: Key = ("outbox", name)
+            kept = _attempt(self.report, key, partial(seconds, getattr(outbox, name)))
+            if kept is not None and name == "dedup" and kept > seconds(LONGEST_DEDUP):
+                self.report.error(key, f"dedup reaches back {LONGEST_DEDUP} at most", 'dedup = "7d"', at="value")
+
+    def _origins(self, name: str, source: Source) -> None:
+        for place, origin in enumerate(source.origins):
+            if not _ORIGIN.fullmatch(origin):
+                key: Key = ("sources", name, "origins", place)
+                self.report.error(key, "not an origin", 'scheme and host alone: "https://shop.example"', at="value")
+
+    def _distinct_sources(self) -> None:
+        sites: dict[str, str] = {}
+        tokens: dict[Secret, str] = {}
+        for name, source in self.settings.sources.items():
+            if source.site is not None and sites.setdefault(source.site, name) != name:
+                other = sites[source.site]
+                self.report.error(("sources", name, "site"), f"sources.{other} has this site too", "give each its own")
+            for place, token in enumerate(source.tokens or ()):
+                if tokens.setdefault(token, name) != name:
+                    key: Key = ("sources", name, "tokens", place)
+                    words = f"sources.{tokens[token]} has this token too, so nobody could tell whose event it is"
+                    self.report.error(key, words, "give each source its own", at="hidden")
+
+    def _distinct_destinations(self) -> None:
+        seen: dict[str, Destination] = {}
+        for name, destination in self.settings.destinations.items():
+            if ("destinations", name) in self.drafts:
+                continue
+            for other, earlier in seen.items():
+                if _same_account(destination, earlier):
+                    words = f"the same account as destinations.{other}: it may get every event twice"
+                    self.report.warning(("destinations", name), words, "keep one, or give them different sources")
+            seen[name] = destination
+
+
+def _attempt(report: Report, key: Key, read: Callable[[], Any]) -> Any:
+    """What ``read`` gives, or None with its ValueError reported at the value."""
+    try:
+        return read()
+    except ValueError as error:
+        report.error(key, f"{dotted(key)} cannot be read", str(error), at="value")
+        return None
+
+
+def _network_help(text: str) -> str:
+    try:
+        return f'did you mean "{ipaddress.ip_network(text, strict=False)}"?'
+    except ValueError:
+        return 'write a CIDR: "10.0.0.0/8" or "192.0.2.7/32"'
+
+
+_COMMON = frozenset(field.name for field in msgspec.structs.fields(Destination))
+
+
+def _same_account(one: Destination, other: Destination) -> bool:
+    """The same partner with the same settings of its own, reached by events of the same source."""
+    if type(one) is not type(other):
+        return False
+    own = [name for name in one.__struct_fields__ if name not in _COMMON or name == "base_url"]
+    apart = one.sources and other.sources and not set(one.sources) & set(other.sources)
+    return not apart and all(getattr(one, name) == getattr(other, name) for name in own)
+
+
+class _DestinationRules:
+    def __init__(self, report: Report, name: str, destination: Destination, sources: list[str]) -> None:
+        self.report, self.destination, self.sources = report, destination, sources
+        self.key: Key = ("destinations", name)
+
+    def check(self) -> None:
+        self._sources()
+        self._durations()
+        self._batch()
+        self._address()
+        self._names()
+        self._paths()
+
+    def _sources(self) -> None:
+        for place, name in enumerate(self.destination.sources):
+            if name not in self.sources:
+                known = suggestion(name, dict.fromkeys(self.sources)) if self.sources else "there are none"
+                self.report.error((*self.key, "sources", place), f'unknown source "{name}"', known, at="value")
+
+    def _durations(self) -> None:
+        for name, read in (("rate", per_second), ("timeout", seconds), ("max_age", seconds), ("retry_for", seconds)):
+            text = getattr(self.destination, name)
+            key = (*self.key, name)
+            value = None if text is None else _attempt(self.report, key, partial(read, text))
+            if value is not None and not 0 < value < math.inf:
+                self.report.error(key, f"{dotted(key)} is nothing", "write a longer time, or leave it out", at="value")
+
+    def _batch(self) -> None:
+        batch, most = self.destination.batch, self.destination.max_batch
+        if batch is not None and batch > most:
+            self.report.error(
+                (*self.key, "batch"), f"the partner takes {most} in one request", f"batch = {most}", at="value"
+            )
+
+    def _address(self) -> None:
+        if (base := self.destination.base_url) is None:
+            return
+        key = (*self.key, "base_url")
+        try:
+            url = urlsplit(base)
+            host, _ = url.hostname, url.port
+        except ValueError:
+            host = None
+        if not host or url.scheme not in {"http", "https"} or url.query or url.fragment or url.username:
+            remedy = 'write "https://host" or "https://host/path", without key, query or fragment'
+            self.report.error(key, "base_url is not the address of a server", remedy, at="hidden")
+        elif not self.destination.allow_private and (url.scheme == "http" or _private(host)):
+            what = "plain http" if url.scheme == "http" else "a private address"
+            self.report.error(key, f"base_url is {what}", "set allow_private = true if this is meant", at="value")
+
+    def _names(self) -> None:
+        """A list of names is checked against what the partner is known to take, for slips of the pen."""
+        events, defaults = self.destination.events, self.destination.default_events
+        if events is not None and not events:
+            self.report.warning((*self.key, "events"), "no event is sent there", "name some, or leave events out")
+        if defaults and isinstance(events, tuple):
+            for place, name in enumerate(events):
+                close = difflib.get_close_matches(name, list(defaults), n=1, cutoff=0.85)
+                if name not in defaults and close:
+                    words = f'"{name}" has no name of its own at the partner'
+                    key = (*self.key, "events", place)
+                    self.report.warning(key, words, f'did you mean "{close[0]}"?', at="value")
+
+    def _paths(self) -> None:
+        for path, wanted in self.destination.match.items():
+            try:
+                route.conditions(path, wanted)
+            except ValueError as error:
+                self.report.error((*self.key, "match", path), str(error))
+        for target, origin in self.destination.map.items():
+            if (wrong := route.unknown_field(origin)) is not None:
+                self.report.error((*self.key, "map", target), wrong, at="value")
+            elif not all(target.split(".")):
+                self.report.error((*self.key, "map", target), "the target is not a path", 'write "custom_data.brands"')
+
+
+def _private(host: str) -> bool:
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

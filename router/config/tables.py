@@ -1,0 +1,293 @@
+"""Decodes the tables of the file into structs, each field by itself, so that one run finds every fault."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+import msgspec
+
+from router.config.findings import At, Report, dotted
+from router.config.positions import Key
+from router.config.references import REFERENCE, resolve
+from router.destination import Destination
+from router.secret import Secret
+from router.settings import Collect, Console, Outbox, Settings, Source
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+
+
+def _table(key: Key) -> str:
+    return f"[{dotted(key)}]"
+
+
+def suggestion(word: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f'did you mean "{close[0]}"?' if close else f"there are: {', '.join(known)}"
+
+
+_WORDS = {
+    "object": "a table",
+    "array": "a list",
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "object | array | null": "a table or a list",
+}
+
+
+class Tables:
+    def __init__(
+        self,
+        report: Report,
+        environ: Mapping[str, str],
+        directory: Path,
+        types_of: Mapping[str, type[Destination]],
+    ) -> None:
+        self.report, self.environ, self.directory, self.types_of = report, environ, directory, types_of
+        self.drafts: set[Key] = set()  # the tables with faults in them
+
+    def settings(self, document: dict[str, Any]) -> Settings:
+        known = {field.name: field for field in msgspec.structs.fields(Settings)}
+        for name in document.keys() - known.keys():
+            self.report.error((name,), f'unknown table "{name}"', suggestion(name, known))
+        return Settings(
+            collect=self._section(document, "collect", Collect) or Collect(),
+            console=self._section(document, "console", Console) or Console(),
+            outbox=self._section(document, "outbox", Outbox) or Outbox(),
+            sources=dict(self._named(document, "sources", self._source)),
+            destinations=dict(self._named(document, "destinations", self._destination)),
+        )
+
+    def _section(self, document: dict[str, Any], name: str, struct: type[Any]) -> Any:
+        return self.table(struct, document[name], (name,)) if name in document else None
+
+    def _named(self, document: dict[str, Any], name: str, read: Callable[[Any, Key], Any]) -> Iterator[tuple[str, Any]]:
+        """The tables of ``[sources.*]`` or ``[destinations.*]`` that could be read."""
+        tables = document.get(name, {})
+        if not isinstance(tables, dict):
+            self.report.error((name,), f"{name} are tables with a name each", f"write [{name}.NAME]")
+            return
+        for label, raw in tables.items():
+            key: Key = (name, label)
+            if not _NAME.fullmatch(label):
+                self.report.error(key, "a name has letters, digits, - and _, 64 at most", "rename it")
+            elif not isinstance(raw, dict):
+                self.report.error(key, f"{dotted(key)} is not a table", f"write [{dotted(key)}]")
+            elif (made := read(raw, key)) is not None:
+                yield label, made
+
+    def _source(self, raw: dict[str, Any], key: Key) -> Any:
+        return self.table(Source, raw, key)
+
+    def _destination(self, raw: dict[str, Any], key: Key) -> Any:
+        kind = raw.get("type")
+        if kind is None:
+            self.report.error(key, f'missing key "type" in {_table(key)}', suggestion("", self.types_of))
+        elif not isinstance(kind, str) or kind not in self.types_of:
+            known = suggestion(kind if isinstance(kind, str) else "", self.types_of)
+            self.report.error((*key, "type"), "unknown destination type", known, at="value")
+        else:
+            return self.table(self.types_of[kind], raw, key)
+        return None
+
+    def table(self, struct: type[Any], raw: Any, key: Key) -> Any:
+        """The struct; where a fault was reported, a draft of it that serves further checks, or None.
+
+        In a draft a field that could not be read has its default, or None.
+        """
+        if not isinstance(raw, dict):
+            self.report.error(key, f"{dotted(key)} is not a table", f"write {_table(key)}")
+            return None
+        fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
+        complete = self._keys(fields, raw, key, struct.__struct_config__.tag_field)
+        given: dict[str, Any] = {}
+        for name, field in fields.items():
+            value = self._value(field.type, raw[name], (*key, name)) if name in raw else _NOTHING
+            if value is not _NOTHING:
+                given[field.name] = value
+            elif field.required:
+                given[field.name] = None
+            complete = complete and (value is not _NOTHING or name not in raw)
+        return self._made(struct, given, key, complete=complete)
+
+    def _made(self, struct: type[Any], given: dict[str, Any], key: Key, *, complete: bool) -> Any:
+        if not complete:
+            self.drafts.add(key)
+            if hasattr(struct, "__post_init__"):  # it may count on what is missing
+                return None
+        try:
+            return struct(**given)
+        except ValueError as error:  # from its __post_init__
+            self.report.error(key, str(error))
+            return None
+
+    def _keys(self, fields: Mapping[str, Any], raw: dict[str, Any], key: Key, tag: str | None) -> bool:
+        """Reports unknown and missing keys; a required key that is only misspelt is reported once."""
+        where = _table(key) + (f' (type = "{raw.get(tag)}")' if tag is not None else "")
+        unknown = [name for name in raw if name not in fields and name != tag]
+        misspelt = set()
+        for name in unknown:
+            misspelt.update(difflib.get_close_matches(name, list(fields), n=1))
+            self.report.error((*key, name), f'unknown key "{name}" in {where}', suggestion(name, fields))
+        missing = [name for name, field in fields.items() if field.required and name not in raw]
+        for name in missing:
+            if name not in misspelt:
+                self.report.error(key, f'missing key "{name}" in {where}', _line_to_write(fields[name], key))
+        return not unknown and not missing
+
+    def _value(self, hint: Any, raw: Any, key: Key) -> Any:
+        """One field's value, or ``_NOTHING`` with what is wrong reported."""
+        try:
+            plain = msgspec.convert(raw, _without_secrets(hint))
+        except msgspec.ValidationError as error:
+            message, inner = _in_words(error, hint)
+            at: At = "value" if _showable(hint, key) else "hidden"
+            self.report.error((*key, *inner), f"{dotted(key)}: {message}", description(hint), at=at)
+            return _NOTHING
+        return self._filled(hint, plain, key)
+
+    def _filled(self, hint: Any, value: Any, key: Key) -> Any:
+        """``value``, which has the right shape, with its secrets resolved and its own tables decoded."""
+        origin, inside = typing.get_origin(hint), typing.get_args(hint)
+        if hint is Secret:
+            return self._secret(value, key)
+        if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+            made = self.table(hint, value, key)
+            return _NOTHING if made is None else made
+        if origin is Annotated:
+            return self._filled(inside[0], value, key)
+        if not _special(hint) or value is None:
+            return self._plain(value, key)
+        if origin in {Union, types.UnionType}:
+            return self._either(inside, value, key)
+        if isinstance(value, Mapping):
+            return _whole({name: self._filled(inside[1], one, (*key, name)) for name, one in value.items()})
+        return _whole(tuple(self._filled(inside[0], one, (*key, place)) for place, one in enumerate(value)))
+
+    def _either(self, options: tuple[Any, ...], value: Any, key: Key) -> Any:
+        """A union with a secret or a table in it: text beside a secret is a secret where it is a reference."""
+        if isinstance(value, str) and str in options and not REFERENCE.fullmatch(value):
+            return value
+        return self._filled(next(option for option in options if _special(option)), value, key)
+
+    def _plain(self, value: Any, key: Key) -> Any:
+        """A reference where none is read would be sent to the partner as it stands."""
+        members = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
+        if any(isinstance(one, str) and REFERENCE.fullmatch(one) for one in members):
+            self.report.error(
+                key, f"{dotted(key)} is not a secret, so no reference is read here", "write the value", at="value"
+            )
+            return _NOTHING
+        return value
+
+    def _secret(self, text: str, key: Key) -> Any:
+        if key[:1] == ("sources",) and text.startswith("sha256:"):
+            if _DIGEST.fullmatch(text):
+                return Secret(text, text)
+            self.report.error(key, "this digest is not sha256: and 64 lower-case hex digits", _DIGEST_HELP, at="hidden")
+            return _NOTHING
+        found = resolve(text, self.environ, self.directory)
+        if isinstance(found, Secret):
+            return found
+        self.report.error(key, f"{dotted(key)}: {found.message}", found.help, at="hidden")
+        return _NOTHING
+
+
+class _Nothing:
+    """Stands for a value that could not be read and was reported."""
+
+
+_NOTHING = _Nothing()
+_DIGEST_HELP = 'printf %s "$TOKEN" | sha256sum, then write tokens = ["sha256:..."]'
+
+
+def _whole(values: Any) -> Any:
+    """A container, unless a member of it could not be read."""
+    members = values.values() if isinstance(values, dict) else values
+    return _NOTHING if any(one is _NOTHING for one in members) else values
+
+
+def _special(hint: Any) -> bool:
+    """A type that msgspec cannot fill by itself: a secret, or a table whose every fault is wanted."""
+    if isinstance(hint, type) and issubclass(hint, Secret | msgspec.Struct):
+        return True
+    return any(_special(inside) for inside in typing.get_args(hint))
+
+
+def _without_secrets(hint: Any) -> Any:
+    """The type to check the shape of a value with: secrets are text as yet, tables anything.
+
+    A constraint written on an optional type ("int | None") is moved to the type it is meant for, where msgspec takes it.
+    """
+    if hint is Secret:
+        return str
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return Any
+    origin, inside = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        inner = _without_secrets(inside[0])
+        if typing.get_origin(inner) in {Union, types.UnionType}:
+            options = [one for one in typing.get_args(inner) if one is not types.NoneType]
+            return Annotated[options[0], *inside[1:]] | None if len(options) == 1 else inner
+        return Annotated[inner, *inside[1:]]
+    if origin in {Union, types.UnionType}:
+        return Union[tuple(dict.fromkeys(map(_without_secrets, inside)))]  # noqa: UP007 - made from a list
+    if origin is None or not _special(hint):
+        return hint
+    return origin[tuple(one if one is ... else _without_secrets(one) for one in inside)]
+
+
+_COMMON = frozenset(field.encode_name for field in msgspec.structs.fields(Destination))
+
+
+def _showable(hint: Any, key: Key) -> bool:
+    """A value that is surely no secret: a partner's own fields are where keys are pasted by mistake."""
+    return not takes_secret(hint) and (key[0] != "destinations" or key[2] in _COMMON or bool(_choices(hint)))
+
+
+def _in_words(error: msgspec.ValidationError, hint: Any) -> tuple[str, Key]:
+    """The message of msgspec without its own names and without the value, and where inside the value it points."""
+    message, _, where = str(error).partition(" - at `$")
+    inner = tuple(int(number) if number else name for name, number in re.findall(r"\.([^.\[\]`]+)|\[(\d+)\]", where))
+    if message.startswith("Invalid enum value"):
+        return f"write one of {', '.join(map(_quoted, _choices(hint)))}", inner
+    words = re.sub(r"`([^`]+)`", lambda found: _WORDS.get(found[1], found[1].replace(" | null", "")), message)
+    return words[:1].lower() + words[1:], inner
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    if typing.get_origin(hint) is Literal:
+        return typing.get_args(hint)
+    return next((found for inside in typing.get_args(hint) if (found := _choices(inside))), ())
+
+
+def _quoted(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def description(hint: Any) -> str | None:
+    """What a field's ``Meta`` says of it."""
+    said = (meta.description for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, msgspec.Meta))
+    return next((words for words in said if words), None)
+
+
+def takes_secret(hint: Any) -> bool:
+    return hint is Secret or any(takes_secret(inside) for inside in typing.get_args(hint))
+
+
+def _line_to_write(field: msgspec.structs.FieldInfo, key: Key) -> str:
+    said = description(field.type)
+    if not takes_secret(field.type):
+        return f"{field.encode_name} = ..." + (f"  # {said}" if said else "")
+    variable = re.sub(r"[^A-Z0-9]+", "_", f"{key[-1]}_{field.encode_name.removesuffix('s')}".upper())
+    many = typing.get_origin(getattr(field.type, "__origin__", field.type)) is tuple
+    reference = f'["env:{variable}"]' if many else f'"env:{variable}"'
+    return f"{field.encode_name} = {reference}" + (f"  # {said}" if said else "")

@@ -1,0 +1,87 @@
+"""A sender's item, sorted: every dialect fills this one form, and ``router.door`` makes the event from it.
+
+Values are as the sender wrote them, of any type, personal data still raw; a reading is never stored or printed. A
+dialect takes each key it knows out of a copy of the item, and what is left becomes ``properties``, so an unknown key
+is kept and not lost.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from msgspec import Struct
+
+from router.event import Kind
+from router.identifiers import Raw
+
+Object: TypeAlias = dict[str, Any]
+
+
+class Reading(Struct, kw_only=True):
+    dialect: str
+    raw: Raw
+    kind: Kind = "track"
+    name: Any = None  # what happened, in the sender's words; None for a page, screen, identify, group or alias call
+    named: bool = False  # the key is there, whatever it holds
+    name_field: str = "event_name"  # where this dialect says so, for the answer to the sender
+    standard: str | None = None  # the standard name, where the dialect has one for it
+    id: Any = None
+    time: Any = None
+    sent_at: Any = None  # when the request left, by the sender's clock; None where ``time`` needs no correction
+    anonymous_id: Any = None
+    session_id: Any = None
+    group_id: Any = None
+    previous_id: Any = None
+    traits: Object = {}
+    url: Any = None
+    title: Any = None
+    referrer: Any = None
+    language: Any = None
+    ip: Any = None
+    user_agent: Any = None
+    device_type: Any = None
+    manufacturer: Any = None
+    model: Any = None
+    os_name: Any = None
+    os_version: Any = None
+    locale: Any = None
+    timezone: Any = None
+    carrier: Any = None
+    screen: Object = {}  # width, height, density
+    tracking_enabled: Any = None
+    idfv: Any = None
+    app: Object = {}  # name, version, build, namespace
+    granted: Any = None  # consent as the list of what is granted ...
+    preferences: Any = None  # ... or as an object: category -> bool
+    money: Object = {}  # by the field names of Money
+    items: Any = None
+    cookie_header: Any = None
+    cookies: Object = {}  # by any name; only partners' first-party cookies are kept
+    properties: Object = {}
+    partners: Object = {}
+    routing: Object = {}
+    test: Any = None
+
+
+def copied(value: Any) -> Object:
+    """A copy to take keys out of; an empty object where the sender wrote something else."""
+    return dict(value) if isinstance(value, dict) else {}
+
+
+def first(*values: Any) -> Any:
+    """The first value that says something."""
+    for value in values:
+        if value is not None and value != "":
+            return value
+    return None
+
+
+def keep(properties: Object, key: str, rest: Any) -> None:
+    """Put what a dialect did not know under ``key``, beside what the sender already has there."""
+    if not rest:
+        return
+    there = properties.get(key)
+    if there is None:
+        properties[key] = rest
+    elif isinstance(there, dict) and isinstance(rest, dict):
+        properties[key] = {**rest, **there}

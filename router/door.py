@@ -1,0 +1,439 @@
+"""The door: one decoded item becomes an ``Event``, or is turned away with the reason.
+
+Personal data is hashed here, before anything is written, and free text is scrubbed. Depth, size and number of keys were
+checked by ``router.body``. Pure: the time and new ids are arguments. The notes an event may carry are listed in
+``router.normalise``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+from msgspec import Struct
+
+from router import dialects, identifiers, normalise, scrub
+from router.dialects.people import strip
+from router.dialects.reading import Reading
+from router.event import App, Clear, Consent, Device, Event, Item, Money, Page, User
+from router.normalise import Findings, amount, whole
+from router.problem import Problem
+
+MAX_NAME: Final = 128
+MAX_ID: Final = 128
+MAX_KEY: Final = 256
+MAX_LABEL: Final = 256  # a device's model, an app's name, a product's id
+_SHORT: Final = 9  # letters and digits fewer than these hold nobody's address or number
+# msgspec leaves a field out of the stored bytes where it is the default object itself, not merely equal to it.
+_NOTHING: Final = Event(id="", name="", time=0, received=0, source="", dialect="")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_LANGUAGE: Final = re.compile(r"[A-Za-z]{1,8}(?:[-_.@][A-Za-z0-9]{1,8}){0,5}", re.ASCII)
+
+
+class Door(Struct, frozen=True, kw_only=True):
+    """What is the same for all items of one source. ``keep_clear`` names the fields of ``Clear`` some destination needs."""
+
+    source: str
+    site: str | None = None
+    default_country: str | None = None
+    keep_clear: frozenset[str] = frozenset()
+
+
+class Visit(Struct, frozen=True, kw_only=True):
+    """What is the same for all items of one request.
+
+    ``received`` is UTC ms. ``call`` is the kind that the path of a single call implies. ``wrapper`` has the other keys
+    of a ``{"batch": [...]}`` body. ``ip`` and ``user_agent`` are the connection's, given only where it is the visitor's.
+    """
+
+    received: int
+    call: str | None = None
+    wrapper: dict[str, Any] = {}
+    ip: str | None = None
+    user_agent: str | None = None
+    test: bool = False
+
+
+class TurnedAway(Struct, frozen=True, kw_only=True):
+    """Parseable but not acceptable. ``scrubbed`` is the item as it may be kept: without identifiers and scrubbed."""
+
+    problem: Problem
+    scrubbed: Any
+
+
+def admit(
+    item: Any, door: Door, visit: Visit, new_id: Callable[[], str], notes: tuple[str, ...] = ()
+) -> Event | TurnedAway:
+    """The event, or why not. Never raises, whatever JSON value ``item`` is."""
+    if not isinstance(item, dict):
+        return _turned_away(item, "not_an_object", "send each event as a JSON object")
+    reading = dialects.read(item, visit.call, visit.wrapper)
+    if reading is None:
+        return _turned_away(
+            item, "unknown_format", "send a Commanders Act, Segment or plain JSON event, one object an event"
+        )
+    if (problem := _name_problem(reading)) is not None:
+        return _turned_away(item, *problem, field=reading.name_field, id=_given_id(reading))
+    findings = Findings(notes)
+    event = _event(reading, door, visit, new_id, findings)
+    if findings.long_key:
+        return _turned_away(item, "bad_key", f"shorten every key to at most {MAX_KEY} characters", id=event.id)
+    if findings.out_of_range is not None:
+        return _turned_away(
+            item,
+            "number_out_of_range",
+            "send a number between -2^53 and 2^53",
+            field=findings.out_of_range,
+            id=event.id,
+        )
+    return event
+
+
+# -- turning away ----------------------------------------------------------------------------------------------------
+
+
+def _turned_away(item: Any, code: str, message: str, *, field: str | None = None, id: str | None = None) -> TurnedAway:  # noqa: A002 - the word of Problem
+    return TurnedAway(
+        problem=Problem(code=code, field=field, message=message, id=id), scrubbed=scrub.tree(strip(item))[0]
+    )
+
+
+def _name_problem(reading: Reading) -> tuple[str, str] | None:
+    if reading.kind != "track":
+        return None
+    name = reading.name
+    if name is None and not reading.named:
+        return "missing", f"add {reading.name_field}: the name of what happened"
+    if not isinstance(name, str) or not name.strip() or len(name) > MAX_NAME or _CONTROL.search(name):
+        return "bad_event_name", f"send {reading.name_field} as 1 to {MAX_NAME} characters without control characters"
+    return None
+
+
+def _given_id(reading: Reading) -> str | None:
+    """The sender's event id, where it is usable."""
+    given = reading.id
+    if not isinstance(given, str) or not given.strip() or len(given) > MAX_ID or _CONTROL.search(given):
+        return None
+    return scrub.safe_id(given.strip())
+
+
+# -- letting in ------------------------------------------------------------------------------------------------------
+
+
+def _event(reading: Reading, door: Door, visit: Visit, new_id: Callable[[], str], findings: Findings) -> Event:
+    time, sent_time = normalise.event_time(reading.time, reading.sent_at, visit.received, findings)
+    sent = _words(reading.name, MAX_NAME, findings)
+    name = reading.standard or sent or reading.kind
+    if (event_id := _given_id(reading)) is None:
+        event_id = new_id()
+        findings.note("own_id")
+    digests, dropped = identifiers.digests(reading.raw, door.default_country)
+    findings.note(*dropped)
+    clicks, cookies = _clicks(reading), _cookies(reading)
+    return Event(
+        id=event_id,
+        name=name,
+        time=time,
+        received=visit.received,
+        source=door.source,
+        dialect=reading.dialect,
+        kind=reading.kind,
+        sent_name=sent if sent != name else None,
+        sent_time=sent_time,
+        user=User(
+            id=_ident(reading.raw.user_id),
+            anonymous_id=_ident(reading.anonymous_id),
+            session_id=_ident(reading.session_id),
+            group_id=_ident(reading.group_id),
+            previous_id=_ident(reading.previous_id),
+            digests=digests if digests != _NOTHING.user.digests else _NOTHING.user.digests,
+            traits=_tree(reading.traits, findings),
+        ),
+        page=_page(reading, findings),
+        device=_device(reading, findings),
+        app=_app(reading.app, findings),
+        consent=_consent(reading, findings),
+        money=_money(reading.money, findings),
+        items=_items(reading.items, findings),
+        clicks=clicks,
+        cookies=cookies,
+        properties=_tree(reading.properties, findings),
+        partners=_tree(reading.partners, findings),
+        routing={_words(key, MAX_LABEL, findings) or "": value for key, value in reading.routing.items()},
+        test=_words(reading.test, MAX_NAME, findings) or ("test" if visit.test else None),
+        clear=_clear(reading, door, visit, findings),
+        notes=tuple(findings.notes),
+    )
+
+
+def _tree(value: dict[str, Any], findings: Findings) -> dict[str, Any]:
+    """What is kept as it came. Only here can a key of the sender's own survive, so only here is its length looked at."""
+    if not value:
+        return value
+    if _has_long_key(value):
+        findings.long_key = True
+        return {}
+    cleaned, changed = scrub.tree(value)
+    if changed:
+        findings.note("pii_scrubbed")
+    return cleaned if isinstance(cleaned, dict) else {}
+
+
+def _has_long_key(value: dict[str, Any]) -> bool:
+    pending: list[Any] = [value]
+    for container in pending:
+        members = container
+        if isinstance(container, dict):
+            if container and max(map(len, container)) > MAX_KEY:
+                return True
+            members = container.values()
+        pending += [member for member in members if isinstance(member, dict | list)]
+    return False
+
+
+def _words(value: Any, longest: int, findings: Findings) -> str | None:
+    """Free text: stripped, scrubbed, cut."""
+    if not isinstance(value, str):
+        return _number_as_text(value)
+    if len(value) < _SHORT and value.isalnum():
+        return value
+    if not (value := value.strip()):
+        return None
+    cleaned = scrub.text(value)
+    if cleaned is not value:
+        findings.note("pii_scrubbed")
+    return cleaned[:longest]
+
+
+def _number_as_text(value: Any) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) >= 10**12:
+        return None
+    return str(value)
+
+
+def _ident(value: Any) -> str | None:
+    """An id of a person, session, group or order; one that is an e-mail address or a phone becomes its digest."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value) if abs(value) < 10**64 else None
+    if not isinstance(value, str):
+        return None
+    if len(value) < _SHORT and value.isalnum():
+        return value
+    if not (value := value.strip()) or len(value) > MAX_LABEL:
+        return None
+    return scrub.safe_id(value)
+
+
+def _url(value: Any, findings: Findings) -> str | None:
+    if not isinstance(value, str) or not value:
+        return None
+    cleaned = scrub.url(value)
+    if cleaned is None:
+        findings.note("bad_url")
+    elif cleaned != value:
+        findings.note("pii_scrubbed")
+    return cleaned
+
+
+def _language(value: Any) -> str | None:
+    return value if isinstance(value, str) and _LANGUAGE.fullmatch(value) else None
+
+
+def _page(reading: Reading, findings: Findings) -> Page:
+    if not (reading.url or reading.title or reading.referrer or reading.language):
+        return _NOTHING.page
+    return Page(
+        url=_url(reading.url, findings),
+        title=_words(reading.title, normalise.MAX_TEXT, findings),
+        referrer=_url(reading.referrer, findings),
+        language=_language(reading.language),
+    )
+
+
+_LABELS: Final = ("device_type", "manufacturer", "model", "os_name", "os_version", "timezone", "carrier")
+
+
+def _device(reading: Reading, findings: Findings) -> Device:
+    known: dict[str, Any] = {}
+    for field in _LABELS:
+        if (value := getattr(reading, field)) is not None:
+            known[field if field != "device_type" else "type"] = _words(value, MAX_LABEL, findings)
+    if reading.locale is not None:
+        known["locale"] = _language(reading.locale)
+    if reading.tracking_enabled is not None:
+        known["tracking_enabled"] = normalise.truth(reading.tracking_enabled)
+    if screen := reading.screen:
+        known["screen_width"] = whole(screen.get("width"), "screen.width", findings)
+        known["screen_height"] = whole(screen.get("height"), "screen.height", findings)
+        known["screen_density"] = normalise.ratio(screen.get("density"))
+    return Device(**known) if known else _NOTHING.device
+
+
+def _app(app: dict[str, Any], findings: Findings) -> App:
+    if not app:
+        return _NOTHING.app
+    return App(
+        name=_words(app.get("name"), MAX_LABEL, findings),
+        version=_words(app.get("version"), MAX_LABEL, findings),
+        build=_words(app.get("build"), MAX_LABEL, findings),
+        namespace=_words(app.get("namespace"), MAX_LABEL, findings),
+    )
+
+
+def _clear(reading: Reading, door: Door, visit: Visit, findings: Findings) -> Clear:
+    """Only what a configured destination has declared; the rest is forgotten here."""
+    wanted, kept = door.keep_clear, {}
+    if "ip" in wanted:
+        kept["ip"] = normalise.public_ip(reading.ip) if reading.ip else normalise.public_ip(visit.ip)
+        if reading.ip and kept["ip"] is None:
+            findings.note("bad_ip")
+    if "user_agent" in wanted:
+        kept["user_agent"] = normalise.user_agent(reading.user_agent or visit.user_agent)
+    if "country" in wanted:
+        kept["country"] = identifiers.alpha2(reading.raw.country)
+    if "advertising_id" in wanted:
+        kept["advertising_id"] = normalise.device_id(reading.raw.advertising_id)
+    if "idfv" in wanted:
+        kept["idfv"] = normalise.device_id(reading.idfv)
+    return Clear(**kept) if kept else _NOTHING.clear
+
+
+def _consent(reading: Reading, findings: Findings) -> Consent:
+    """What was granted, as text. A shape nobody knows counts as nothing said, so a lane that needs consent says no."""
+    flags = reading.properties
+    opt_out = not normalise.OPT_OUTS.isdisjoint(flags) and normalise.opted_out(flags)
+    granted: list[str] = []
+    denied: list[str] = []
+    if (said := reading.granted) is not None:
+        members = said.split(",") if isinstance(said, str) else said if isinstance(said, list) else [said]
+        granted = [name for member in members if (name := _words(member, MAX_LABEL, findings))]
+        if isinstance(said, dict | bool):
+            findings.note("bad_consent")
+            return Consent(opt_out=opt_out)
+    elif isinstance(reading.preferences, dict):
+        for key, answer in reading.preferences.items():
+            if name := _words(key, MAX_LABEL, findings):
+                (granted if answer is True or answer == "granted" else denied).append(name)
+    else:
+        return Consent(opt_out=opt_out) if opt_out else _NOTHING.consent
+    return Consent(known=True, granted=tuple(granted), denied=tuple(denied), opt_out=opt_out)
+
+
+def _money(money: dict[str, Any], findings: Findings) -> Money:
+    known: dict[str, Any] = {}
+    for field, value in money.items():
+        if value is None:
+            continue
+        if field in _TEXTS_OF_MONEY:
+            known[field] = _ident(value) if field == "order_id" else _words(value, MAX_LABEL, findings)
+        else:
+            known[field] = normalise.currency(value, findings) if field == "currency" else amount(value, findings)
+    return Money(**known) if known else _NOTHING.money
+
+
+_TEXTS_OF_MONEY: Final = frozenset(("order_id", "coupon"))
+# Commanders Act, Segment (and its "sku") and GA4 name the same things; one vocabulary serves all dialects.
+_ITEM_FIELDS: Final = {
+    "id": "id",
+    "product_id": "id",
+    "item_id": "id",
+    "name": "name",
+    "item_name": "name",
+    "product_name": "name",
+    "price": "price",
+    "item_price": "price",
+    "quantity": "quantity",
+    "item_quantity": "quantity",
+    "brand": "brand",
+    "item_brand": "brand",
+    "category": "category",
+    "category_1": "category",
+    "item_category": "category",
+    "variant": "variant",
+    "item_variant": "variant",
+}
+
+
+def _items(items: Any, findings: Findings) -> tuple[Item, ...]:
+    """In the order sent; what is no object is no item."""
+    if not isinstance(items, list):
+        return ()
+    return tuple(_item(item, index, findings) for index, item in enumerate(items) if isinstance(item, dict))
+
+
+def _item(item: dict[str, Any], index: int, findings: Findings) -> Item:
+    """Commanders Act has a product inside the item, whose id is not that of the variant sold: the item's own wins."""
+    known: dict[str, Any] = {}
+    rest = _sorted_out(item, known)
+    product = rest.get("product")
+    if isinstance(product, dict):
+        inner = _sorted_out(product, known)
+        if inner:
+            rest["product"] = inner
+        else:
+            del rest["product"]
+    if "id" not in known and "sku" in rest:
+        known["id"] = rest.pop("sku")
+    made: dict[str, Any] = {}
+    for field, value in known.items():
+        if field == "price":
+            made[field] = amount(value, findings)
+        elif field == "quantity":
+            made[field] = whole(value, f"items.{index}.quantity", findings)
+        else:
+            made[field] = _words(value, normalise.MAX_TEXT, findings)
+    return Item(**made, extra=_tree(rest, findings))
+
+
+def _sorted_out(item: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """Put what has a field into ``known``, unless it has one already; the rest is returned."""
+    rest = {}
+    for key, value in item.items():
+        field = _ITEM_FIELDS.get(key)
+        if field is None or field in known:
+            rest[key] = value
+        elif value is not None:
+            known[field] = value
+    return rest
+
+
+def _clicks(reading: Reading) -> dict[str, str]:
+    """From the page's address, and from what the sender passed on by name; what it names is taken out of properties."""
+    clicks = normalise.clicks_of(reading.url) if isinstance(reading.url, str) else {}
+    properties = reading.properties
+    if not _CLICK_KEYS.isdisjoint(properties):
+        clicks |= _named_clicks({key: properties.pop(key) for key in _CLICK_KEYS & properties.keys()})
+    for partner, said in reading.partners.items():
+        if isinstance(said, dict):
+            clicks |= _named_clicks(said)
+            parameter = normalise.partners_click_id(partner)
+            if parameter is not None and (click := normalise.opaque(said.get("click_id"))) is not None:
+                clicks[parameter] = click
+    return clicks
+
+
+def _named_clicks(holder: dict[str, Any]) -> dict[str, str]:
+    return {
+        normalise.CLICK_IDS[key]: click
+        for key in _CLICK_KEYS & holder.keys()
+        if (click := normalise.opaque(holder[key])) is not None
+    }
+
+
+def _cookies(reading: Reading) -> dict[str, str]:
+    """From the Cookie header, from an object of cookies, and from what the sender passed on by name."""
+    header, properties = reading.cookie_header, reading.properties
+    cookies = normalise.cookies_of(header) if isinstance(header, str) else {}
+    if reading.cookies:
+        cookies |= normalise.named_cookies(reading.cookies)
+    if not _COOKIE_KEYS.isdisjoint(properties):
+        cookies |= normalise.named_cookies({key: properties.pop(key) for key in _COOKIE_KEYS & properties.keys()})
+    for said in reading.partners.values():
+        if isinstance(said, dict):
+            cookies |= normalise.named_cookies(said)
+    return cookies
+
+
+_CLICK_KEYS: Final = frozenset(normalise.CLICK_IDS)
+_COOKIE_KEYS: Final = frozenset(normalise.COOKIES)

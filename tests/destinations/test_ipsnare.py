@@ -1,0 +1,195 @@
+"""IP Snare: what we send is what its page asks for, and every documented answer means what it should."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from destinations.ipsnare import IpSnare
+from router.destination import Request, Response
+from router.event import Clear, Event
+from router.mocks import ipsnare as mock
+from router.mocks.partner import Call
+from router.outcome import Outcome, Refusal
+from router.secret import Secret
+
+CASES = json.loads((Path(__file__).parent / "cases" / "ipsnare.json").read_text())
+NOW = 1_773_230_400_000  # 2026-03-11T12:00:00Z
+KEY = "YOUR_API_KEY"
+EXAMPLE = CASES["requests"][0]["body"]  # the page's own click
+
+
+def destination(**settings) -> IpSnare:
+    return msgspec.convert({**CASES["settings"], **settings}, IpSnare, dec_hook=lambda _, value: Secret(value))
+
+
+def event(**fields) -> Event:
+    return Event(**{"id": "m-1", "name": "click", "time": NOW, "received": NOW, "source": "jobs", "dialect": "segment"}
+                 | fields)  # fmt: skip
+
+
+def sent(request: Request) -> Call:
+    """The request as the partner receives it."""
+    headers = {n.lower(): v.reveal() if isinstance(v, Secret) else v for n, v in request.headers.items()}
+    path = request.url.removeprefix(IpSnare.home)
+    return Call(method=request.method, path=path, headers=headers, body=request.body, at=NOW)
+
+
+def partner() -> mock.IpSnare:
+    return mock.IpSnare(now=lambda: NOW, key=KEY)
+
+
+def ids(cases):
+    return [case["id"] for case in cases]
+
+
+@pytest.mark.parametrize("case", CASES["requests"], ids=ids(CASES["requests"]))
+def test_is_the_documented_call(case):
+    """
+    Method, address, headers and all fourteen fields are those of IP Snare's page, and it takes them.
+    """
+    carried = msgspec.convert(case["event"], Event)
+
+    [request] = destination(**case.get("settings", {})).requests([carried], NOW)
+
+    assert ("POST", "https://api.ipsnare.com/v1/track") == (request.method, request.url)
+    assert {} == request.query
+    assert {"Content-Type": "application/json", "Authorization": Secret(f"Bearer {KEY}")} == request.headers
+    assert case["body"] == json.loads(request.body)
+    assert list(EXAMPLE) == list(json.loads(request.body))
+    assert (carried,) == request.events
+    assert 200 == partner().answer(sent(request)).status
+
+
+@pytest.mark.parametrize("case", CASES["answers"], ids=ids(CASES["answers"]))
+def test_answer_means(case):
+    """
+    Every answer of IP Snare's page, and the general rules beside them, lead to the outcome that serves them.
+    """
+    body = case["body"] if isinstance(case["body"], str) else json.dumps(case["body"])
+    request = Request.json("https://api.ipsnare.com/v1/track", {}, [event()])
+
+    outcome = destination().outcome(Response(status=case["status"], request=request, at=NOW, body=body.encode()))
+
+    assert msgspec.convert({"reason": getattr(outcome, "reason", None), **case["outcome"]}, Outcome) == outcome
+    assert case.get("says", "") in (getattr(outcome, "reason", "") or "")
+
+
+@pytest.mark.parametrize("case", CASES["refusals"], ids=ids(CASES["refusals"]))
+def test_refuses_what_ip_snare_would_refuse(case):
+    """
+    What IP Snare would answer with 422 is refused before a request, by the name of the field.
+    """
+    click = {name: value for name, value in (EXAMPLE | case["set"]).items() if name not in case["drop"]}
+    as_it_came = Request.json(f"{IpSnare.home}/v1/track", click, [], headers={"Authorization": f"Bearer {KEY}"})
+    carried = event(properties=click)
+
+    [refusal] = destination().requests([carried], NOW)
+
+    assert isinstance(refusal, Refusal)
+    assert carried == refusal.event
+    assert case["says"] in refusal.reason
+    assert 422 == partner().answer(sent(as_it_came)).status
+
+
+anything = st.one_of(
+    st.none(), st.booleans(), st.integers(-10, 10**12), st.text(max_size=8), st.lists(st.text(max_size=3), max_size=2)
+)
+properties = st.fixed_dictionaries({}, optional={name: st.just(value) | anything for name, value in EXAMPLE.items()})
+clears = st.builds(
+    Clear,
+    ip=st.one_of(st.none(), st.ip_addresses().map(str)),
+    user_agent=st.one_of(st.none(), st.text(max_size=20)),
+    country=st.sampled_from([None, "FR", "GB"]),
+)
+
+
+@given(st.lists(st.builds(lambda said, clear: event(properties=said, clear=clear), properties, clears), max_size=4))
+def test_whatever_is_sent_is_taken(carried):
+    """
+    Every event ends in one request or one refusal, in order, and IP Snare takes every request.
+    """
+    ipsnare = partner()
+
+    made = list(destination().requests(carried, NOW))
+
+    assert carried == [one.event if isinstance(one, Refusal) else one.events[0] for one in made]
+    assert {200} >= {ipsnare.answer(sent(one)).status for one in made if isinstance(one, Request)}
+
+
+@given(st.sampled_from(sorted(EXAMPLE)), anything)
+def test_a_click_is_refused_only_where_ip_snare_would(name, value):
+    """
+    A complete click with one field changed is refused by us only if IP Snare refuses it as well.
+    """
+    click = EXAMPLE | {name: value}
+    [made] = destination().requests([event(properties=click)], NOW)
+
+    assert isinstance(made, Request) or mock.faults(click)
+
+
+@given(st.integers(100, 599), st.binary(max_size=200) | st.builds(
+    lambda ok, errors: json.dumps({"success": ok, "errors": errors}).encode(), anything,
+    st.lists(st.fixed_dictionaries({"field": anything, "message": anything}) | anything) | anything))  # fmt: skip
+def test_no_answer_breaks_it(status, body):
+    """
+    Any status with any body has an outcome.
+    """
+    request = Request.json("https://api.ipsnare.com/v1/track", {}, [event()])
+
+    assert isinstance(destination().outcome(Response(status=status, request=request, at=NOW, body=body)), Outcome)
+
+
+def test_a_retry_sends_the_same_bytes():
+    """
+    The moment of sending changes nothing.
+    """
+    carried = [event(properties=EXAMPLE)]
+
+    assert list(destination().requests(carried, NOW)) == list(destination().requests(carried, NOW + 86_400_000))
+
+
+def test_only_clicks_are_meant_for_it():
+    """
+    Without a word in the settings only the events job_click and click go to IP Snare.
+    """
+    names = ["job_click", "click", "purchase", "page_view"]
+
+    assert ["job_click", "click", None, None] == [destination().partner_name(event(name=name)) for name in names]
+
+
+def test_needs_what_is_kept_in_clear():
+    """
+    It declares the three clear fields it cannot do without, so that they are kept for it.
+    """
+    assert frozenset({"ip", "user_agent", "country"}) == IpSnare.clear
+
+
+def test_the_key_is_not_shown():
+    """
+    Neither the settings nor a request print the key, and encoding them fails without it.
+    """
+    settings = destination()
+    [request] = settings.requests([event(properties=EXAMPLE)], NOW)
+
+    with pytest.raises(TypeError) as error:
+        msgspec.json.encode(settings)
+
+    assert KEY not in repr(settings) + repr(request) + str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [({"headers": {}}, 401), ({"path": "/v2/track"}, 404), ({"body": b"[]"}, 422), ({"body": b'{"a":'}, 422)],
+    ids=["no key", "another path", "a list", "half a body"],
+)
+def test_the_fake_refuses(changes, status):
+    """
+    The fake IP Snare checks key, path and shape as the page says.
+    """
+    [request] = destination().requests([event(properties=EXAMPLE)], NOW)
+
+    assert status == partner().answer(msgspec.structs.replace(sent(request), **changes)).status

@@ -1,0 +1,664 @@
+"""Snap: what it is sent, what is refused before it is asked, what its answers mean, and the fake that plays it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, get_type_hints
+from urllib.parse import urlsplit
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from destinations.snap import EVENT_NAMES, MAX_BYTES, Snap, faults
+from router.destination import Request, Response
+from router.event import Event
+from router.mocks.partner import Answer, Call
+from router.mocks.snap import DAY, HOUR, OLDEST
+from router.mocks.snap import Snap as FakeSnap
+from router.outcome import Delivered, Hold, Outcome, Refusal, Rejected, Split
+from router.secret import Secret
+
+PIXEL = "11111111-2222-3333-4444-555555555555"
+APP = "99999999-8888-7777-6666-555555555555"
+TOKEN = "do-not-print-me"
+NOW = 1_795_212_480_000
+EMAIL = "542d240129883c019e106e3b1b2d3f3cb3537c43c425364de8e951d5a3083345"
+
+PAGE_VIEW: dict[str, Any] = {
+    "id": "e-0",
+    "name": "page_view",
+    "time": NOW - 5000,
+    "received": NOW - 4000,
+    "source": "shop",
+    "dialect": "segment",
+    "user": {"digests": {"email": EMAIL}},
+    "page": {"url": "https://www.mywebsite.com/landing-page"},
+}
+
+
+def cases(name: str) -> list[Any]:
+    found = json.loads(Path(__file__).with_name("cases").joinpath(f"{name}.json").read_bytes())
+    return [pytest.param(case, id=case["name"]) for case in found]
+
+
+def snap(**changes: Any) -> Snap:
+    return Snap(**{"pixel_id": PIXEL, "access_token": Secret(TOKEN), "app_id": APP, **changes})
+
+
+def an_event(**changes: Any) -> Event:
+    return msgspec.convert({**PAGE_VIEW, **changes}, Event)
+
+
+def sent(destination: Snap, events: Sequence[Event]) -> list[Request]:
+    found = list(destination.requests(events, NOW))
+    assert not [one for one in found if isinstance(one, Refusal)]
+    return [one for one in found if isinstance(one, Request)]
+
+
+def refused(destination: Snap, event: Event) -> str:
+    [found] = destination.requests([event], NOW)
+    assert isinstance(found, Refusal)
+    assert event is found.event
+    return found.reason
+
+
+def call(request: Request, at: int = NOW) -> Call:
+    """The request as it arrives there."""
+
+    def plain(values: Any) -> dict[str, str]:
+        return {name: value.reveal() if isinstance(value, Secret) else value for name, value in values.items()}
+
+    return Call(
+        method=request.method,
+        path=urlsplit(request.url).path,
+        query=plain(request.query),
+        headers={name.lower(): value for name, value in plain(request.headers).items()},
+        body=request.body,
+        at=at,
+    )
+
+
+def posted(*bodies: dict[str, Any], asset: str = PIXEL, rest: str = "", token: str = TOKEN, at: int = NOW) -> Call:
+    return Call(
+        path=f"/v3/{asset}/events{rest}",
+        query={"access_token": token} if token else {},
+        body=msgspec.json.encode({"data": bodies}),
+        at=at,
+    )
+
+
+def response(request: Request, answer: Answer) -> Response:
+    return Response(status=answer.status, request=request, at=NOW, body=msgspec.json.encode(answer.body))
+
+
+class TestRequests:
+    @pytest.mark.parametrize("case", cases("snap_requests"))
+    def test_an_event_becomes_exactly_this(self, case: dict[str, Any]) -> None:
+        """
+        An event is sent to its asset as the vendor's page describes it, field by field.
+        """
+        [request] = sent(snap(**case["settings"]), [msgspec.convert(case["event"], Event)])
+
+        assert {"data": [case["expected"]]} == msgspec.json.decode(request.body)
+        assert f"https://tr.snapchat.com/v3/{case['asset']}/events" == request.url
+
+    @pytest.mark.parametrize("case", cases("snap_requests"))
+    def test_snap_would_take_it(self, case: dict[str, Any]) -> None:
+        """
+        Every case is one that the fake Snap takes at the time it came.
+        """
+        event = msgspec.convert(case["event"], Event)
+        [request] = sent(snap(**case["settings"]), [event])
+
+        assert 200 == FakeSnap(now=lambda: NOW).answer(call(request, at=event.received)).status
+
+    def test_the_token_is_in_the_query(self) -> None:
+        """
+        The token goes where Snap's page puts it.
+        """
+        [request] = sent(snap(), [an_event()])
+
+        assert {"access_token": Secret(TOKEN)} == request.query
+        assert {"Content-Type": "application/json"} == request.headers
+
+    def test_the_token_is_in_a_header_where_asked_for(self) -> None:
+        """
+        With token_in_header no URL holds the token.
+        """
+        [request] = sent(snap(token_in_header=True), [an_event()])
+
+        assert {} == request.query
+        assert Secret(f"Bearer {TOKEN}") == request.headers["Authorization"]
+        assert 200 == FakeSnap(now=lambda: NOW).answer(call(request)).status
+
+    @pytest.mark.parametrize("in_header", [False, True], ids=["in the query", "in a header"])
+    def test_the_token_is_never_printed(self, *, in_header: bool) -> None:
+        """
+        Neither the destination nor its requests show the token.
+        """
+        destination = snap(token_in_header=in_header)
+
+        assert TOKEN not in f"{destination!r} {sent(destination, [an_event()])!r}"
+
+    def test_one_more_than_a_batch_is_two_requests(self) -> None:
+        """
+        A request holds at most 2000 events, and the order is kept.
+        """
+        events = [an_event(id=f"e-{number}") for number in range(2001)]
+
+        requests = sent(snap(batch=5000), events)
+
+        assert [2000, 1] == [len(request.events) for request in requests]
+        assert [event.id for event in events] == [
+            body["event_id"] for request in requests for body in msgspec.json.decode(request.body)["data"]
+        ]
+
+    def test_the_configured_batch_is_kept(self) -> None:
+        """
+        A smaller batch than Snap's is the operator's choice.
+        """
+        requests = sent(snap(batch=2), [an_event(id=f"e-{number}") for number in range(5)])
+
+        assert [2, 2, 1] == [len(request.events) for request in requests]
+
+    def test_a_request_has_a_size(self) -> None:
+        """
+        Large events make smaller batches.
+        """
+        url = "https://www.mywebsite.com/" + "x" * 30_000
+
+        requests = sent(snap(batch=2000), [an_event(id=f"e-{number}", page={"url": url}) for number in range(100)])
+
+        assert [66, 34] == [len(request.events) for request in requests]
+        assert all(len(request.body) <= MAX_BYTES + 100 for request in requests)
+
+    def test_app_and_web_never_share_a_request(self) -> None:
+        """
+        App events go to the app's address and everything else to the pixel's, each in its order.
+        """
+        web, app, web_again = an_event(id="1"), an_event(id="2", kind="screen"), an_event(id="3")
+
+        requests = sent(snap(), [web, app, web_again])
+
+        assert [(PIXEL, ("1", "3")), (APP, ("2",))] == [
+            (request.url.split("/")[4], tuple(event.id for event in request.events)) for request in requests
+        ]
+
+    def test_validation_asks_without_sending(self) -> None:
+        """
+        The validate endpoint is the same request at one more path segment.
+        """
+        [request] = sent(snap(), [an_event()])
+        question = snap().validation(request)
+
+        assert f"https://tr.snapchat.com/v3/{PIXEL}/events/validate" == question.url
+        assert request.body == question.body
+
+    @pytest.mark.parametrize(
+        ("event", "expected"),
+        [
+            pytest.param({}, "WEB", id="a page is web"),
+            pytest.param({"app": {"name": "x"}}, "WEB", id="a page in an app is web"),
+            pytest.param({"page": {}, "app": {"name": "x"}}, "MOBILE_APP", id="an app without a page is an app"),
+            pytest.param({"kind": "screen"}, "MOBILE_APP", id="a screen is an app"),
+            pytest.param({"properties": {"action_source": "app"}}, "MOBILE_APP", id="Meta's app is an app"),
+            pytest.param({"properties": {"action_source": "PHONE_CALL"}}, "OFFLINE", id="Meta's phone_call is offline"),
+            pytest.param({"properties": {"action_source": "moon"}}, "WEB", id="an unknown word says nothing"),
+            pytest.param({"properties": {"type": "offline"}}, "WEB", id="type is read on purchases only"),
+        ],
+    )
+    def test_where_it_happened(self, event: dict[str, Any], expected: str) -> None:
+        """
+        The sender's word decides, then the shape of the event.
+        """
+        assert expected == snap().body(an_event(**event))["action_source"]
+
+    def test_test_traffic_is_marked(self) -> None:
+        """
+        A sender's test event never becomes a conversion, even where no code is configured.
+        """
+        assert "T-1" == snap().body(an_event(test="T-1"))["test_event_code"]
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("case", cases("snap_refusals"))
+    def test_what_snap_would_refuse_is_not_sent(self, case: dict[str, Any]) -> None:
+        """
+        A refusal names each field at fault, and Snap would have refused the same.
+        """
+        destination = snap(**case.get("settings", {}))
+        event = an_event(**case["changes"])
+        body = destination.body(event)
+
+        assert case["fields"] == [fault.split(":")[0] for fault in faults(body)]
+        assert ". ".join(faults(body)) == refused(destination, event)
+        assert 400 == FakeSnap(now=lambda: NOW).answer(posted(body)).status
+
+    def test_app_events_need_an_app(self) -> None:
+        """
+        Without a Snap App ID an app event is refused rather than sent to the pixel.
+        """
+        reason = refused(snap(app_id=None), an_event(kind="screen"))
+
+        assert "action_source: app events need a Snap App ID; set app_id" == reason
+
+    def test_a_refusal_repeats_nothing_sent(self) -> None:
+        """
+        A reason is safe to show whatever the event holds.
+        """
+        destination = snap(map={"user_data.fn": "properties.name", "event_time": "properties.name"})
+        event = an_event(
+            name="purchase",
+            properties={"name": "Jane"},
+            user={"digests": {"email": "Jane"}},
+            clear={"ip": "Jane"},
+            page={"url": "Jane"},
+            money={"currency": "Jane"},
+        )
+
+        assert "Jane" not in refused(destination, event)
+
+
+class TestOutcome:
+    @pytest.mark.parametrize("case", cases("snap_answers"))
+    def test_an_answer_means_exactly_this(self, case: dict[str, Any]) -> None:
+        """
+        Each documented answer, and each that is not, has one meaning and one plain sentence.
+        """
+        [request] = sent(snap(), [an_event(id=f"e-{number}") for number in range(case["events"])])
+        body = case["text"].encode() if "text" in case else msgspec.json.encode(case["body"])
+        expected = msgspec.convert(case["expected"], Outcome, strict=False)
+
+        assert expected == snap().outcome(Response(status=case["status"], request=request, at=NOW, body=body))
+
+    def test_a_quotation_is_cut(self) -> None:
+        """
+        However much Snap says, at most 200 characters of it are shown.
+        """
+        [request] = sent(snap(), [an_event()])
+        body = msgspec.json.encode({"status": "INVALID", "reason": "too long " * 200})
+
+        outcome = snap().outcome(Response(status=400, request=request, at=NOW, body=body))
+
+        assert isinstance(outcome, Rejected)
+        assert 200 == len(outcome.reason.removeprefix("Snap refused the event: ").partition(";")[0])
+
+    @settings(deadline=None)
+    @given(
+        status=st.integers(200, 599),
+        body=st.binary(max_size=200)
+        | st.recursive(
+            st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=20),
+            lambda inner: (
+                st.lists(inner, max_size=4)
+                | st.dictionaries(
+                    st.sampled_from(["status", "event", "errors", "codes", "error_msgs", "reason"]), inner, max_size=4
+                )
+            ),
+        ).map(msgspec.json.encode),
+        events=st.integers(1, 3),
+    )
+    def test_no_answer_is_a_fault_of_ours(self, status: int, body: bytes, events: int) -> None:
+        """
+        Whatever comes back, it has a meaning, and only members of the batch are pointed at.
+        """
+        [request] = sent(snap(), [an_event(id=f"e-{number}") for number in range(events)])
+
+        outcome = snap().outcome(Response(status=status, request=request, at=NOW, body=body))
+
+        if isinstance(outcome, Split):
+            assert events > 1
+            assert set(outcome.rejected) <= set(range(events))
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        ("table", "rate"),
+        [
+            pytest.param({}, None, id="a long-lived token has the class's rate"),
+            pytest.param({"oauth": True}, "10/s", id="an OAuth token has Snap's smaller rate"),
+            pytest.param({"oauth": True, "rate": "5/s"}, "5/s", id="the operator's rate wins"),
+        ],
+    )
+    def test_the_rate_follows_the_token(self, table: dict[str, Any], rate: str | None) -> None:
+        """
+        OAuth tokens are allowed 10 requests a second, long-lived ones 1000.
+        """
+        assert rate == snap(**table).rate
+        assert "1000/s" == Snap.default_rate
+
+    @pytest.mark.parametrize("name", ["pixel_id", "app_id"])
+    @pytest.mark.parametrize("asset", ["", "a/b", "x?y", "ü"])
+    def test_an_id_is_one_path_segment(self, name: str, asset: str) -> None:
+        """
+        An id that would change the address is refused with the configuration.
+        """
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert(asset, get_type_hints(Snap, include_extras=True)[name])
+
+    def test_every_default_name_is_one_of_snaps(self) -> None:
+        """
+        The default mapping names only events that Snap documents.
+        """
+        assert set((Snap.default_events or {}).values()) <= EVENT_NAMES
+        assert 31 == len(EVENT_NAMES)
+
+
+DIGESTS = st.binary(min_size=32, max_size=32).map(bytes.hex)
+WORDS = st.text(min_size=1, max_size=12)
+ANYTHING = st.none() | st.booleans() | st.integers(-10, 10) | st.floats(-10, 10) | WORDS | st.lists(WORDS, max_size=3)
+AMOUNTS = st.decimals(0, 9999, places=2).map(str)
+URLS = st.sampled_from(["https://a.example/x?ScCid=1", "HTTP://a.example"])
+
+
+def some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+ITEMS = some(
+    id=WORDS, name=WORDS, price=AMOUNTS, quantity=st.integers(0, 9), brand=WORDS, category=WORDS, extra=some(x=ANYTHING)
+)
+# Events that Snap would take, with more or less in them ...
+SOUND = st.fixed_dictionaries(
+    {
+        "id": st.uuids().map(str),
+        "name": st.sampled_from(["purchase", *(Snap.default_events or {})]),
+        "time": st.integers(NOW - OLDEST + HOUR, NOW + DAY),
+        "received": st.integers(NOW - OLDEST + HOUR, NOW),
+        "user": st.builds(
+            lambda digests: {"digests": {"email": EMAIL, **digests}},
+            some(**dict.fromkeys(["email", "phone", "first_name", "zip", "country", "external_id"], DIGESTS)),
+        ),
+        "page": st.fixed_dictionaries({"url": URLS}),
+        "money": st.fixed_dictionaries({"value": AMOUNTS, "currency": st.sampled_from(["EUR", "USD"])}),
+    },
+    optional={
+        "kind": st.sampled_from(["track", "page", "screen"]),
+        "device": some(
+            os_name=st.sampled_from(["Android", "iOS", "HaikuOS"]),
+            timezone=WORDS,
+            screen_density=st.floats(0, 9),
+            tracking_enabled=st.booleans(),
+            model=WORDS,
+        ),
+        "app": some(namespace=WORDS, version=WORDS),
+        "consent": some(opt_out=st.booleans()),
+        "items": st.lists(ITEMS, max_size=3),
+        "clicks": some(ScCid=WORDS, fbclid=WORDS),
+        "cookies": some(_scid=WORDS),
+        "partners": some(snapchat=some(click_id=ANYTHING, test_code=ANYTHING) | WORDS),
+        "properties": st.dictionaries(
+            st.sampled_from(["action_source", "type", "brand", "search_term", "num_adults", "content_ids", "label"]),
+            ANYTHING,
+            max_size=3,
+        )
+        | some(action_source=st.sampled_from(["offline", "website", "app"]), type=st.sampled_from(["call", "online"])),
+        "clear": some(
+            ip=st.ip_addresses().map(str),
+            user_agent=WORDS,
+            advertising_id=st.uuids().map(str),
+            idfv=st.uuids().map(str),
+        ),
+    },
+)
+# ... and what may be wrong with one.
+FLAWS: list[dict[str, Any]] = [
+    {"name": "refund"},
+    {"name": "lead"},
+    {"name": "vip"},
+    {"user": {}},
+    {"user": {}, "clear": {"ip": "192.0.2.7", "user_agent": "x"}},
+    {"user": {}, "kind": "screen", "clear": {"advertising_id": "38400000-8cf0-11bd-b23e-10b96e40000d"}},
+    {"user": {"digests": {"email": EMAIL.upper()}}},
+    {"user": {"digests": {"email": "jane@example.com", "phone": EMAIL}}},
+    {"user": {"digests": {"email": EMAIL, "zip": sha256(b"").hexdigest()}}},
+    {"page": {}},
+    {"page": {"url": "/x"}},
+    {"page": {"url": "ftp://a"}},
+    {"page": {"url": "https://"}},
+    {"money": {}},
+    {"money": {"revenue": "1", "currency": "EUR"}},
+    {"money": {"value": "1"}},
+    {"money": {"value": "1", "currency": "eur"}},
+    {"clear": {"ip": EMAIL, "user_agent": "x"}},
+    {"clear": {"ip": "1.2.3"}},
+]
+EVENTS = st.builds(lambda event, flaw: an_event(**{**event, **flaw}), SOUND, st.just({}) | st.sampled_from(FLAWS))
+BATCHES = st.lists(EVENTS, max_size=6, unique_by=lambda event: event.id)
+DESTINATIONS = st.builds(
+    snap,
+    batch=st.none() | st.integers(1, 3),
+    app_id=st.sampled_from([APP, APP, None]),
+    time_unit=st.sampled_from(["s", "ms"]),
+    events=st.none() | st.just({**(Snap.default_events or {}), "vip": "custom_event_1", "lead": "LEAD"}),
+    map=st.just({})
+    | st.dictionaries(
+        st.sampled_from(
+            ["custom_data.label", "custom_data.value", "custom_data", "user_data.em", "app_data", "event_source_url"]
+        ),
+        st.sampled_from(["properties.label", "user.digests.email", "page.url", "money.value"]),
+        max_size=1,
+    ),
+)
+
+
+class TestLaws:
+    @settings(max_examples=300, deadline=None)
+    @given(DESTINATIONS, BATCHES)
+    def test_snap_takes_what_is_sent(self, destination: Snap, events: list[Event]) -> None:
+        """
+        Every request, from any events, keeps every rule that the fake Snap knows.
+        """
+        for request in destination.requests(events, NOW):
+            if isinstance(request, Request):
+                assert "VALID" == FakeSnap(now=lambda: NOW).answer(call(request)).body["status"]
+
+    @settings(max_examples=300, deadline=None)
+    @given(DESTINATIONS, EVENTS)
+    def test_snap_would_refuse_what_is_refused(self, destination: Snap, event: Event) -> None:
+        """
+        Nothing is refused here that Snap would take, but app events that have no address.
+        """
+        body = destination.body(event)
+        for found in destination.requests([event], NOW):
+            if isinstance(found, Refusal) and destination.asset(body) is not None:
+                assert "INVALID" == FakeSnap(now=lambda: NOW).answer(posted(body)).body["status"]
+
+    @settings(deadline=None)
+    @given(DESTINATIONS, BATCHES)
+    def test_every_event_ends_once(self, destination: Snap, events: list[Event]) -> None:
+        """
+        The events of the requests and of the refusals are exactly those given, each once.
+        """
+        ended: list[str] = []
+        for found in destination.requests(events, NOW):
+            ended += [event.id for event in found.events] if isinstance(found, Request) else [found.event.id]
+
+        assert sorted(event.id for event in events) == sorted(ended)
+
+    @settings(deadline=None)
+    @given(DESTINATIONS, BATCHES)
+    def test_a_retry_sends_the_same_bytes(self, destination: Snap, events: list[Event]) -> None:
+        """
+        The same events give the same requests, whatever the time.
+        """
+        assert list(destination.requests(events, NOW)) == list(destination.requests(events, NOW + DAY))
+
+
+def valid(**changes: Any) -> dict[str, Any]:
+    return {**snap().body(an_event()), **changes}
+
+
+class TestFake:
+    """The other side, written from the vendor's page alone."""
+
+    @pytest.mark.parametrize(
+        ("change", "field"),
+        [
+            pytest.param({"event_time": (NOW - OLDEST) // 1000 - 60}, "event_time", id="older than seven days"),
+            pytest.param({"event_time": NOW // 1000 + 3600}, "event_time", id="in the future"),
+            pytest.param({"event_time": str(NOW)}, "event_time", id="a time as text"),
+            pytest.param({"event_time": 12345}, "event_time", id="a time of few digits"),
+            pytest.param({"action_source": "website"}, "action_source", id="not a native action_source"),
+            pytest.param({"data_processing_options": "['LMU']"}, "data_processing_options", id="options as text"),
+            pytest.param({"user_data": []}, "user_data", id="user_data as a list"),
+            pytest.param({"custom_data": {"value": True}}, "value", id="a value that is no number"),
+            pytest.param({"custom_data": []}, "custom_data", id="custom_data as a list"),
+            pytest.param({"app_data": []}, "app_data", id="app_data as a list"),
+            pytest.param({"event_id": 7}, "event_id", id="an id as a number"),
+        ],
+    )
+    def test_a_fault_is_named(self, change: dict[str, Any], field: str) -> None:
+        """
+        What the page documents as invalid is answered 400 with the index and the field.
+        """
+        answer = FakeSnap(now=lambda: NOW).answer(posted(valid(), valid(**change)))
+
+        assert (400, "INVALID", 1) == (answer.status, answer.body["status"], answer.body["event"])
+        assert field in answer.body["errors"]["error_msgs"][0]
+
+    def test_offline_events_may_be_older(self) -> None:
+        """
+        Offline uploads reach back 37 days.
+        """
+        offline = valid(action_source="OFFLINE", event_time=(NOW - 36 * DAY) // 1000)
+
+        assert 200 == FakeSnap(now=lambda: NOW).answer(posted(offline)).status
+
+    def test_names_are_taken_in_any_case(self) -> None:
+        """
+        The page's own sample writes Purchase.
+        """
+        purchase = valid(event_name="Purchase", custom_data={"currency": "USD", "value": 142.52})
+
+        assert 200 == FakeSnap(now=lambda: NOW).answer(posted(purchase)).status
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            pytest.param([], id="no event"),
+            pytest.param([valid()] * 2001, id="2001 events"),
+            pytest.param([1], id="an event that is no object"),
+            pytest.param([valid(), valid(action_source="MOBILE_APP")], id="events of two assets"),
+        ],
+    )
+    def test_a_wrong_envelope_is_refused(self, data: list[Any]) -> None:
+        """
+        A request holds 1 to 2000 events of one asset.
+        """
+        assert 400 == FakeSnap(now=lambda: NOW).answer(posted(*data)).status
+
+    @pytest.mark.parametrize(
+        ("asset", "token", "status"),
+        [
+            pytest.param(PIXEL, "", 401, id="no token"),
+            pytest.param(PIXEL, "expired", 401, id="an expired token"),
+            pytest.param(PIXEL, "forbidden", 403, id="somebody else's token"),
+            pytest.param(PIXEL, "invalid", 400, id="an invalid token, as Snap answers it"),
+            pytest.param("unknown", TOKEN, 404, id="an unknown pixel"),
+        ],
+    )
+    def test_bad_access_holds_the_lane(self, asset: str, token: str, status: int) -> None:
+        """
+        Each refusal of access means that the lane waits and no event dies.
+        """
+        [request] = sent(snap(), [an_event()])
+        answer = FakeSnap(now=lambda: NOW).answer(posted(valid(), asset=asset, token=token))
+
+        assert status == answer.status
+        assert isinstance(snap().outcome(response(request, answer)), Hold)
+
+    @pytest.mark.parametrize(
+        ("points", "rejected"),
+        [pytest.param(True, {2}, id="Snap names the event"), pytest.param(False, set(), id="Snap names nobody")],
+    )
+    def test_one_bad_event_splits_the_batch(self, *, points: bool, rejected: set[int]) -> None:
+        """
+        With an index the bad event is taken out; without one the batch is bisected.
+        """
+        events = [an_event(id=f"e-{number}", time=NOW - (30 * DAY if number == 2 else 0)) for number in range(4)]
+        [request] = sent(snap(), events)
+
+        outcome = snap().outcome(response(request, FakeSnap(now=lambda: NOW, points=points).answer(call(request))))
+
+        assert isinstance(outcome, Split)
+        assert rejected == set(outcome.rejected)
+
+    def test_a_resend_is_known(self) -> None:
+        """
+        The same event id and name count once, whatever the case of the name.
+        """
+        fake = FakeSnap(now=lambda: NOW)
+        fake.take(posted(valid()))
+        fake.take(posted(valid(event_name="page_view"), valid(event_id="other", test_event_code="T")))
+
+        assert (3, 2) == (fake.counts.events, fake.counts.distinct)
+        assert ["1 events, 0 duplicate, 0 test", "2 events, 1 duplicate, 1 test"] == [
+            one.reason for one in fake.received
+        ]
+
+    def test_an_event_without_id_is_new_every_time(self) -> None:
+        """
+        Without an event id Snap cannot tell a resend.
+        """
+        fake = FakeSnap(now=lambda: NOW)
+        nameless = {name: value for name, value in valid().items() if name != "event_id"}
+        fake.take(posted(nameless))
+        fake.take(posted(nameless))
+
+        assert 2 == fake.counts.distinct
+
+    def test_the_rate_is_limited(self) -> None:
+        """
+        Past its limit in one second it answers 429, and takes events again in the next.
+        """
+        fake = FakeSnap(now=lambda: NOW, limit=1)
+        statuses = [fake.answer(posted(valid(), at=at)).status for at in (NOW, NOW + 1, NOW + 1000)]
+
+        assert [200, 429, 200] == statuses
+
+    def test_validation_judges_every_event_and_takes_none(self) -> None:
+        """
+        The validate endpoint answers per event; its logs and counters tell of it for a day.
+        """
+        fake = FakeSnap(now=lambda: NOW)
+        answer = fake.take(posted(valid(), valid(event_time=1), rest="/validate"))
+        logs, later = (
+            fake.answer(msgspec.structs.replace(posted(rest="/validate/logs", at=at), method="GET")).body["logs"]
+            for at in (NOW, NOW + 2 * DAY)
+        )
+        stats = fake.answer(msgspec.structs.replace(posted(rest="/validate/stats"), method="GET")).body["stats"]
+
+        assert ["VALID", "INVALID"] == [log["status"] for log in answer.body["event_logs"]]
+        assert ["VALID", "INVALID"] == [log["status"] for log in logs]
+        assert [] == later
+        assert 2 == stats["test"]["event_count_past_hour"]
+        assert 0 == fake.counts.events
+
+    def test_a_sound_validation_is_delivered_nowhere(self) -> None:
+        """
+        A valid question is answered 200 VALID.
+        """
+        [request] = sent(snap(), [an_event()])
+        question = snap().validation(request)
+
+        assert Delivered() == snap().outcome(response(question, FakeSnap(now=lambda: NOW).answer(call(question))))
+
+    @pytest.mark.parametrize(
+        ("change", "status"),
+        [
+            pytest.param({"path": "/v2/conversion"}, 404, id="another path"),
+            pytest.param({"method": "GET"}, 405, id="another method"),
+            pytest.param({"body": b"{"}, 400, id="no JSON"),
+        ],
+    )
+    def test_other_calls_are_refused(self, change: dict[str, Any], status: int) -> None:
+        """
+        Only the documented calls are answered.
+        """
+        assert status == FakeSnap(now=lambda: NOW).answer(msgspec.structs.replace(posted(valid()), **change)).status
