@@ -483,7 +483,7 @@ def _extinfo(event: Event) -> list[str]:
 
 
 def _parts(members: Sequence[tuple[Event, bytes]], size: int) -> Iterator[list[tuple[Event, bytes]]]:
-    """Runs of at most ``size`` events and ``MAX_BYTES``; one event alone may be larger."""
+    """Runs of at most ``size`` events and ``MAX_BYTES``; one event alone may be larger. There is at least one member."""
     part: list[tuple[Event, bytes]] = []
     weight = 0
     for member in members:
@@ -492,8 +492,7 @@ def _parts(members: Sequence[tuple[Event, bytes]], size: int) -> Iterator[list[t
             part, weight = [], 0
         part.append(member)
         weight += len(member[1]) + 1  # the comma
-    if part:
-        yield part
+    yield part
 
 
 # Reading an answer

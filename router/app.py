@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -137,20 +137,21 @@ async def _listen(runner: web.ServerRunner | web.AppRunner, address: str) -> int
     return int(listener.getsockname()[1])
 
 
-async def serve(settings: Settings, *, ready: Any = None) -> int:
-    """Run until a signal or a broken outbox; returns the exit code. A second signal ends at once."""
+async def serve(settings: Settings, *, ready: Callable[[App], None] | None = None) -> int:
+    """Run until a signal or a broken outbox; returns the exit code. A second signal ends the process at once.
+
+    OutboxError and OSError say why it cannot start; nothing is left running then.
+    """
     app = App(settings)
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def ask() -> None:
-        if stop.is_set():
-            raise SystemExit(1)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ask)
-    await app.start()
+    for number in _STOPS:
+        asyncio.get_running_loop().add_signal_handler(number, _ask, stop)
+    try:
+        await app.start()
+    except OSError:
+        if hasattr(app, "collector"):  # a port is taken, and the lanes run already
+            await app.stop()
+        raise
     if ready is not None:
         ready(app)
     stopped = asyncio.create_task(stop.wait())
@@ -158,6 +159,16 @@ async def serve(settings: Settings, *, ready: Any = None) -> int:
     stopped.cancel()
     await app.stop()
     return BROKEN if app.broken.done() else 0
+
+
+_STOPS = (signal.SIGTERM, signal.SIGINT)
+
+
+def _ask(stop: asyncio.Event) -> None:
+    stop.set()
+    for number in _STOPS:
+        asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(number, signal.SIG_DFL)
 
 
 Destinations = Mapping[str, Destination]

@@ -12,6 +12,7 @@ event, 500 KB a request); msgspec, whose decoder does not check UTF-8 in the par
 
 from __future__ import annotations
 
+import itertools
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -55,10 +56,7 @@ _wrapper = msgspec.json.Decoder(dict[str, list[Raw] | dict[str, Any] | str | int
 
 _BLANK = b" \t\r\n"
 _BOM = b"\xef\xbb\xbf"
-_GZIP = b"\x1f\x8b"
-_LISTS = ("batch", "events")
 _WRAPPED = re.compile(rb'\{\s*"(?:batch|events)"')  # a guess that saves decoding twice; the members decide
-_NAMES = ("event_name", "event")  # an object with one of these is an event, whatever its other keys are called
 _CONTAINERS = (dict, list)
 _REPAIRED = ("repaired",)
 
@@ -108,13 +106,14 @@ def _inflated(raw: bytes) -> bytes | Malformed:
 
 def _unreadable(sent: bytes) -> Malformed | None:
     """What the first bytes alone give away."""
-    if not sent.strip(_BLANK).removeprefix(_BOM).strip(_BLANK):
-        return Malformed(code="empty_body", message="The body is empty; send one JSON object or an array of them.")
-    if sent[:2] in {b"\xff\xfe", b"\xfe\xff"} or b"\0" in sent[:2]:
+    start = sent[:2]
+    if start in {b"\xff\xfe", b"\xfe\xff"} or b"\0" in start:
         return Malformed(code="not_utf8", message="The body is UTF-16 or UTF-32; send UTF-8.", position=0)
-    if sent.startswith(_GZIP):
+    if start == b"\x1f\x8b":
         message = "The body is gzip and no header says so; send Content-Encoding: gzip."
         return Malformed(code="malformed_json", message=message, position=0)
+    if not sent.strip(_BLANK + _BOM):
+        return Malformed(code="empty_body", message="The body is empty; send one JSON object or an array of them.")
     return None
 
 
@@ -160,7 +159,10 @@ def _mended(text: bytes) -> bytes:
     # A raw NUL is no JSON, and so two of them may stand for an escaped backslash, after which a \u is no escape.
     if b"\\u" not in text or b"\0" in text:
         return text
-    return _LONE.sub(rb"\\uFfFd", text.replace(rb"\\", b"\0\0")).replace(b"\0\0", rb"\\")
+    masked = text.replace(rb"\\", b"\0\0")
+    if _LONE.search(masked) is None:
+        return text
+    return _LONE.sub(rb"\\uFfFd", masked).replace(b"\0\0", rb"\\")
 
 
 def _items(text: bytes, *, suspect: bool) -> Body | Malformed:
@@ -170,7 +172,7 @@ def _items(text: bytes, *, suspect: bool) -> Body | Malformed:
             try:
                 return _document(text, suspect=suspect)
             except DecodeError as error:
-                return _lines(text, error, suspect=suspect)
+                return _lines(text, suspect=suspect) or _broken(text, error)
         case b"[":
             return _batch(_array.decode(text), {}, suspect=suspect)
         case _:
@@ -181,8 +183,6 @@ def _items(text: bytes, *, suspect: bool) -> Body | Malformed:
 
 def _document(text: bytes, *, suspect: bool) -> Body | Malformed:
     """One object: an event, or a wrapper around many."""
-    if suspect:
-        _syntax.decode(text)  # at the positions sent; it does not look at UTF-8
     sent = text.strip(_BLANK)
     if len(sent) <= MAX_EVENT and not _WRAPPED.match(sent):
         item = _item(sent, 0, suspect=suspect)
@@ -206,10 +206,13 @@ def _members(text: bytes, *, suspect: bool) -> dict[str, Any]:
 
 
 def _list_name(members: dict[str, Any]) -> str | None:
-    """Which member holds the events, if this is a wrapper."""
-    if any(name in members for name in _NAMES):
+    """Which member holds the events, if this is a wrapper. What names an event itself is one, lists or not."""
+    if "event_name" in members or "event" in members:
         return None
-    return next((name for name in _LISTS if _is_list(members.get(name))), None)
+    for name in ("batch", "events"):
+        if _is_list(members.get(name)):
+            return name
+    return None
 
 
 def _is_list(member: Any) -> bool:
@@ -243,24 +246,34 @@ def _plain(member: Any, *, suspect: bool) -> Any:
             return member
 
 
-def _lines(text: bytes, error: DecodeError, *, suspect: bool) -> Body | Malformed:
-    """NDJSON: every line one complete object. Where the first line is not one, the ``error`` of the whole stands."""
+def _lines(text: bytes, *, suspect: bool) -> Body | Malformed | None:
+    """NDJSON: every line one complete object. None where already the first line is not."""
     lines: list[bytes] = []
     end = -1
     for line in text.split(b"\n"):
         start, end = end + 1, end + 1 + len(line)
-        if not line.strip(_BLANK):
+        sent = line.strip(_BLANK)
+        if not sent:
             continue
         if len(lines) == MAX_EVENTS:
             return _too_many_events()
         try:
-            _object.decode(line)
-        except UnicodeDecodeError:
-            pass  # a key, which is repaired with its item
+            _syntax.decode(line)
         except DecodeError as fault:
-            return _malformed_json(fault, start, end) if lines else _malformed_json(error, 0, len(text))
-        lines.append(line.strip(_BLANK))
+            return _malformed_json(fault, start, end) if lines else None
+        if not sent.startswith(b"{"):
+            return _not_valid("this line is not an object", start)
+        lines.append(sent)
     return _batch(lines, {}, suspect=suspect)
+
+
+def _broken(text: bytes, error: DecodeError) -> Malformed:
+    """What is wrong, at the place where it was sent: here nothing is stripped, and UTF-8 is not looked at."""
+    try:
+        _syntax.decode(text)
+    except DecodeError as exact:
+        error = exact
+    return _malformed_json(error, 0, len(text))
 
 
 def _batch(members: Sequence[bytes | Raw], wrapper: dict[str, Any], *, suspect: bool) -> Body | Malformed:
@@ -368,20 +381,21 @@ _FAULT = re.compile(r"JSON is malformed: (.+) \(byte (\d+)\)")  # msgspec's word
 def _malformed_json(error: DecodeError, start: int, end: int) -> Malformed:
     """The decoder's fault and its place, where it read the body from ``start`` to ``end``."""
     found = _FAULT.fullmatch(str(error))
-    if isinstance(error, ValidationError):
-        what, position = "this line is not an object", start
-    elif found is None:
-        what, position = "it ends before it is complete", end
-    elif found[1] == "trailing characters":
-        what, position = "something follows the end of it", start + int(found[2]) - 1  # msgspec counts one more here
-    else:
-        what, position = found[1], start + int(found[2])
+    if found is None:
+        return _not_valid("it ends before it is complete", end)
+    position = start + int(found[2])
+    if found[1] == "trailing characters":
+        return _not_valid("something follows the end of it", position - 1)  # msgspec counts one more here
+    return _not_valid(found[1], position)
+
+
+def _not_valid(what: str, position: int) -> Malformed:
     message = f"The body is not valid JSON: {what}, at byte {position}; correct it there and send it again."
     return Malformed(code="malformed_json", message=message, position=position)
 
 
 # What a pixel's query says to us and not about the event. Source: Commanders Act, Pixel tracking and its JavaScript SDK's log.
-_OURS = frozenset({"tc_s", "token", "tc_skey", "tc_firsttime", "writeKey"})
+_OURS = frozenset({"tc_s", "token", "tc_skey", "tc_firsttime", "writeKey", "k"})
 _NESTED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])+)")
 _UNFIT = re.compile("[\0\ud800-\udfff]")
 
@@ -414,11 +428,16 @@ def _path(name: str) -> list[str]:
 
 def _plant(tree: dict[str, Any], path: list[str], text: str) -> None:
     for name in path[:-1]:
-        key = name or str(len(tree))
+        key = name or _next(tree)
         if not isinstance(tree.get(key), dict):
             tree[key] = {}
         tree = tree[key]
-    tree[path[-1] or str(len(tree))] = text
+    tree[path[-1] or _next(tree)] = text
+
+
+def _next(tree: dict[str, Any]) -> str:
+    """The place after all that are taken."""
+    return next(place for place in map(str, itertools.count(len(tree))) if place not in tree)
 
 
 def _listed(branch: Any) -> Any:

@@ -92,8 +92,12 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", f
     ] = {}
     base_url: Annotated[str | None, Meta(description="Another address, for tests and proxies.")] = None
     rate: Annotated[str | None, Meta(description='Requests at most, as "10/s" or "600/m".')] = None
-    concurrency: Annotated[int | None, Meta(ge=1, le=256, description="Requests under way at once.")] = None
-    batch: Annotated[int | None, Meta(ge=1, le=5000, description="Events in one request, within the partner's.")] = None
+    concurrency: Annotated[
+        Annotated[int, Meta(ge=1, le=256)] | None, Meta(description="Requests under way at once.")
+    ] = None
+    batch: Annotated[
+        Annotated[int, Meta(ge=1, le=5000)] | None, Meta(description="Events in one request, within the partner's.")
+    ] = None
     timeout: Annotated[str | None, Meta(description='Longest wait for one answer, as "15s".')] = None
     max_age: Annotated[str | None, Meta(description='Oldest event to send, as "7d".')] = None
     retry_for: Annotated[str, Meta(description='How long passing faults are retried, as "72h".')] = "72h"

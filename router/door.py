@@ -28,7 +28,7 @@ _SHORT: Final = 9  # letters and digits fewer than these hold nobody's address o
 # msgspec leaves a field out of the stored bytes where it is the default object itself, not merely equal to it.
 _NOTHING: Final = Event(id="", name="", time=0, received=0, source="", dialect="")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_LANGUAGE: Final = re.compile(r"[A-Za-z]{1,8}(?:[-_.@][A-Za-z0-9]{1,8}){0,5}", re.ASCII)
+_LANGUAGE: Final = re.compile(r"[A-Za-z]{2,8}(?:[-_][A-Za-z0-9]{1,8}){0,4}", re.ASCII)
 
 
 class Door(Struct, frozen=True, kw_only=True):
@@ -180,16 +180,15 @@ def _tree(value: dict[str, Any], findings: Findings) -> dict[str, Any]:
     return cleaned if isinstance(cleaned, dict) else {}
 
 
-def _has_long_key(value: dict[str, Any]) -> bool:
-    pending: list[Any] = [value]
-    for container in pending:
-        members = container
-        if isinstance(container, dict):
-            if container and max(map(len, container)) > MAX_KEY:
-                return True
-            members = container.values()
-        pending += [member for member in members if isinstance(member, dict | list)]
-    return False
+def _has_long_key(value: Any) -> bool:
+    if isinstance(value, dict):
+        if value and max(map(len, value)) > MAX_KEY:
+            return True
+        value = value.values()
+    return any(_has_long_key(member) for member in value if isinstance(member, _CONTAINERS))
+
+
+_CONTAINERS: Final = (dict, list)
 
 
 def _words(value: Any, longest: int, findings: Findings) -> str | None:
@@ -207,7 +206,7 @@ def _words(value: Any, longest: int, findings: Findings) -> str | None:
 
 
 def _number_as_text(value: Any) -> str | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) >= 10**12:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) >= 10**12:
         return None
     return str(value)
 
@@ -251,14 +250,10 @@ def _page(reading: Reading, findings: Findings) -> Page:
     )
 
 
-_LABELS: Final = ("device_type", "manufacturer", "model", "os_name", "os_version", "timezone", "carrier")
-
-
 def _device(reading: Reading, findings: Findings) -> Device:
-    known: dict[str, Any] = {}
-    for field in _LABELS:
-        if (value := getattr(reading, field)) is not None:
-            known[field if field != "device_type" else "type"] = _words(value, MAX_LABEL, findings)
+    known: dict[str, Any] = {
+        field: _words(value, MAX_LABEL, findings) for field, value in reading.device.items() if value is not None
+    }
     if reading.locale is not None:
         known["locale"] = _language(reading.locale)
     if reading.tracking_enabled is not None:
@@ -308,7 +303,7 @@ def _consent(reading: Reading, findings: Findings) -> Consent:
     if (said := reading.granted) is not None:
         members = said.split(",") if isinstance(said, str) else said if isinstance(said, list) else [said]
         granted = [name for member in members if (name := _words(member, MAX_LABEL, findings))]
-        if isinstance(said, dict | bool):
+        if isinstance(said, (dict, bool)):
             findings.note("bad_consent")
             return Consent(opt_out=opt_out)
     elif isinstance(reading.preferences, dict):

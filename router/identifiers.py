@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -171,9 +172,10 @@ def forget() -> None:
 
 _FULL_WIDTH: Final = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _NEVER_IN_EMAIL: Final = ' <>,;:"()[]\\\ufffd'
+_BROKEN: Final = re.compile("[\ufffd\ud800-\udfff]")  # what decoding bad bytes leaves
 _NOT_A_VALUE: Final = frozenset({"null", "undefined", "none", "(null)", "[object object]"})
 _HEX: Final = frozenset("0123456789abcdef")
-_INVISIBLE: Final = frozenset({"Cf", "Cs", "Zl", "Zp"})  # bidi marks, zero-width, halves of pairs, separators
+_INVISIBLE: Final = frozenset({"Cf", "Zl", "Zp"})  # bidi marks, zero-width characters, separators
 
 
 def _ascii_without(unwanted: Callable[[str], bool]) -> dict[int, None]:
@@ -308,7 +310,7 @@ def _reader(
             if digest in _OF_NOTHING:
                 return {}, "hash_of_nothing"
             return ({primary: digest}, None) if len(digest) == 64 else ({}, "hash_not_sha256")
-        if "\ufffd" in text or text.lower() in _NOT_A_VALUE:
+        if (not text.isascii() and _BROKEN.search(text)) or text.lower() in _NOT_A_VALUE:
             return {}, bad
         made: dict[str, str] = {}
         forms = {}

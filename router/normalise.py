@@ -10,7 +10,7 @@ The closed set of notes that this file and ``router.door`` add (``router.identif
 ``own_id``              the event came without a usable id and got ours: a resend of it is not recognised
 ``unit_guessed``        a time in seconds, micro- or nanoseconds; milliseconds are expected
 ``naive_ts``            a time without zone, taken as UTC
-``bad_ts``              no time, or no possible one: the moment of receipt stands in ... only where one was sent
+``bad_ts``              a time that is none or is impossible: the moment of receipt stands in
 ``future_ts``           more than ten minutes ahead: the moment of receipt stands in, ``sent_time`` has the claim
 ``clock_skew``          the sender's clock was off by a second or more and the time was corrected
 ``bad_value``           an amount or quantity that is no decimal number, dropped
@@ -80,7 +80,7 @@ def instant(value: Any, findings: Findings) -> int | None:
         if not _NUMBER.fullmatch(value):
             return _iso(value, findings)
         value = int(value) if value.isdigit() else float(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return _magnitude(value, findings)
 
@@ -153,10 +153,11 @@ def event_time(claim: Any, sent_at: Any, received: int, findings: Findings) -> t
 
 # -- numbers ---------------------------------------------------------------------------------------------------------
 
+# No amount begins with a plus; a phone number in the wrong field does.
 _PLAIN_DECIMAL: Final = re.compile(r"-?(?:0|[1-9]\d{0,15})(?:\.\d{1,18})?", re.ASCII)
-_DECIMAL: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?", re.ASCII)
-_GROUPED: Final = re.compile(r"[+-]?\d{1,3}(?:([ .,'’\u00a0\u202f])\d{3})+(?:([.,])\d+)?", re.ASCII)
-_COMMA: Final = re.compile(r"[+-]?\d+,(?:\d{1,2}|\d{4,})", re.ASCII)
+_DECIMAL: Final = re.compile(r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?", re.ASCII)
+_GROUPED: Final = re.compile(r"-?\d{1,3}(?:([ .,'’\u00a0\u202f])\d{3})+(?:([.,])\d+)?", re.ASCII)
+_COMMA: Final = re.compile(r"-?\d+,(?:\d{1,2}|\d{4,})", re.ASCII)
 _LARGEST: Final = Decimal(10) ** 15
 
 
@@ -212,7 +213,7 @@ def _ungrouped(text: str) -> str | None:
         return None
     whole, _, cents = text.rpartition(point) if point else (text, "", "")
     digits = whole.replace(group, "")
-    return f"{digits}.{cents}" if digits.lstrip("+-").isdigit() else None
+    return f"{digits}.{cents}" if digits.lstrip("-").isdigit() else None
 
 
 def whole(value: Any, field: str, findings: Findings) -> int | None:
@@ -247,7 +248,7 @@ def currency(value: Any, findings: Findings) -> str | None:
 def ratio(value: Any) -> float | None:
     """A small positive number, as of a screen's density."""
     try:
-        number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else 0.0
+        number = float(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else 0.0
     except (ValueError, OverflowError):
         return None
     return number if 0 < number < 1000 else None
@@ -259,7 +260,7 @@ def truth(value: Any) -> bool | None:
         return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(
             value.strip().lower()
         )
-    return bool(value) if isinstance(value, bool) or value in {0, 1} else None
+    return bool(value) if isinstance(value, (int, float)) and value in {0, 1} else None
 
 
 # -- network ---------------------------------------------------------------------------------------------------------
@@ -305,7 +306,11 @@ def _public_ipv4(text: str) -> str | None:
 
 def user_agent(value: Any) -> str | None:
     """Without control characters, at most 512 characters."""
-    return (_CONTROL.sub(" ", value).strip()[:MAX_TEXT] or None) if isinstance(value, str) else None
+    if not isinstance(value, str):
+        return None
+    if not value.isprintable():
+        value = _CONTROL.sub(" ", value)
+    return value.strip()[:MAX_TEXT] or None
 
 
 def device_id(value: Any) -> str | None:
@@ -417,7 +422,7 @@ def opted_out(flags: dict[str, Any]) -> bool:
     """Limited use asked for, in any spelling: Snap's and Meta's options, or the IAB's CCPA text ("1YYN")."""
     for key in ("data_processing_options", "data_use"):
         said = flags.get(key)
-        if isinstance(said, str | list) and any(word in str(said).upper() for word in ("LMU", "LDU")):
+        if isinstance(said, (str, list)) and any(word in str(said).upper() for word in ("LMU", "LDU")):
             return True
     privacy = flags.get("us_privacy")
     if isinstance(privacy, str) and privacy[2:3] in {"Y", "y"}:

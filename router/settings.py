@@ -58,7 +58,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     enabled: bool = True
     site: Annotated[str | None, Meta(description="Commanders Act tc_s.")] = None
     default_country: Annotated[
-        str | None, Meta(pattern="^[A-Z]{2}$", description="For phone numbers without a country code.")
+        Annotated[str, Meta(pattern=r"^[A-Z]{2}\Z")] | None, Meta(description="For phone numbers without a country code.")
     ] = None
     origins: Annotated[tuple[str, ...], Meta(description="Web origins that may post from a browser.")] = ()
 

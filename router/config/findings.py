@@ -67,7 +67,7 @@ class Report:
                 key=dotted(key),
                 message=message,
                 help=remedy,
-                excerpt=excerpt,
+                excerpt=excerpt if key else None,  # else it is about the whole file
                 caret=caret,
             )
         )

@@ -223,21 +223,14 @@ def _special(hint: Any) -> bool:
 
 
 def _without_secrets(hint: Any) -> Any:
-    """The type to check the shape of a value with: secrets are text as yet, tables anything.
-
-    A constraint written on an optional type ("int | None") is moved to the type it is meant for, where msgspec takes it.
-    """
+    """The type to check the shape of a value with: secrets are text as yet, tables anything."""
     if hint is Secret:
         return str
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         return Any
     origin, inside = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        inner = _without_secrets(inside[0])
-        if typing.get_origin(inner) in {Union, types.UnionType}:
-            options = [one for one in typing.get_args(inner) if one is not types.NoneType]
-            return Annotated[options[0], *inside[1:]] | None if len(options) == 1 else inner
-        return Annotated[inner, *inside[1:]]
+        return Annotated[_without_secrets(inside[0]), *inside[1:]]
     if origin in {Union, types.UnionType}:
         return Union[tuple(dict.fromkeys(map(_without_secrets, inside)))]  # noqa: UP007 - made from a list
     if origin is None or not _special(hint):

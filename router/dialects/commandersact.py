@@ -12,8 +12,10 @@ from router.dialects.people import glean, identify
 from router.dialects.reading import Object, Reading, copied, first, keep
 from router.identifiers import Raw
 
-_ADDRESSING = ("tc_s", "tc_skey", "tc_firsttime", "token")  # of the request; a token is not kept with the event
-_OLDER_IDS = ("tcId", "tcid", "tc_id")
+_ADDRESSING = frozenset(
+    ("tc_s", "tc_skey", "tc_firsttime", "token")
+)  # of the request; a token is not kept with the event
+_OLDER_IDS = frozenset(("tcId", "tcid", "tc_id"))
 
 
 def current(item: Object) -> Reading:
@@ -44,8 +46,8 @@ def version_1(item: Object) -> Reading:
 
 
 def _read(dialect: str, properties: Object, context: Object, user: Object) -> Reading:
-    for key in _ADDRESSING:
-        properties.pop(key, None)
+    for key in _ADDRESSING & properties.keys():
+        del properties[key]
     raw = Raw(phone_hash_has_plus=True)  # their phone numbers are E.164, hashed or not
     reading = Reading(dialect=dialect, raw=raw, named="event_name" in properties)
     reading.name = properties.pop("event_name", None)
@@ -55,11 +57,9 @@ def _read(dialect: str, properties: Object, context: Object, user: Object) -> Re
     _page(reading, context, properties)
     reading.app = copied(context.pop("app", None))
     reading.cookie_header = first(reading.cookie_header, context.pop("cookie", None))
-    reading.partners = {
-        **copied(context.pop("integrations", None)),
-        **copied(properties.pop("integrations", None)),
-        **copied(properties.pop("partners", None)),
-    }
+    for holder, key in ((context, "integrations"), (properties, "integrations"), (properties, "partners")):
+        if isinstance(said := holder.pop(key, None), dict):
+            reading.partners |= said
     reading.test = properties.pop("test_code", None)
     reading.items = properties.pop("items", None)
     reading.money = {
@@ -81,8 +81,9 @@ def _read(dialect: str, properties: Object, context: Object, user: Object) -> Re
 def _user(reading: Reading, user: Object) -> None:
     raw = reading.raw
     raw.user_id = first(user.pop("id", None), user.pop("ID", None))
-    older = [user.pop(key, None) for key in _OLDER_IDS]
-    reading.anonymous_id = first(user.pop("consistent_anonymous_id", None), *older)
+    reading.anonymous_id = user.pop("consistent_anonymous_id", None)
+    if not _OLDER_IDS.isdisjoint(user):
+        reading.anonymous_id = first(reading.anonymous_id, *(user.pop(key, None) for key in _OLDER_IDS))
     reading.granted = user.pop("consent_categories", None)
     identify(user, raw)
     reading.traits = user
@@ -90,18 +91,20 @@ def _user(reading: Reading, user: Object) -> None:
 
 def _device(reading: Reading, context: Object) -> None:
     device = copied(context.pop("device", None))
+    if not device:
+        return
     system, network = copied(device.pop("os", None)), copied(device.pop("network", None))
     lifecycle = copied(device.pop("lifecycle", None))
     reading.ip = device.pop("ip", None)
     reading.user_agent = device.pop("user_agent", None)
     reading.cookie_header = device.pop("cookie", None)
     reading.locale = first(device.pop("lang", None), device.pop("language", None))
-    reading.timezone = device.pop("timezone", None)
-    reading.device_type = device.pop("type", None)
-    reading.manufacturer = device.pop("manufacturer", None)
-    reading.model = first(device.pop("model", None), device.pop("name", None))
-    reading.os_name, reading.os_version = system.get("name"), system.get("version")
-    reading.carrier = network.pop("carrier", None)
+    reading.device["timezone"] = device.pop("timezone", None)
+    reading.device["type"] = device.pop("type", None)
+    reading.device["manufacturer"] = device.pop("manufacturer", None)
+    reading.device["model"] = first(device.pop("model", None), device.pop("name", None))
+    reading.device["os_name"], reading.device["os_version"] = system.get("name"), system.get("version")
+    reading.device["carrier"] = network.pop("carrier", None)
     reading.screen = copied(device.pop("screen", None))
     reading.raw.advertising_id = device.pop("advertising_id", None)
     reading.idfv = device.pop("idfv", None)
@@ -116,15 +119,20 @@ def _device(reading: Reading, context: Object) -> None:
 def _page(reading: Reading, context: Object, properties: Object) -> None:
     """The page, wherever the sender has it: their web SDK writes it at the root of a page_view as well."""
     page = copied(context.pop("page", None))
+    if page:
+        _own_page(reading, page)
+        keep(context, "page", page)
+    if reading.name == "page_view":
+        reading.url = first(reading.url, properties.pop("url", None))
+        reading.title = first(reading.title, properties.pop("title", None))
+        reading.referrer = first(reading.referrer, properties.pop("referrer", None))
+        properties.pop("path", None)  # part of the url
+
+
+def _own_page(reading: Reading, page: Object) -> None:
     location = page.pop("location", None)
     href = location.get("href") if isinstance(location, dict) else location
     reading.url = first(page.pop("url", None), href)
     reading.title = page.pop("title", None)
     reading.referrer = page.pop("referrer", None)
     reading.language = first(page.pop("lang", None), page.pop("language", None))
-    if reading.name == "page_view":
-        reading.url = first(reading.url, properties.pop("url", None))
-        reading.title = first(reading.title, properties.pop("title", None))
-        reading.referrer = first(reading.referrer, properties.pop("referrer", None))
-        properties.pop("path", None)  # part of the url
-    keep(context, "page", page)

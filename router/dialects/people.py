@@ -79,10 +79,10 @@ _UNMISTAKABLE = frozenset(
     if field in {"email", "phone", "first_name", "last_name", "birth_date", "street"} and key not in _SHORT
 )
 _PERSONS = frozenset(
-    {"user", "user_data", "customer", "buyer", "billing", "billing_address", "billingAddress"}
-    | {"shipping", "shipping_address", "shippingAddress", "contact", "traits"}
+    {"user", "user_data", "customer", "buyer", "billing", "billing_address", "billingAddress"} | {"contact", "traits"}
 )
-_TELLING = _UNMISTAKABLE | _PERSONS | _ADDRESSES - {"location"} | _WHOLE_NAMES - {"name"}
+_SOMEBODY_ELSE = frozenset({"shipping", "shipping_address", "shippingAddress", "recipient"})  # a gift's, perhaps
+_TELLING = _UNMISTAKABLE | _PERSONS | _SOMEBODY_ELSE | _ADDRESSES - {"location"} | _WHOLE_NAMES - {"name"}
 
 
 def identify(person: Object, raw: Raw) -> None:
@@ -113,7 +113,7 @@ def glean(properties: Object, raw: Raw) -> None:
         value = properties[key]
         if isinstance(value, dict):
             person = dict(properties.pop(key))
-            identify(person, raw)
+            identify(person, Raw() if key in _SOMEBODY_ELSE else raw)
             if person:
                 properties[key] = person
         elif key in _UNMISTAKABLE:
@@ -154,6 +154,8 @@ def _address(person: Object, key: str, raw: Raw) -> None:
         identify(inner, raw)
         if inner:
             person[key] = inner
+    elif key == "location":
+        person[key] = value  # of a profile: "somewhere over the rainbow"
     elif isinstance(value, str):
         _give(raw, "street", value)
 

@@ -62,7 +62,7 @@ def _merged(root: Object) -> Object:
 
 def _user(reading: Reading, properties: Object) -> None:
     raw, user = reading.raw, properties.pop("user", None)
-    person = {"id": user} if isinstance(user, str | int) else copied(user)
+    person = {"id": user} if isinstance(user, (str, int)) else copied(user)
     data = copied(properties.pop("user_data", None))
     raw.user_id = first(
         person.pop("id", None),
@@ -137,21 +137,21 @@ def _device(reading: Reading, properties: Object, context: Object) -> None:
         context.pop("user_agent", None),
         reading.user_agent,
     )
-    reading.device_type = device.pop("type", None)
-    reading.manufacturer = device.pop("manufacturer", None)
-    reading.model = device.pop("model", None)
-    reading.os_name = system.get("name") if isinstance(system, dict) else system
-    reading.os_name = first(reading.os_name, device.pop("os_name", None))
-    reading.os_version = system.get("version") if isinstance(system, dict) else None
-    reading.os_version = first(reading.os_version, device.pop("os_version", None))
+    reading.device["type"] = device.pop("type", None)
+    reading.device["manufacturer"] = device.pop("manufacturer", None)
+    reading.device["model"] = device.pop("model", None)
+    reading.device["os_name"] = system.get("name") if isinstance(system, dict) else system
+    reading.device["os_name"] = first(reading.device["os_name"], device.pop("os_name", None))
+    reading.device["os_version"] = system.get("version") if isinstance(system, dict) else None
+    reading.device["os_version"] = first(reading.device["os_version"], device.pop("os_version", None))
     reading.locale = first(
         device.pop("locale", None),
         device.pop("language", None),
         context.pop("locale", None),
         properties.get("language"),
     )
-    reading.timezone = first(device.pop("timezone", None), context.pop("timezone", None))
-    reading.carrier = device.pop("carrier", None)
+    reading.device["timezone"] = first(device.pop("timezone", None), context.pop("timezone", None))
+    reading.device["carrier"] = device.pop("carrier", None)
     reading.screen = copied(device.pop("screen", None))
     for side in ("width", "height", "density"):
         if f"screen_{side}" in device:
@@ -170,9 +170,11 @@ def _app_data(reading: Reading, properties: Object) -> None:
     reading.tracking_enabled = first(reading.tracking_enabled, data.pop("advertiser_tracking_enabled", None))
     extinfo = data.pop("extinfo", None)
     if isinstance(extinfo, list) and len(extinfo) == 16:
-        kind, package, short, version, reading.os_version, reading.model, reading.locale = extinfo[:7]
-        reading.os_name = {"a2": "android", "i2": "ios"}.get(kind if isinstance(kind, str) else "")
-        reading.carrier, reading.timezone = extinfo[8], extinfo[15]
+        kind, package, short, version, reading.device["os_version"], reading.device["model"], reading.locale = extinfo[
+            :7
+        ]
+        reading.device["os_name"] = {"a2": "android", "i2": "ios"}.get(kind if isinstance(kind, str) else "")
+        reading.device["carrier"], reading.device["timezone"] = extinfo[8], extinfo[15]
         reading.screen = {"width": extinfo[9], "height": extinfo[10], "density": extinfo[11]}
         app = {"namespace": package, "build": short, "version": version}
         properties["app"] = {**app, **copied(properties.get("app"))}

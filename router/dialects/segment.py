@@ -48,7 +48,7 @@ def read(item: Object, call: str | None, wrapper: Object) -> Reading:
     reading.previous_id = root.pop("previousId", None)
     _name(reading, root)
     _time(reading, root, wrapper)
-    _traits(reading, root, context, properties)
+    group = _traits(reading, root, context)
     _context(reading, context)
     if kind in {"page", "screen"}:
         _page_call(reading, properties)
@@ -56,10 +56,11 @@ def read(item: Object, call: str | None, wrapper: Object) -> Reading:
     for key in _WRAPPER:
         root.pop(key, None)
     _commerce(reading, properties)
-    glean(properties, reading.raw)
     for key, value in root.items():
         properties.setdefault(key, value)
+    glean(properties, reading.raw)
     keep(properties, "context", context)
+    keep(properties, "traits", group)
     reading.properties = properties
     return reading
 
@@ -85,17 +86,14 @@ def _time(reading: Reading, root: Object, wrapper: Object) -> None:
     reading.sent_at = first(root.get("sentAt"), wrapper.get("sentAt"))
 
 
-def _traits(reading: Reading, root: Object, context: Object, properties: Object) -> None:
-    """A group's traits are a company's, and stay properties; all others are the person's."""
+def _traits(reading: Reading, root: Object, context: Object) -> Object:
+    """The person's traits go into the reading. A group's are a company's, and returned: they identify nobody."""
     own, ambient = copied(root.pop("traits", None)), copied(context.pop("traits", None))
-    if reading.kind == "group":
-        keep(properties, "traits", own)
-        own = {}
-    for key, value in ambient.items():
-        own.setdefault(key, value)
-    own.pop("id", None)
-    identify(own, reading.raw)
-    reading.traits = own
+    company, person = (own, ambient) if reading.kind == "group" else ({}, {**ambient, **own})
+    person.pop("id", None)
+    identify(person, reading.raw)
+    reading.traits = person
+    return company
 
 
 def _context(reading: Reading, context: Object) -> None:
@@ -104,21 +102,21 @@ def _context(reading: Reading, context: Object) -> None:
     reading.ip = context.pop("ip", None)
     reading.user_agent = context.pop("userAgent", None)
     reading.locale = context.pop("locale", None)
-    reading.timezone = context.pop("timezone", None)
+    reading.device["timezone"] = context.pop("timezone", None)
     reading.session_id = context.pop("sessionId", None)
     reading.url, reading.title = page.pop("url", None), page.pop("title", None)
     reading.referrer = page.pop("referrer", None)
     if reading.url:
         page.pop("path", None)  # parts of the url, where they would escape its scrubbing
         page.pop("search", None)
-    reading.device_type = device.pop("type", None)
-    reading.manufacturer = device.pop("manufacturer", None)
-    reading.model = first(device.pop("model", None), device.pop("name", None))
+    reading.device["type"] = device.pop("type", None)
+    reading.device["manufacturer"] = device.pop("manufacturer", None)
+    reading.device["model"] = first(device.pop("model", None), device.pop("name", None))
     reading.raw.advertising_id = device.pop("advertisingId", None)
     reading.tracking_enabled = device.pop("adTrackingEnabled", None)
     reading.idfv = device.pop("id", None) if str(system.get("name")).lower() == "ios" else None
-    reading.os_name, reading.os_version = system.get("name"), system.get("version")
-    reading.carrier = network.pop("carrier", None)
+    reading.device["os_name"], reading.device["os_version"] = system.get("name"), system.get("version")
+    reading.device["carrier"] = network.pop("carrier", None)
     reading.screen = copied(context.pop("screen", None))
     reading.app = copied(context.pop("app", None))
     reading.cookies = copied(context.pop("cookies", None))
@@ -151,7 +149,7 @@ def _page_call(reading: Reading, properties: Object) -> None:
 def _integrations(reading: Reading, switches: Object) -> None:
     """False and true switch; an object is true and its content is meant for that destination."""
     reading.partners = {name: value for name, value in switches.items() if isinstance(value, dict)}
-    reading.routing = {name: value is not False for name, value in switches.items() if isinstance(value, bool | dict)}
+    reading.routing = {name: value is not False for name, value in switches.items() if isinstance(value, (bool, dict))}
 
 
 def _commerce(reading: Reading, properties: Object) -> None:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from router.clock import Clock
 from router.event import Event
@@ -118,8 +118,6 @@ class Outbox:
             asyncio.create_task(outbox._append_for_ever(), name="outbox-append"),
             asyncio.create_task(outbox._settle_for_ever(), name="outbox-settle"),
         ]
-        for task in outbox._tasks:
-            task.add_done_callback(outbox._ended)
         return outbox
 
     async def close(self) -> None:
@@ -207,11 +205,10 @@ class Outbox:
                 group = self._next_group()
                 try:
                     await self._commit(group)
-                except NotDurable as error:
-                    self._fail(error)
+                except Exception as error:
+                    fault = self._fail(error)
                     for each in group:
-                        if not each.future.done():
-                            each.future.set_exception(error)
+                        _refuse(each.future, fault)
             if self._stopping:
                 return
 
@@ -279,21 +276,14 @@ class Outbox:
 
         return await self._reading(look, recent)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """A dead writer never acknowledges: whatever killed it, the process must stop."""
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._fail(Broken(f"the outbox's writer ended ({type(error).__name__}): start again"))
-            for each in self._appends:
-                if not each.future.done():
-                    each.future.set_exception(self.failed or Broken("the outbox's writer ended"))
-            for *_, future in self._settlements:
-                if not future.done():
-                    future.set_exception(self.failed or Broken("the outbox's writer ended"))
-
-    def _fail(self, error: NotDurable) -> None:
-        if isinstance(error, Broken) and self.failed is None:
-            self.failed = error
-            self.on_failure(error)
+    def _fail(self, error: Exception) -> NotDurable:
+        """What a failed write means to those who wait for it. Whatever is not a full or busy disk ends the outbox: the
+        owner is told once and nothing is acknowledged any more."""
+        fault = error if isinstance(error, NotDurable) else Broken(f"the outbox failed ({type(error).__name__})")
+        if not isinstance(fault, DiskFull | Busy) and self.failed is None:
+            self.failed = fault
+            self.on_failure(fault)
+        return fault
 
     def _keep_tail(self, first: int, rows: Sequence[Row]) -> None:
         for seq, each in enumerate(rows, first):
@@ -456,11 +446,10 @@ class Outbox:
         settlements = [_settlement(lane, marks, attempts) for lane, marks, attempts, _ in group]
         try:
             await self._until_written(lambda unit: state.settle(unit, settlements, self.config))
-        except NotDurable as error:
-            self._fail(error)
+        except Exception as error:
+            fault = self._fail(error)
             for *_, future in group:
-                if not future.done():
-                    future.set_exception(error)
+                _refuse(future, fault)
             return
         for lane, marks, _, future in group:
             for mark in marks:
@@ -533,9 +522,13 @@ class Outbox:
             raise self.failed
         try:
             await self._state.write(lambda unit: state.quarantine(unit, rows))
-        except NotDurable as error:
-            self._fail(error)
-            raise
+        except Exception as error:
+            raise self._fail(error) from error
+
+
+def _refuse(future: asyncio.Future[Any], fault: NotDurable) -> None:
+    if not future.done():
+        future.set_exception(fault)
 
 
 def _settlement(lane: Lane, marks: Sequence[Mark], attempts: Sequence[Attempt]) -> Settlement:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
+import pytest
+from _pytest.mark import ParameterSet
 from msgspec import Meta, Struct
 
 RECEIVED = 1_790_000_000_000  # UTC ms, as the file says
@@ -18,7 +21,7 @@ Recipe = str | dict[str, Any] | list[Any]
 class BodyCase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Bytes of a request for ``router.body.read``."""
 
-    bytes: Recipe
+    sent: Recipe
     encoding: str | None = None
     strict_utf8: bool = False
     length: int | None = None
@@ -33,21 +36,22 @@ class BodyCase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     inside: str | None = None
 
     def raw(self) -> bytes:
-        return built(self.bytes)
+        return built(self.sent)
 
 
 class DoorCase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One decoded event for ``router.door.admit``."""
 
-    item: Recipe  # JSON
+    sent: Recipe
     problem: str | None = None
     notes: list[str] = []
     event: dict[str, Any] = {}
     absent: list[str] = []
     nowhere: list[str] = []  # texts that the stored event does not hold
+    open: str | None = None
 
     def raw(self) -> bytes:
-        return built(self.item)
+        return built(self.sent)
 
 
 class CollectCase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,27 +61,29 @@ class CollectCase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     path: str = "/collect"
     query: str = "token={token}"
     headers: dict[str, str] = {}
-    bytes: Recipe = '{"event_name":"a"}'
+    sent: Recipe = '{"event_name":"a"}'
     status: int = 200
     code: str | None = None
     accepted: int = 0
     answer_headers: dict[str, str] = {}
+    open: str | None = None
 
     def raw(self) -> bytes:
-        return built(self.bytes)
+        return built(self.sent)
 
 
 class SocketCase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Exact bytes on a connection."""
 
-    bytes: Recipe
+    sent: Recipe
     statuses: list[int]
-    close: bool = True
+    leave: bool = False  # the client hangs up without waiting for an answer
     stored: int = 0
+    open: str | None = None
 
     def raw(self, token: str) -> bytes:
         """With the key put in and the length of the body behind the first blank line."""
-        sent = built(self.bytes).replace(b"{token}", token.encode())
+        sent = built(self.sent).replace(b"{token}", token.encode())
         return sent.replace(b"{length}", b"%d" % len(sent.partition(b"\r\n\r\n")[2]))
 
 
@@ -88,6 +94,14 @@ class Corpus(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     socket: dict[Row, SocketCase]
 
 
+def rows(cases: Mapping[str, DoorCase | CollectCase | SocketCase]) -> list[ParameterSet]:
+    """The names of the rows for ``parametrize``; an open one must fail."""
+    return [
+        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=case.open) if case.open else ())
+        for name, case in cases.items()
+    ]
+
+
 def built(recipe: Any) -> bytes:
     """The bytes of a text, of a list, or of one of the file's recipes."""
     match recipe:
@@ -95,16 +109,18 @@ def built(recipe: Any) -> bytes:
             return recipe.encode()
         case list():
             return b"".join(map(built, recipe))
-        case {"hex": digits}:
+        case {"hex": str(digits)}:
             return bytes.fromhex(digits)
-        case {"repeat": part, "times": times}:
+        case {"repeat": part, "times": int(times)}:
             return built(part) * times
-        case {"size": size}:
+        case {"size": int(size)}:
             return b'{"event_name":"a","x":"%b"}' % (b"x" * (size - 25))
-        case {"keys": keys}:
+        case {"keys": int(keys)}:
             return b'{"event_name":"a"%b}' % b"".join(b',"%d":1' % number for number in range(keys - 1))
-        case {"gzip": part, **cut}:
-            return gzip.compress(built(part), mtime=0)[: cut.get("keep")]
+        case {"gzip": part, "keep": int(keep)}:
+            return gzip.compress(built(part), mtime=0)[:keep]
+        case {"gzip": part}:
+            return gzip.compress(built(part), mtime=0)
         case _:
             raise ValueError(recipe)
 

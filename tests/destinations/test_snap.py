@@ -247,6 +247,14 @@ class TestRefusals:
 
         assert "action_source: app events need a Snap App ID; set app_id" == reason
 
+    def test_an_event_needs_an_id(self) -> None:
+        """
+        Snap would take an event without id, and count it again at every resend.
+        """
+        assert "event_id: without it a resend would count twice; send an id with the event" == refused(
+            snap(), an_event(id="")
+        )
+
     def test_a_refusal_repeats_nothing_sent(self) -> None:
         """
         A reason is safe to show whatever the event holds.
@@ -655,6 +663,7 @@ class TestFake:
             pytest.param({"path": "/v2/conversion"}, 404, id="another path"),
             pytest.param({"method": "GET"}, 405, id="another method"),
             pytest.param({"body": b"{"}, 400, id="no JSON"),
+            pytest.param({"path": "/v3/a/events/validate", "body": b"{"}, 400, id="no JSON to validate"),
         ],
     )
     def test_other_calls_are_refused(self, change: dict[str, Any], status: int) -> None:

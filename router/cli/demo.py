@@ -1,0 +1,300 @@
+"""``turnout demo``: the whole product at work, with partners of its own. Needs no configuration, network or rights."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import click
+import msgspec
+
+from router.cli import DONE, FAILED
+from router.cli.options import json_option
+from router.cli.output import coloured, line, table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from router.demo import Demo
+    from router.mocks.partner import Counts
+    from router.outbox.views import LaneSum, Ledger
+
+SHOWN_RATE = 20.0  # events a second, to look at
+FAST_RATE = 200.0  # with --exit
+EVENTS = 1000  # with --exit and without --events
+PATIENCE = 30.0  # seconds in which nothing moves, after which what still waits counts as left behind
+
+_STATES = ("delivered", "waiting", "filtered", "dead")
+
+
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """The demo at one moment. ``elapsed`` and ``first_delivery`` are seconds since the process began."""
+
+    elapsed: float
+    first_delivery: float | None
+    ledger: Any  # router.outbox.views.Ledger, which --help does not wait for
+    partners: dict[str, Any]  # name -> router.mocks.partner.Counts
+
+
+class Screen(Protocol):
+    """Where the demo is shown: a terminal, a pipe, or a program."""
+
+    def started(self, demo: Demo) -> None: ...
+
+    def progress(self, look: Look) -> None: ...
+
+    def finished(self, look: Look, reasons: dict[str, Any], faults: list[str] | None) -> None:
+        """``faults`` None: it was ended before it was done."""
+        ...
+
+
+@click.command("demo")
+@click.option("--events", type=click.IntRange(1, 1_000_000), help="Send so many; else without end.")
+@click.option("--exit", "leave", is_flag=True, help="End when all are delivered; 0 only if everything adds up.")
+@click.option("--seed", type=int, default=1, help="Another seed, another stream.")
+@click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep the files, in this directory.")
+@json_option
+def command(events: int | None, leave: bool, seed: int, keep: Path | None, as_json: bool) -> None:
+    """See it work: a shop that sends, four fake partners that misbehave a little, and Turnout in between.
+
+    Ctrl-C ends it. Nothing is left behind, unless --keep names a directory.
+    """
+    from router import logs
+    from router.cli.serve import loop_factory
+
+    if keep is not None and (keep / "outbox").exists():
+        raise click.UsageError("that directory holds an outbox already: name an empty or a new one")
+    logs.configure("error", sys.stderr)
+    directory = keep or Path(tempfile.mkdtemp(prefix="turnout-demo-"))
+    screen = _screen(as_json=as_json)
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            total = events or (EVENTS if leave else None)
+            code = runner.run(_run(directory, total, seed, screen, leave=leave))
+    finally:
+        if keep is None:
+            shutil.rmtree(directory, ignore_errors=True)
+    click.echo(f"Everything is in {keep}." if keep else f"{directory} is removed.", err=True)
+    sys.exit(code)
+
+
+def _screen(*, as_json: bool) -> Screen:
+    if as_json:
+        return _Lines()
+    return _Terminal() if coloured(sys.stdout) and sys.stdout.isatty() else _Pipe()
+
+
+async def _run(directory: Path, events: int | None, seed: int, screen: Screen, *, leave: bool) -> int:
+    from router.demo import demo, faults
+
+    began = _process_began()
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, _ask, stop)
+    async with demo(directory, seed=seed) as running:
+        screen.started(running)
+        watch = Watch(running, began)
+        work = asyncio.create_task(_work(running, events, seed, stop, leave=leave))
+        beside = [asyncio.create_task(each) for each in (watch.first(), watch.every_second(screen), stop.wait())]
+        await asyncio.wait({work, beside[-1]}, return_when=asyncio.FIRST_COMPLETED)
+        for each in (work, *beside):
+            each.cancel()
+        await asyncio.wait({work, *beside})
+        done = not work.cancelled() and work.exception() is None
+        look, reasons = await watch.look(), await running.reasons()
+        found = faults(look.ledger, running.told, look.partners, reasons) if leave and done else None
+        screen.finished(look, reasons, found)
+        if not work.cancelled():
+            work.result()
+    if not leave:
+        return DONE
+    return DONE if found == [] else FAILED
+
+
+def _ask(stop: asyncio.Event) -> None:
+    """The first signal ends the demo in good order, the second one the process."""
+    stop.set()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(number, signal.SIG_DFL)
+
+
+async def _work(running: Demo, events: int | None, seed: int, stop: asyncio.Event, *, leave: bool) -> None:
+    dice = random.Random(seed)  # noqa: S311 - people and purchases of a sample
+    await running.send(events, rate=FAST_RATE if leave else SHOWN_RATE, dice=dice)
+    await (running.settled(PATIENCE) if leave else stop.wait())
+
+
+def _process_began() -> float:
+    """When this process began, in seconds of ``time.monotonic``; where the system does not tell, now."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19])
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, AttributeError):
+        age = 0.0
+    return time.monotonic() - age
+
+
+class Watch:
+    """Looks at the demo."""
+
+    def __init__(self, demo: Demo, began: float) -> None:
+        self._demo, self._began = demo, began
+        self._first: float | None = None
+
+    async def first(self) -> None:
+        await self._demo.first_delivery()
+        self._first = self._elapsed()
+
+    async def look(self) -> Look:
+        return Look(
+            elapsed=self._elapsed(),
+            first_delivery=self._first,
+            ledger=await self._demo.reader.ledger(),
+            partners={name: partner.counts for name, partner in self._demo.partners.items()},
+        )
+
+    async def every_second(self, screen: Screen) -> None:
+        while True:
+            await asyncio.sleep(1)
+            screen.progress(await self.look())
+
+    def _elapsed(self) -> float:
+        return round(time.monotonic() - self._began, 2)
+
+
+def addresses(demo: Demo) -> dict[str, str]:
+    """What to open: the label and the address."""
+    return {
+        "console": f"{demo.console}/",
+        "ledger": f"{demo.console}/api/v1/ledger",
+        "collect": f"{demo.collect}/collect",
+        **{f"fake {name}": f"{url}/received" for name, url in demo.urls.items()},
+        "configuration": str(demo.directory / "config.toml"),
+    }
+
+
+def curl(demo: Demo) -> str:
+    from router.demo import SHOP_TOKEN
+
+    body = '{"event": "sign_up", "link_short_code": "SUMMER24", "user": {"email": "jane@example.com"}}'
+    return f"curl '{demo.collect}/collect?token={SHOP_TOKEN}' -d '{body}'"
+
+
+def sentence(look: Look, faults: list[str] | None) -> str:
+    """The end of it, in one sentence."""
+    if faults:
+        return "It does not add up: " + "; ".join(faults) + "."
+    events, lanes = look.ledger.accepted, len(look.ledger.destinations)
+    if faults is None:
+        return f"Ended after {events} events; the ledger's difference is {look.ledger.difference}."
+    return (
+        f"{events} events accepted and every one accounted for at {lanes} destinations: the ledger's difference is 0, "
+        "and what the partners took is what counts as delivered."
+    )
+
+
+def _note(lane: LaneSum, counts: Counts, reasons: dict[str, int]) -> str:
+    """Why a lane stands as it does: its hold, what came twice, why events are dead."""
+    notes = [f"on hold: {lane.hold_reason}"] if lane.held else []
+    if again := counts.events - counts.distinct:
+        notes.append(f"{again} taken twice, the answer was lost and its dedup key told")
+    if counts.troubled:
+        notes.append(f"{counts.troubled} calls met trouble")
+    return "; ".join([*notes, *(f"{count} dead: {reason}" for reason, count in reasons.items())])
+
+
+def _rows(look: Look, reasons: dict[str, Any]) -> list[list[object]]:
+    return [
+        [name, *(getattr(lane, state) for state in _STATES), _note(lane, look.partners[name], reasons.get(name, {}))]
+        for name, lane in look.ledger.destinations.items()
+    ]
+
+
+_HEADINGS = ("destination", *_STATES, "note")
+
+
+def _summary(ledger: Ledger) -> str:
+    return (
+        f"received {ledger.received} = accepted {ledger.accepted} + duplicate {ledger.duplicate} "
+        f"+ rejected {ledger.rejected}, difference {ledger.difference}"
+    )
+
+
+class _Pipe:
+    """Plain lines, one a second."""
+
+    def started(self, demo: Demo) -> None:
+        for label, address in addresses(demo).items():
+            click.echo(f"{label:15} {address}")
+        click.echo(f"\nSend one yourself:\n  {curl(demo)}\nCtrl-C ends the demo.\n")
+
+    def progress(self, look: Look) -> None:
+        lanes = "  ".join(
+            f"{name} {'/'.join(str(getattr(lane, state)) for state in _STATES)}"
+            for name, lane in look.ledger.destinations.items()
+        )
+        click.echo(f"{look.elapsed:5.1f} s  accepted {look.ledger.accepted}  {'/'.join(_STATES)}: {lanes}")
+
+    def finished(self, look: Look, reasons: dict[str, Any], faults: list[str] | None) -> None:
+        click.echo()
+        table(_HEADINGS, _rows(look, reasons))
+        click.echo(_summary(look.ledger))
+        if look.first_delivery is not None:
+            click.echo(f"First delivery {look.first_delivery:.1f} s after the start of the process.")
+        click.echo(sentence(look, faults))
+
+
+class _Terminal(_Pipe):
+    """One table that is drawn again every second."""
+
+    def started(self, demo: Demo) -> None:
+        from rich.live import Live
+
+        super().started(demo)
+        self._live = Live(auto_refresh=False, transient=True)
+        self._live.start()
+
+    def progress(self, look: Look) -> None:
+        self._live.update(self._table(look), refresh=True)
+
+    def finished(self, look: Look, reasons: dict[str, Any], faults: list[str] | None) -> None:
+        self._live.stop()
+        super().finished(look, reasons, faults)
+
+    def _table(self, look: Look) -> Table:
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        drawn = Table(*_HEADINGS, box=box.SIMPLE_HEAD, pad_edge=False, caption=_summary(look.ledger))
+        for row in _rows(look, {}):
+            drawn.add_row(*(Text(str(cell)) for cell in row))
+        return drawn
+
+
+class _Lines:
+    """One object a line: ``started``, then ``progress`` every second, then ``finished``."""
+
+    def started(self, demo: Demo) -> None:
+        _now({"type": "started", **addresses(demo), "curl": curl(demo)})
+
+    def progress(self, look: Look) -> None:
+        _now({"type": "progress", **msgspec.structs.asdict(look)})
+
+    def finished(self, look: Look, reasons: dict[str, Any], faults: list[str] | None) -> None:
+        _now({"type": "finished", **msgspec.structs.asdict(look), "dead": reasons, "faults": faults})
+
+
+def _now(value: Any) -> None:
+    """A line that whoever reads the pipe has at once."""
+    line(value)
+    sys.stdout.flush()

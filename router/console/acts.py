@@ -1,0 +1,158 @@
+"""What an operator does: try again, give up, hold, resume. Each act says how many deliveries it meant.
+
+A lane that runs is asked itself, because it has deliveries in hand; one that does not (its destination is disabled or
+no longer configured) is changed in the outbox.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from router.console.answers import Fault
+from router.delivery.engine import Delivery
+from router.delivery.lane import LaneRunner
+from router.outbox.outbox import Lane, Outbox
+from router.outbox.reader import Reader
+from router.outbox.state import Selection
+
+MOST_IDS = 1000
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which deliveries are meant: those of ``ids`` (event ids, or "#" and a sequence number), or all of the state."""
+
+    to: str
+    state: Literal["dead", "waiting"] = "dead"
+    ids: list[str] | None = None
+    all: bool = False
+    dry_run: bool = False
+
+
+class Giving(Choice, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """As ``Choice``; what can be given up is what waits."""
+
+    state: Literal["dead", "waiting"] = "waiting"
+
+
+class Reason(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Why, for whoever looks next."""
+
+    reason: str = "held by the operator"
+
+
+class Nothing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """No fields."""
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """``count`` deliveries were changed, or would be with ``dry_run``; ``unknown`` of the ids are not stored."""
+
+    success: bool = True
+    to: str
+    state: str
+    count: int
+    dry_run: bool
+    unknown: int = 0
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    success: bool = True
+    to: str
+    held: bool
+
+
+class Acts:
+    """The acts on one running application's lanes."""
+
+    def __init__(self, reader: Reader, delivery: Delivery, store: Outbox) -> None:
+        self._reader, self._delivery, self._store = reader, delivery, store
+
+    async def retry(self, choice: Choice, who: str) -> Done:
+        """Dead deliveries, or waiting ones before their time, go again now."""
+        seqs, unknown = await self._meant(choice)
+        if choice.dry_run:
+            return await self._would(choice, seqs, unknown)
+        selection = Selection(state=choice.state, seqs=seqs)
+        runner = self._delivery.lanes.get(choice.to)
+        if runner is not None:
+            count = await runner.retry(selection, who)
+        else:
+            count = await self._store.revive(await self._resting(choice.to), selection, who)
+        return Done(to=choice.to, state=choice.state, count=count, dry_run=False, unknown=unknown)
+
+    async def drop(self, choice: Choice, who: str) -> Done:
+        """Waiting deliveries are given up; they stay visible as dead."""
+        if choice.state != "waiting":
+            raise Fault(
+                400, "invalid", "only what waits can be dropped", [{"field": "state", "message": 'write "waiting"'}]
+            )
+        seqs, unknown = await self._meant(choice)
+        if choice.dry_run:
+            return await self._would(choice, seqs, unknown)
+        selection = Selection(state="waiting", seqs=seqs)
+        runner = self._delivery.lanes.get(choice.to)
+        if runner is not None:
+            count = await runner.drop(selection, who)
+        else:
+            lane = await self._resting(choice.to)
+            count = await self._store.drop(lane, selection, _fresh(lane, self._store.last, seqs), who)
+        return Done(to=choice.to, state=choice.state, count=count, dry_run=False, unknown=unknown)
+
+    async def hold(self, name: str, reason: str, who: str) -> Held:
+        await (await self._runner(name)).hold(reason, who)
+        return Held(to=name, held=True)
+
+    async def resume(self, name: str, who: str) -> Held:
+        await (await self._runner(name)).resume(who)
+        return Held(to=name, held=False)
+
+    async def _runner(self, name: str) -> LaneRunner:
+        if name in self._delivery.lanes:
+            return self._delivery.lanes[name]
+        await self._kind(name)
+        raise Fault(
+            409, "not_running", "this destination is not running: enable it in the configuration, then start again"
+        )
+
+    async def _kind(self, name: str) -> str:
+        kind = await self._reader.lane_type(name)
+        if kind is None:
+            raise Fault(404, "unknown_destination", "there is no such destination: GET /api/v1/destinations lists them")
+        return kind
+
+    async def _resting(self, name: str) -> Lane:
+        return self._store.lanes.get(name) or await self._store.lane(name, await self._kind(name))
+
+    async def _meant(self, choice: Choice) -> tuple[list[int] | None, int]:
+        """The sequence numbers, None for all; and how many ids are not stored."""
+        await self._kind(choice.to)
+        if choice.all == (choice.ids is not None):
+            raise Fault(
+                400,
+                "invalid",
+                "say which deliveries are meant",
+                [{"field": "ids", "message": 'give "ids", or "all": true, and not both'}],
+            )
+        if choice.ids is None:
+            return None, 0
+        if len(choice.ids) > MOST_IDS:
+            raise Fault(
+                400, "invalid", "too many ids", [{"field": "ids", "message": f"give {MOST_IDS} at most in one request"}]
+            )
+        found = await self._reader.find_all(choice.ids)
+        seqs = sorted({each.seq for events in found.values() for each in events})
+        return seqs, sum(not events for events in found.values())
+
+    async def _would(self, choice: Choice, seqs: list[int] | None, unknown: int) -> Done:
+        count = await self._reader.count(choice.to, choice.state, seqs)
+        return Done(to=choice.to, state=choice.state, count=count, dry_run=True, unknown=unknown)
+
+
+def _fresh(lane: Lane, last: int, seqs: list[int] | None) -> list[int]:
+    """The meant events of a resting lane that were never tried and have no row yet."""
+    candidates = (
+        range(lane.cursor + 1, last + 1) if seqs is None else [each for each in seqs if lane.cursor < each <= last]
+    )
+    return [seq for seq in candidates if seq not in lane.done]

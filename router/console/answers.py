@@ -1,0 +1,36 @@
+"""How the console answers: JSON, and errors with a stable code that repeat nothing of the request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+JSON = "application/json"
+
+
+class Error(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of every answer that is not a 2xx."""
+
+    success: bool = False
+    code: str
+    message: str
+    errors: list[dict[str, str]] = []
+
+
+class Fault(Exception):  # noqa: N818 - not an error of ours: it carries an answer out of a handler
+    """Answer with this instead."""
+
+    def __init__(self, status: int, code: str, message: str, errors: Sequence[dict[str, str]] = ()) -> None:
+        super().__init__(code)
+        self.status = status
+        self.error = Error(code=code, message=message, errors=list(errors))
+
+    def answer(self) -> web.Response:
+        return answered(self.error, status=self.status)
+
+
+def answered(value: Any, *, status: int = 200) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), status=status, content_type=JSON)

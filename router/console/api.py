@@ -1,0 +1,251 @@
+"""The addresses for programs, one function each: read the question, ask the reader or the acts, answer."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, get_args
+
+import msgspec
+from aiohttp import web
+
+from router.clock import Clock
+from router.console.acts import Acts, Choice, Giving, Nothing, Reason
+from router.console.answers import Fault, answered
+from router.delivery.engine import Delivery
+from router.lifecycle import State
+from router.outbox import pages
+from router.outbox.outbox import Outbox
+from router.outbox.reader import MOST, Reader
+from router.outbox.views import (
+    Audit,
+    Configs,
+    Deliveries,
+    Destinations,
+    Events,
+    Ledger,
+    Quarantine,
+    QuarantineView,
+    Story,
+)
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+FLOOR = 16 * 1024 * 1024  # bytes free, below which the outbox will soon refuse
+LARGEST_BODY = 256 * 1024
+STATES = get_args(State)
+WHO = re.compile(r"[A-Za-z0-9._@-]{1,64}", re.ASCII)
+
+
+class Exposition(Protocol):
+    """What makes the metrics page."""
+
+    async def exposition(self, reader: Reader, store: Outbox, now: int) -> bytes: ...
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """``reason``: draining, disk_full, or why the outbox failed."""
+
+    ready: bool
+    reason: str | None = None
+
+
+class Alive(msgspec.Struct, frozen=True, kw_only=True):
+    alive: bool = True
+
+
+class Api:
+    """Every handler takes the request and gives the answer; a ``Fault`` is the answer where it cannot."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        store: Outbox,
+        delivery: Delivery,
+        metrics: Exposition,
+        clock: Clock,
+        draining: Callable[[], bool],
+    ) -> None:
+        self._reader, self._store, self._delivery = reader, store, delivery
+        self._metrics, self._clock, self._draining = metrics, clock, draining
+        self._acts = Acts(reader, delivery, store)
+
+    # Health
+
+    async def healthz(self, request: web.Request) -> web.Response:
+        _asked(request)
+        return answered(Alive())
+
+    async def readyz(self, request: web.Request) -> web.Response:
+        _asked(request)
+        reason = self._unready()
+        return answered(Health(ready=reason is None, reason=reason), status=200 if reason is None else 503)
+
+    def _unready(self) -> str | None:
+        if self._store.failed is not None:
+            return self._store.failed.code
+        if self._draining():
+            return "draining"
+        return "disk_full" if shutil.disk_usage(self._store.directory).free < FLOOR else None
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        _asked(request)
+        page = await self._metrics.exposition(self._reader, self._store, self._clock.now())
+        return web.Response(body=page, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    # Reads
+
+    async def ledger(self, request: web.Request) -> web.Response:
+        _asked(request)
+        return answered(await self._ledger())
+
+    async def _ledger(self) -> Ledger:
+        return await self._reader.ledger()
+
+    async def destinations(self, request: web.Request) -> web.Response:
+        _asked(request)
+        return answered(Destinations(items=await self._reader.lanes()))
+
+    async def events(self, request: web.Request) -> web.Response:
+        asked = _asked(request, "id", "limit", "after")
+        if "id" in asked:
+            return answered(await self._named(asked["id"]))
+        return answered(await self._reader.recent(_limit(asked), _number(asked)))
+
+    async def _named(self, text: str) -> Events:
+        return await self._reader.events([each.seq for each in await self._reader.find(text)])
+
+    async def event(self, request: web.Request) -> web.Response:
+        _asked(request)
+        return answered(await self._story(request.match_info["id"]))
+
+    async def _story(self, text: str) -> Story:
+        found = await self._reader.find(text)
+        rules = {name: runner.rule for name, runner in self._delivery.lanes.items()}
+        story = await self._reader.story(found[0].seq, rules) if found else None
+        if story is None:
+            raise Fault(404, "not_found", "no event of this id is stored: it may be in /api/v1/quarantine, or expired")
+        return msgspec.structs.replace(story, others=found[1:])
+
+    async def deliveries(self, request: web.Request) -> web.Response:
+        asked = _asked(request, "to", "state", "limit", "after")
+        to, state, after = asked.get("to"), asked.get("state"), asked.get("after")
+        if state is not None and state not in STATES:
+            raise _invalid("state", f"write one of {', '.join(STATES)}")
+        if after is not None and pages.place(after) is None:
+            raise _invalid("after", 'give the "next" of the page before')
+        if to is not None and await self._reader.lane_type(to) is None:
+            raise Fault(404, "unknown_destination", "there is no such destination: GET /api/v1/destinations lists them")
+        return answered(await self._page(to, state, _limit(asked), after))
+
+    async def _page(self, to: str | None, state: Any, limit: int, after: str | None) -> Deliveries:
+        return await self._reader.deliveries(to, state, limit, after)
+
+    async def quarantine(self, request: web.Request) -> web.Response:
+        asked = _asked(request, "limit", "after")
+        page: Quarantine = await self._reader.quarantined(_limit(asked), _number(asked))
+        return answered(page)
+
+    async def quarantined(self, request: web.Request) -> web.Response:
+        _asked(request)
+        number = request.match_info["number"]
+        found: QuarantineView | None = None
+        if re.fullmatch(r"[0-9]{1,18}", number, re.ASCII):
+            found = await self._reader.quarantine_item(int(number))
+        if found is None:
+            raise Fault(404, "not_found", "there is nothing of this number: GET /api/v1/quarantine lists what there is")
+        return answered(found)
+
+    async def audit(self, request: web.Request) -> web.Response:
+        asked = _asked(request, "limit", "after")
+        page: Audit = await self._reader.audit(_limit(asked), _number(asked))
+        return answered(page)
+
+    async def configs(self, request: web.Request) -> web.Response:
+        _asked(request)
+        return answered(Configs(items=await self._reader.configs()))
+
+    # Acts
+
+    async def retry(self, request: web.Request) -> web.Response:
+        return answered(await self._acts.retry(await _read(request, Choice), _who(request)))
+
+    async def drop(self, request: web.Request) -> web.Response:
+        return answered(await self._acts.drop(await _read(request, Giving), _who(request)))
+
+    async def hold(self, request: web.Request) -> web.Response:
+        body = await _read(request, Reason)
+        return answered(await self._acts.hold(request.match_info["name"], body.reason[:200], _who(request)))
+
+    async def resume(self, request: web.Request) -> web.Response:
+        await _read(request, Nothing)
+        return answered(await self._acts.resume(request.match_info["name"], _who(request)))
+
+
+# Questions
+
+
+def _asked(request: web.Request, *known: str) -> dict[str, str]:
+    """The parameters of the query; one that is not known, or comes twice, is refused rather than ignored."""
+    for name in request.query:
+        if name not in known:
+            raise Fault(400, "unknown_field", f"this address takes {', '.join(known) or 'no parameters'}")
+        if len(request.query.getall(name)) > 1:
+            raise _invalid(name, "give it once")
+    return dict(request.query)
+
+
+def _limit(asked: dict[str, str]) -> int:
+    text = asked.get("limit", "100")
+    if not re.fullmatch(r"[0-9]{1,4}", text, re.ASCII) or not 1 <= int(text) <= MOST:
+        raise _invalid("limit", f"write a number from 1 to {MOST}")
+    return int(text)
+
+
+def _number(asked: dict[str, str]) -> str | None:
+    after = asked.get("after")
+    if after is not None and not re.fullmatch(r"[0-9]{1,18}", after, re.ASCII):
+        raise _invalid("after", 'give the "next" of the page before')
+    return after
+
+
+def _invalid(field: str, message: str) -> Fault:
+    return Fault(400, "invalid", f"{field}: {message}", [{"field": field, "message": message}])
+
+
+async def _read(request: web.Request, form: type[T]) -> T:
+    """The body as ``form``; no body is an empty one. What is not a field of it is refused, never ignored."""
+    raw = await request.read()
+    if raw and request.content_type != "application/json":
+        raise Fault(415, "unsupported_media_type", "send JSON with Content-Type: application/json")
+    try:
+        fields = msgspec.json.decode(raw or b"{}", type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Fault(400, "malformed", "the body must be one JSON object") from None
+    if unknown := set(fields) - set(form.__struct_fields__):
+        takes = ", ".join(form.__struct_fields__) or "no fields"
+        raise Fault(
+            400, "unknown_field", f"{len(unknown)} of the fields are not known here: this address takes {takes}"
+        )
+    for name in form.__struct_fields__:
+        _convert_field(form, name, fields)
+    return msgspec.convert(fields, form)
+
+
+def _convert_field(form: type[msgspec.Struct], name: str, fields: dict[str, Any]) -> None:
+    field = next(each for each in msgspec.structs.fields(form) if each.name == name)
+    if name not in fields:
+        if field.required:
+            raise _invalid(name, "it is needed")
+        return
+    try:
+        msgspec.convert(fields[name], field.type)
+    except msgspec.ValidationError:
+        raise _invalid(name, "it is not of the form that /openapi.json describes") from None
+
+
+def _who(request: web.Request) -> str:
+    """Who acts, for the audit: what the program calls itself, and where it is."""
+    name = request.headers.get("X-Turnout-Who", "")
+    return f"{name if WHO.fullmatch(name) else 'api'} from {request.remote or 'unknown'}"

@@ -1,0 +1,98 @@
+"""The table of addresses: method, path, what it takes and what it answers. Routing and /openapi.json are made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import msgspec
+from aiohttp import web
+
+from router.console.acts import Choice, Done, Giving, Held, Nothing, Reason
+from router.console.api import STATES, Alive, Api, Health
+from router.outbox.reader import MOST
+from router.outbox.views import (
+    Audit,
+    Configs,
+    Deliveries,
+    Destinations,
+    Events,
+    Ledger,
+    Quarantine,
+    QuarantineView,
+    Story,
+)
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+
+
+class Parameter(NamedTuple):
+    name: str
+    words: str
+    schema: Mapping[str, object] = MappingProxyType({"type": "string"})
+
+
+class Route(NamedTuple):
+    """One address. ``answer`` is None where it is not JSON; ``open`` addresses need no token."""
+
+    method: str
+    path: str
+    words: str
+    handler: Handler
+    answer: type[msgspec.Struct] | None
+    body: type[msgspec.Struct] | None = None
+    query: tuple[Parameter, ...] = ()
+    open: bool = False
+
+
+_LIMIT = Parameter("limit", "Entries of one page.", {"type": "integer", "minimum": 1, "maximum": MOST, "default": 100})
+_AFTER = Parameter("after", 'The "next" of the page before.')
+_TO = Parameter("to", "One destination.")
+_STATE = Parameter("state", "One state.", {"type": "string", "enum": list(STATES)})
+_ID = Parameter("id", 'Event id, or "#" and a sequence number.')
+
+
+def table(api: Api) -> list[Route]:
+    """Every address but the two that are made from this table: the index and the OpenAPI document."""
+    return [
+        Route("GET", "/healthz", "Does the process answer?", api.healthz, Alive, open=True),
+        Route("GET", "/readyz", "Can it take events? 503 where not.", api.readyz, Health, open=True),
+        Route("GET", "/metrics", "Prometheus metrics.", api.metrics, None),
+        Route("GET", "/api/v1/ledger", "What came in, what became of it, and the difference.", api.ledger, Ledger),
+        Route("GET", "/api/v1/destinations", "The lanes as they stand.", api.destinations, Destinations),
+        Route(
+            "GET",
+            "/api/v1/events",
+            "The newest events, or those of one id.",
+            api.events,
+            Events,
+            query=(_ID, _LIMIT, _AFTER),
+        ),
+        Route("GET", "/api/v1/events/{id}", "What became of one event, and why.", api.event, Story),
+        Route(
+            "GET",
+            "/api/v1/deliveries",
+            "Deliveries, newest events first.",
+            api.deliveries,
+            Deliveries,
+            query=(_TO, _STATE, _LIMIT, _AFTER),
+        ),
+        Route(
+            "GET",
+            "/api/v1/quarantine",
+            "What could not be accepted.",
+            api.quarantine,
+            Quarantine,
+            query=(_LIMIT, _AFTER),
+        ),
+        Route("GET", "/api/v1/quarantine/{number}", "One of them, scrubbed.", api.quarantined, QuarantineView),
+        Route("GET", "/api/v1/audit", "What operators did.", api.audit, Audit, query=(_LIMIT, _AFTER)),
+        Route("GET", "/api/v1/configs", "Under which configurations decisions were made.", api.configs, Configs),
+        Route(
+            "POST", "/api/v1/deliveries:retry", "Send dead or waiting deliveries again, now.", api.retry, Done, Choice
+        ),
+        Route("POST", "/api/v1/deliveries:drop", "Give waiting deliveries up.", api.drop, Done, Giving),
+        Route("POST", "/api/v1/destinations/{name}:hold", "Let a lane wait.", api.hold, Held, Reason),
+        Route("POST", "/api/v1/destinations/{name}:resume", "Let a lane go on.", api.resume, Held, Nothing),
+    ]

@@ -1,0 +1,130 @@
+"""The console as an aiohttp application, with what holds for every address: headers, guards, the form of errors."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from router.clock import Clock, SystemClock
+from router.console import guard, openapi, routes
+from router.console.answers import Fault, answered
+from router.console.api import LARGEST_BODY, Api, Exposition
+from router.delivery.engine import Delivery
+from router.outbox.errors import NotDurable, OutboxError
+from router.outbox.outbox import Outbox
+from router.outbox.reader import Reader, ReadTooLong
+from router.settings import Settings
+
+log: Any = structlog.get_logger()
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_STATUS_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+_STATUS_WORDS = {
+    404: "there is nothing at this address: GET / lists what there is",
+    405: "this address takes another method: see /openapi.json",
+    413: "the body is too large",
+}
+
+
+def application(
+    *,
+    reader: Reader,
+    store: Outbox,
+    delivery: Delivery,
+    settings: Settings,
+    metrics: Exposition,
+    draining: Callable[[], bool] = lambda: False,
+    clock: Clock | None = None,
+) -> web.Application:
+    """Everything but the port. Runs beside the owner of the outbox, whose lanes the operator's acts are made on."""
+    time = clock or SystemClock()
+    table = routes.table(Api(reader, store, delivery, metrics, time, draining))
+    unguarded = frozenset(route.path for route in table if route.open)
+    app = web.Application(
+        middlewares=[_headers, _faults, _Door(settings, time, unguarded)],
+        client_max_size=LARGEST_BODY,
+    )
+    document = openapi.document(table)
+    index = {route.path: route.words for route in table if route.method == "GET" and "{" not in route.path}
+    app.router.add_get("/", _always({"addresses": {**index, "/openapi.json": "All of this, for programs."}}))
+    app.router.add_get("/openapi.json", _always(document))
+    for route in table:
+        app.router.add_route(route.method, route.path, route.handler)
+    return app
+
+
+def _always(value: Any) -> Handler:
+    async def handler(_: web.Request) -> web.Response:
+        return answered(value)
+
+    return handler
+
+
+@web.middleware
+async def _headers(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A page may set its own policy; what it leaves out is the strictest."""
+    answer = await handler(request)
+    for name, value in guard.HEADERS.items():
+        answer.headers.setdefault(name, value)
+    return answer
+
+
+@web.middleware
+async def _faults(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Whatever goes wrong has a stable code and says what to do; nothing of ours or of the request shows."""
+    try:
+        return await handler(request)
+    except Fault as fault:
+        return fault.answer()
+    except web.HTTPException as error:
+        return _plain(error)
+    except ReadTooLong as error:
+        return Fault(503, error.code, str(error)).answer()
+    except NotDurable as error:
+        return Fault(503, error.code, "this could not be written: see /readyz, then try again").answer()
+    except OutboxError:
+        log.exception("console_failed")
+        return Fault(503, "outbox", "the outbox cannot be read: run turnout doctor").answer()
+    except Exception:
+        log.exception("console_failed")
+        return Fault(500, "internal", "this could not be handled: the log says where").answer()
+
+
+def _plain(error: web.HTTPException) -> web.Response:
+    code = _STATUS_CODES.get(error.status, "refused")
+    answer = Fault(error.status, code, _STATUS_WORDS.get(error.status, "this request was refused")).answer()
+    if "Allow" in error.headers:
+        answer.headers["Allow"] = error.headers["Allow"]
+    return answer
+
+
+class _Door:
+    """The middleware that lets nobody else in."""
+
+    __middleware_version__ = 1  # what ``web.middleware`` sets on a function
+
+    def __init__(self, settings: Settings, clock: Clock, unguarded: frozenset[str]) -> None:
+        self._listen, self._token = settings.console.listen, settings.console.token
+        self._clock, self._unguarded = clock, unguarded
+        self._guesses = guard.Guesses()
+
+    async def __call__(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not guard.known_host(request.headers.get("Host"), self._listen):
+            raise Fault(421, "unknown_host", "the Host header must name the address that the console listens on")
+        if request.path not in self._unguarded:
+            self._identify(request)
+        if request.method not in {"GET", "HEAD"} and guard.foreign(request.headers):
+            raise Fault(403, "foreign_origin", "this was sent by a page of another origin: use the API or turnout")
+        return await handler(request)
+
+    def _identify(self, request: web.Request) -> None:
+        address, now = request.remote or "", self._clock.now()
+        if self._guesses.too_many(address, now):
+            raise Fault(429, "too_many_guesses", "too many wrong tokens from this address: wait a minute")
+        if not guard.authorised(request.headers.get("Authorization"), self._token):
+            self._guesses.wrong(address, now)
+            raise Fault(401, "unauthorized", "send Authorization: Bearer and the token of [console]")

@@ -1,0 +1,191 @@
+"""What the machine counts, as Prometheus reads it: counters fed by collect and delivery, gauges read from the outbox.
+
+Labels are names of the configuration and small closed sets, never an event's name, id, address or reason, so the number
+of series is bounded by the number of sources and destinations. Names follow Prometheus, "Metric and label naming".
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import platform
+import shutil
+import sqlite3
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from router.collect.intake import Tally
+from router.delivery.lane import Observer
+from router.outbox.outbox import Outbox
+from router.outbox.reader import Reader
+from router.outbox.views import LaneView, Ledger
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_CODES = 32  # different words a label learns before it says "other"
+_STATUSES = {429: "429"}
+_INGEST = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+_ATTEMPT = (0.05, 0.25, 1.0, 5.0, 15.0)
+_AGE = (0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 21_600.0, 86_400.0)
+
+disable_created_metrics()  # type: ignore[no-untyped-call] # a third of all series, for a time that nobody asks
+
+
+class Metrics(Observer, Tally):
+    """One process's numbers, in a registry of their own. Tell it what happens; ``exposition`` is the page."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._known_codes: set[str] = set()
+        own = self.registry
+        self._received = Counter("turnout_events_received", "Events stored.", ["source", "dialect"], registry=own)
+        self._duplicate = Counter(
+            "turnout_events_duplicate", "Events that were there already.", ["source"], registry=own
+        )
+        self._rejected = Counter("turnout_events_rejected", "Events turned away.", ["source", "code"], registry=own)
+        self._ingest = Histogram(
+            "turnout_ingest_duration_seconds",
+            "From a request's first byte to its answer.",
+            buckets=_INGEST,
+            registry=own,
+        )
+        self._attempts = Counter(
+            "turnout_delivery_attempts", "Requests to partners.", ["destination", "outcome", "code"], registry=own
+        )
+        self._attempt = Histogram(
+            "turnout_delivery_attempt_duration_seconds",
+            "Of one request.",
+            ["destination"],
+            buckets=_ATTEMPT,
+            registry=own,
+        )
+        self._age = Histogram(
+            "turnout_event_age_at_delivery_seconds",
+            "Oldest event of a batch.",
+            ["destination"],
+            buckets=_AGE,
+            registry=own,
+        )
+        self._reloaded = Gauge(
+            "turnout_config_last_reload_success_timestamp_seconds", "Last configuration in force.", registry=own
+        )
+        self._info = Gauge("turnout_build_info", "Always 1.", ["version", "python", "sqlite", "config"], registry=own)
+        self._stored = _Stored()
+        self.registry.register(self._stored)
+
+    # Collect
+
+    def received(self, source: str, dialect: str, count: int = 1) -> None:
+        self._received.labels(source, dialect).inc(count)
+
+    def duplicate(self, source: str, count: int = 1) -> None:
+        self._duplicate.labels(source).inc(count)
+
+    def rejected(self, source: str, code: str) -> None:
+        self._rejected.labels(source, self._code(code)).inc()
+
+    def ingest(self, seconds: float) -> None:
+        self._ingest.observe(seconds)
+
+    def _code(self, code: str) -> str:
+        if code not in self._known_codes:
+            if len(self._known_codes) >= _CODES:
+                return "other"
+            self._known_codes.add(code)
+        return code
+
+    # Delivery
+
+    def attempted(self, lane: str, outcome: str, status: int | None, duration: float) -> None:
+        self._attempts.labels(lane, outcome, bucketed(status)).inc()
+        self._attempt.labels(lane).observe(duration)
+
+    def delivered(self, lane: str, count: int, oldest: float) -> None:  # noqa: ARG002 - counted from the ledger, durably
+        self._age.labels(lane).observe(max(0.0, oldest))
+
+    # The process
+
+    def configured(self, version: str, config: int, at: int) -> None:
+        """A configuration is in force since ``at`` (UTC ms)."""
+        self._reloaded.set(at / 1000)
+        self._info.clear()
+        self._info.labels(version, platform.python_version(), sqlite3.sqlite_version, str(config)).set(1)
+
+    async def exposition(self, reader: Reader, store: Outbox, now: int) -> bytes:
+        """Everything as Prometheus text. ``now`` is UTC ms."""
+        self._stored.families = _families(await reader.ledger(), await reader.lanes(), store, now)
+        return generate_latest(self.registry)
+
+
+def bucketed(status: int | None) -> str:
+    if status is None:
+        return "none"
+    return _STATUSES.get(status, f"{status // 100}xx" if 100 <= status < 600 else "other")
+
+
+class _Stored(Collector):
+    """What the outbox itself knows, as it was read for this page."""
+
+    def __init__(self) -> None:
+        self.families: Sequence[Metric] = ()
+
+    def collect(self) -> Iterable[Metric]:
+        return self.families
+
+
+def _families(ledger: Ledger, lanes: Sequence[LaneView], store: Outbox, now: int) -> list[Metric]:
+    entries = GaugeMetricFamily("turnout_outbox_entries", "Deliveries by state.", labels=["destination", "state"])
+    ended = CounterMetricFamily(
+        "turnout_deliveries", "Deliveries that ended, since ever.", labels=["destination", "outcome"]
+    )
+    filtered = CounterMetricFamily("turnout_events_filtered", "Events not meant for it.", labels=["destination"])
+    oldest = GaugeMetricFamily(
+        "turnout_outbox_oldest_age_seconds", "Age of the longest waiting event.", labels=["destination"]
+    )
+    up = GaugeMetricFamily("turnout_destination_up", "1 unless held.", labels=["destination"])
+    hold = GaugeMetricFamily("turnout_destination_hold", "1 where held, and by whom.", labels=["destination", "by"])
+    for lane in lanes:
+        for state in ("waiting", "dead", "erased"):
+            entries.add_metric([lane.name, state], getattr(lane, state))
+        for outcome in ("delivered", "duplicate", "unverified"):
+            ended.add_metric([lane.name, outcome], getattr(lane, outcome))
+        filtered.add_metric([lane.name], lane.filtered)
+        oldest.add_metric([lane.name], _age_of(lane.oldest, now))
+        up.add_metric([lane.name], 0 if lane.held else 1)
+        if lane.held:
+            hold.add_metric([lane.name, lane.hold_by or "operator"], 1)
+    return [
+        entries,
+        ended,
+        filtered,
+        oldest,
+        up,
+        hold,
+        CounterMetricFamily("turnout_events_accepted", "Events in the log, since ever.", value=ledger.accepted),
+        GaugeMetricFamily("turnout_ledger_difference", "0 where nothing is lost.", value=ledger.difference),
+        GaugeMetricFamily("turnout_outbox_bytes", "Size of the outbox on disk.", value=_size(store.directory)),
+        GaugeMetricFamily(
+            "turnout_outbox_waiting_bytes", "Events that wait for the disk.", value=store.waiting_bytes()
+        ),
+        GaugeMetricFamily(
+            "turnout_disk_free_bytes", "Where the outbox is.", value=shutil.disk_usage(store.directory).free
+        ),
+    ]
+
+
+def _age_of(oldest: dt.datetime | None, now: int) -> float:
+    return 0.0 if oldest is None else max(0.0, now / 1000 - oldest.timestamp())
+
+
+def _size(directory: Path) -> int:
+    """Bytes of every file; one that goes away while we look counts nothing."""
+    total = 0
+    for path in (*directory.glob("*"), *directory.glob("log/*")):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except FileNotFoundError:
+            continue
+    return total

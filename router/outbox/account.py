@@ -1,0 +1,134 @@
+"""The account of a lane: what it was given, what became of it, and whether the two meet."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import aiosqlite
+
+from router.outbox.views import Discrepancy, EventView, LaneSum, LaneView, maybe
+
+
+class Account(NamedTuple):
+    """A row of the lane table; ``beyond`` counts rows and run members above the cursor."""
+
+    id: int
+    name: str
+    type: str
+    start: int
+    cursor: int
+    delivered: int
+    duplicate: int
+    unverified: int
+    filtered: int
+    dead: int
+    erased: int
+    parked: int
+    hold_reason: str | None
+    hold_until: int | None
+    hold_by: str | None
+    held_at: int | None
+    beyond: int
+
+    def waiting(self, last: int) -> int:
+        return self.parked + (last - self.cursor) - self.beyond
+
+    def difference(self, last: int) -> int:
+        """How far its states are from what it was given."""
+        ends = self.delivered + self.filtered + self.dead + self.erased
+        return (last - self.start) - (ends + self.waiting(last))
+
+
+_LANES = """SELECT id, name, type, start, cursor, delivered, duplicate, unverified, filtered, dead, erased, parked,
+    hold_reason, hold_until, hold_by, held_at,
+    (SELECT count(*) FROM delivery WHERE delivery.lane = lane.id AND delivery.seq > lane.cursor)
+    + (SELECT coalesce(sum(last - first + 1), 0) FROM run WHERE run.lane = lane.id AND run.first > lane.cursor)
+    FROM lane ORDER BY id"""
+
+
+async def accounts(state: aiosqlite.Connection) -> list[Account]:
+    return [Account(*row) for row in await state.execute_fetchall(_LANES)]
+
+
+def total(lane: Account, last: int) -> LaneSum:
+    return LaneSum(
+        delivered=lane.delivered,
+        waiting=lane.waiting(last),
+        filtered=lane.filtered,
+        dead=lane.dead,
+        erased=lane.erased,
+        held=lane.hold_reason is not None,
+        hold_reason=lane.hold_reason,
+        hold_until=maybe(lane.hold_until),
+    )
+
+
+def view(lane: Account, last: int, oldest: EventView | None, due: int | None) -> LaneView:
+    return LaneView(
+        name=lane.name,
+        type=lane.type,
+        delivered=lane.delivered,
+        waiting=lane.waiting(last),
+        filtered=lane.filtered,
+        dead=lane.dead,
+        erased=lane.erased,
+        duplicate=lane.duplicate,
+        unverified=lane.unverified,
+        retrying=lane.parked,
+        held=lane.hold_reason is not None,
+        hold_reason=lane.hold_reason,
+        hold_until=maybe(lane.hold_until),
+        hold_by=lane.hold_by,
+        held_at=maybe(lane.held_at),
+        oldest=oldest.received if oldest else None,
+        next_due=maybe(due),
+    )
+
+
+async def first_parked(state: aiosqlite.Connection, lane: int) -> tuple[int | None, int | None]:
+    """The oldest delivery that waits for another try, and when the next one is due."""
+    ((seq, due),) = await state.execute_fetchall(
+        "SELECT (SELECT min(seq) FROM delivery WHERE lane = ?1 AND state = 'waiting'),"
+        " (SELECT min(due) FROM delivery WHERE lane = ?1 AND state = 'waiting')",
+        (lane,),
+    )
+    return seq, due
+
+
+def first_fresh(lane: Account, last: int) -> int | None:
+    """The oldest event that was not tried yet: the one behind the cursor, which moves over everything that ended."""
+    return lane.cursor + 1 if last > lane.cursor else None
+
+
+async def recount(state: aiosqlite.Connection, lane: Account, gone: int) -> list[Discrepancy]:
+    """A lane's counters against its rows. Where retention took the rows up to ``gone``, only too many are wrong."""
+    rows = await state.execute_fetchall(
+        "SELECT state, sum(number) FROM ("
+        " SELECT state, count(*) AS number FROM delivery WHERE lane = ?1 GROUP BY state"
+        " UNION ALL SELECT state, sum(last - first + 1) FROM run WHERE lane = ?1 GROUP BY state) GROUP BY state",
+        (lane.id,),
+    )
+    counted = {name: int(number) for name, number in rows}
+    kept = {
+        "waiting for another try": (counted.get("waiting", 0), lane.parked),
+        **{name: (counted.get(name, 0), getattr(lane, name)) for name in ("delivered", "filtered", "dead", "erased")},
+    }
+    whole = gone <= lane.start
+    found = [
+        each
+        for what, (here, there) in kept.items()
+        if whole or here > there or what.startswith("waiting")
+        for each in differ(lane.name, what, here, there)
+    ]
+    base = max(lane.start, gone)
+    ((covered,),) = await state.execute_fetchall(
+        "SELECT (SELECT count(*) FROM delivery WHERE lane = ?1 AND seq > ?2 AND seq <= ?3)"
+        " + (SELECT coalesce(sum(min(last, ?3) - max(first, ?2 + 1) + 1), 0) FROM run"
+        " WHERE lane = ?1 AND last > ?2 AND first <= ?3)",
+        (lane.id, base, lane.cursor),
+    )
+    return found + differ(lane.name, "events behind the cursor", int(covered), max(0, lane.cursor - base))
+
+
+def differ(where: str, what: str, counted: int, kept: int) -> list[Discrepancy]:
+    return [] if counted == kept else [Discrepancy(where=where, what=what, counted=counted, kept=kept)]

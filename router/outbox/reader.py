@@ -1,0 +1,473 @@
+"""Reads for people: the ledger, pages of deliveries, the story of one event. Beside a running owner, or on the files alone.
+
+Every read opens its own connections, read-only, and is cut off after two seconds: a reader that holds a snapshot keeps
+the WAL from being folded in, and it grows without end (sqlite.org/wal.html, "Avoiding Excessively Large WAL Files").
+Pages go by key, never by offset, and count nothing by scanning. What is kept encrypted is never opened here, and a
+digest is shown by its name only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import aiosqlite
+import msgspec
+
+from router import route
+from router.event import Event
+from router.lifecycle import State
+from router.outbox import account, pages, schema, story
+from router.outbox.errors import OutboxError
+from router.outbox.views import (
+    Audit,
+    AuditView,
+    Chapter,
+    ConfigView,
+    Deliveries,
+    Discrepancy,
+    Events,
+    EventView,
+    Found,
+    LaneView,
+    Ledger,
+    Quarantine,
+    QuarantineView,
+    Story,
+    instant,
+)
+
+LONGEST_READ = 2.0  # seconds
+LONGEST_AUDIT = 600.0
+MOST = 500  # entries of one page
+_STEPS = 20_000  # of SQLite's machine between looks at the time
+_SEQ = re.compile(r"#([0-9]{1,18})", re.ASCII)
+
+
+class ReadTooLong(OutboxError):  # noqa: N818 - named as its siblings in ``errors`` are
+    """The read was cut off so that it does not hold the WAL back."""
+
+    code = "query_timeout"
+
+
+class _Segment(NamedTuple):
+    number: int
+    first: int
+    sealed: int | None
+    key: bool
+
+
+class Reader:
+    """Reads of one outbox directory. Nothing is held open between two calls.
+
+    OutboxError where there is no outbox or it is newer than this program; ReadTooLong where a read was cut off.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._duplicates: dict[int, int] = {}  # of sealed segments, which never change
+
+    # Sums
+
+    async def ledger(self) -> Ledger:
+        """Every event and where it is.
+
+        The state is read before the log: whatever it speaks of is then in the log, and an event that is appended in
+        between is simply waiting.
+        """
+        async with self._state() as state:
+            lanes, segments, counters = await account.accounts(state), await _segments(state), await _counters(state)
+        last, duplicate = await self._last(segments), counters.get("duplicate", 0)
+        for segment in segments:
+            duplicate += await self._duplicate(segment)
+        rejected = counters.get("rejected", 0)
+        return Ledger(
+            received=duplicate + rejected + last,
+            duplicate=duplicate,
+            rejected=rejected,
+            accepted=last,
+            destinations={lane.name: account.total(lane, last) for lane in lanes},
+            difference=max((lane.difference(last) for lane in lanes), key=abs, default=0),
+        )
+
+    async def lanes(self) -> list[LaneView]:
+        async with self._state() as state:
+            lanes, segments = await account.accounts(state), await _segments(state)
+            parked = {lane.id: await account.first_parked(state, lane.id) for lane in lanes}
+        last = await self._last(segments)
+        oldest = {
+            lane.id: min(
+                (seq for seq in (parked[lane.id][0], account.first_fresh(lane, last)) if seq is not None), default=0
+            )
+            for lane in lanes
+        }
+        events = await self._events(segments, set(oldest.values()))
+        return [account.view(lane, last, events.get(oldest[lane.id]), parked[lane.id][1]) for lane in lanes]
+
+    async def audit_ledger(self) -> list[Discrepancy]:
+        """Count everything again, from the rows, and compare with the counters. Slow: minutes on a large outbox."""
+        async with self._state(LONGEST_AUDIT) as state:
+            lanes, segments = await account.accounts(state), await _segments(state)
+            found = [each for lane in lanes for each in await account.recount(state, lane, segments[0].first - 1)]
+        for index, segment in enumerate(segments):
+            end = segments[index + 1].first - 1 if index + 1 < len(segments) else None
+            found += await self._recount_log(segment, end)
+        return found
+
+    async def _recount_log(self, segment: _Segment, end: int | None) -> list[Discrepancy]:
+        async with self._log(segment, LONGEST_AUDIT) as log:
+            if log is None:
+                counted, last = 0, segment.first - 1
+            else:
+                ((counted, last),) = await log.execute_fetchall(
+                    "SELECT count(*), coalesce(max(seq), ?) FROM event", (segment.first - 1,)
+                )
+        kept = (last if end is None else end) - segment.first + 1
+        return account.differ(f"log segment {segment.number}", "events", int(counted), kept)
+
+    async def _last(self, segments: Sequence[_Segment]) -> int:
+        """The last sequence number on disk. A segment whose file is not made yet is empty."""
+        if not segments:
+            return 0
+        newest = segments[-1]
+        async with self._log(newest) as log:
+            if log is None:
+                return newest.first - 1
+            ((last,),) = await log.execute_fetchall("SELECT coalesce(max(seq), ?) FROM event", (newest.first - 1,))
+        return int(last)
+
+    async def _duplicate(self, segment: _Segment) -> int:
+        if segment.number in self._duplicates:
+            return self._duplicates[segment.number]
+        async with self._log(segment) as log:
+            if log is None:
+                return 0
+            ((number,),) = await log.execute_fetchall("SELECT duplicate FROM total")
+        if segment.sealed is not None:
+            self._duplicates[segment.number] = int(number)
+        return int(number)
+
+    # Events
+
+    async def find(self, text: str) -> list[Found]:
+        """The events with this id, newest first; or the one with this sequence number, written ``#123``."""
+        return (await self.find_all([text]))[text]
+
+    async def find_all(self, texts: Sequence[str]) -> dict[str, list[Found]]:
+        """As ``find``, for several at once: an open segment has no index by id and is read through once."""
+        segments = await self._all_segments()
+        found: dict[str, list[Found]] = {text: [] for text in texts}
+        numbers = {int(number[1]): text for text in texts if (number := _SEQ.fullmatch(text)) is not None}
+        for seq, event in (await self._events(segments, numbers)).items():
+            found[numbers[seq]].append(Found(seq, event.source))
+        ids = msgspec.json.encode([text for text in found if text not in numbers.values()]).decode()
+        for segment in reversed(segments if ids != "[]" else []):
+            async with self._log(segment) as log:
+                if log is not None:
+                    rows = await log.execute_fetchall(
+                        "SELECT id, seq, source FROM event WHERE id IN (SELECT value FROM json_each(?))"
+                        " ORDER BY seq DESC LIMIT ?",
+                        (ids, MOST),
+                    )
+                    for event_id, seq, source in rows:
+                        found[event_id].append(Found(seq, source))
+        return found
+
+    async def events(self, seqs: Sequence[int]) -> Events:
+        """These events, newest first; what is not stored is left out."""
+        found = await self._events(await self._all_segments(), seqs)
+        return Events(items=[found[seq] for seq in sorted(found, reverse=True)])
+
+    async def recent(self, limit: int, after: str | None = None) -> Events:
+        """The newest events; ``after`` is the sequence number at which the page before ended."""
+        limit, below = min(limit, MOST), _number(after)
+        items: list[EventView] = []
+        for segment in reversed(await self._all_segments()):
+            if segment.first >= below:
+                continue
+            async with self._log(segment) as log:
+                if log is not None:
+                    rows = await log.execute_fetchall(
+                        f"{_EVENT} WHERE seq < ? ORDER BY seq DESC LIMIT ?", (below, limit - len(items))
+                    )
+                    items += [_event_view(row) for row in rows]
+            if len(items) >= limit:
+                return Events(items=items, next=str(items[-1].seq))
+        return Events(items=items)
+
+    async def story(self, seq: int, rules: Mapping[str, route.Rule] | None = None) -> Story | None:
+        """Everything about one event; None where it is not stored (any more). ``rules`` by the lane's name."""
+        segments = await self._all_segments()
+        segment = _segment_of(segments, seq)
+        if segment is None:
+            return None
+        async with self._log(segment) as log:
+            found = (
+                []
+                if log is None
+                else await log.execute_fetchall(
+                    "SELECT seq, id, source, name, time, received, payload, crc, clear IS NOT NULL FROM event"
+                    " WHERE seq = ?",
+                    (seq,),
+                )
+            )
+        for number, event_id, source, name, at, received, payload, crc, apart in found:
+            event = story.intact(payload, crc)
+            return Story(
+                seq=number,
+                segment=segment.number,
+                id=event_id,
+                source=source,
+                name=name,
+                dialect=event.dialect if event else None,
+                time=instant(at),
+                received=instant(received),
+                notes=event.notes if event else (),
+                digests=story.digests(event),
+                fields=story.fields(event),
+                apart=bool(apart) and segment.key,
+                damaged=event is None,
+                destinations=await self._chapters(seq, event, rules or {}),
+            )
+        return None
+
+    async def _chapters(self, seq: int, event: Event | None, rules: Mapping[str, route.Rule]) -> list[Chapter]:
+        async with self._state() as state:
+            chapters = [await story.chapter(state, lane, seq) for lane in await account.accounts(state)]
+        if event is None:
+            return chapters
+        return [
+            msgspec.structs.replace(chapter, checks=story.checks(rules[chapter.to], event))
+            if chapter.to in rules and chapter.state != "earlier"
+            else chapter
+            for chapter in chapters
+        ]
+
+    async def _all_segments(self) -> list[_Segment]:
+        async with self._state() as state:
+            return await _segments(state)
+
+    async def _events(self, segments: Sequence[_Segment], seqs: Iterable[int]) -> dict[int, EventView]:
+        by_segment: dict[_Segment, list[int]] = {}
+        for seq in seqs:
+            if (segment := _segment_of(segments, seq)) is not None:
+                by_segment.setdefault(segment, []).append(seq)
+        found: dict[int, EventView] = {}
+        for segment, wanted in by_segment.items():
+            async with self._log(segment) as log:
+                if log is not None:
+                    rows = await log.execute_fetchall(
+                        f"{_EVENT} WHERE seq IN (SELECT value FROM json_each(?))",  # noqa: S608 - a constant
+                        (msgspec.json.encode(wanted).decode(),),
+                    )
+                    found.update((row[0], _event_view(row)) for row in rows)
+        return found
+
+    # Deliveries
+
+    async def deliveries(
+        self, to: str | None = None, state: State | None = None, limit: int = 100, after: str | None = None
+    ) -> Deliveries:
+        """Deliveries, newest events first, of one destination or all, in one state or any.
+
+        ``after`` is the ``next`` of the page before; what is not one is taken for the beginning.
+        """
+        limit = max(1, min(limit, MOST))
+        async with self._state() as connection:
+            segments = await _segments(connection)
+            last = await self._last(segments)
+            lanes = [lane for lane in await account.accounts(connection) if to in {None, lane.name}]
+            parts = [
+                await pages.ends(connection, lane, state, limit, pages.below(after, lane.id, last), last)
+                for lane in lanes
+            ]
+        order = {lane.name: lane.id for lane in lanes}
+        floor = max((part.floor for part in parts), default=0)
+        known = [each for part in parts for each in part.items if each.seq >= floor]
+        known.sort(key=lambda each: (-each.seq, order[each.to]))
+        items = known[:limit]
+        following: str | None
+        if len(known) > limit:
+            following = f"{items[-1].seq}.{order[items[-1].to]}"
+        else:
+            following = f"{floor}.{max(order.values())}" if floor else None
+        events = await self._events(segments, {each.seq for each in items})
+        return Deliveries(items=[pages.named(each, events.get(each.seq)) for each in items], next=following)
+
+    async def lane_type(self, name: str) -> str | None:
+        """What kind of destination has the lane of this name; None where there is no such lane."""
+        async with self._state() as state:
+            rows = await state.execute_fetchall("SELECT type FROM lane WHERE name = ?", (name,))
+        return next((str(kind) for (kind,) in rows), None)
+
+    async def count(self, to: str, state: State, seqs: Sequence[int] | None = None) -> int:
+        """How many deliveries of a lane are in this state, all or of these events."""
+        async with self._state() as connection:
+            lanes, segments = await account.accounts(connection), await _segments(connection)
+            lane = next((each for each in lanes if each.name == to), None)
+            if lane is None:
+                return 0
+            if seqs is not None:
+                last = await self._last(segments)
+                chapters = [await story.chapter(connection, lane, seq) for seq in seqs if seq <= last]
+                return sum(chapter.state == state for chapter in chapters)
+        return lane.waiting(await self._last(segments)) if state == "waiting" else int(getattr(lane, state))
+
+    # Quarantine, audit, configurations
+
+    async def quarantined(self, limit: int = 100, after: str | None = None) -> Quarantine:
+        """What could not be accepted, newest first, without the item itself."""
+        limit = max(1, min(limit, MOST))
+        async with self._state() as state:
+            rows = await state.execute_fetchall(
+                "SELECT id, at, source, code, message, event_id, field, NULL FROM quarantine WHERE id < ?"
+                " ORDER BY id DESC LIMIT ?",
+                (_number(after), limit),
+            )
+        items = [_quarantine_view(row) for row in rows]
+        return Quarantine(items=items, next=str(items[-1].id) if len(items) == limit else None)
+
+    async def quarantine_item(self, number: int) -> QuarantineView | None:
+        async with self._state() as state:
+            rows = await state.execute_fetchall(
+                "SELECT id, at, source, code, message, event_id, field, item FROM quarantine WHERE id = ?", (number,)
+            )
+        return next((_quarantine_view(row) for row in rows), None)
+
+    async def quarantined_as(self, event_id: str) -> list[QuarantineView]:
+        """What was refused under this event id, newest first."""
+        async with self._state() as state:
+            rows = await state.execute_fetchall(
+                "SELECT id, at, source, code, message, event_id, field, NULL FROM quarantine WHERE event_id = ?"
+                " ORDER BY id DESC LIMIT ?",
+                (event_id, MOST),
+            )
+        return [_quarantine_view(row) for row in rows]
+
+    async def audit(self, limit: int = 100, after: str | None = None) -> Audit:
+        """What operators did, newest first."""
+        limit = max(1, min(limit, MOST))
+        async with self._state() as state:
+            rows = await state.execute_fetchall(
+                "SELECT id, at, who, what, selection, count FROM audit WHERE id < ? ORDER BY id DESC LIMIT ?",
+                (_number(after), limit),
+            )
+        items = [
+            AuditView(id=number, at=instant(at), who=who, what=what, selection=selection, count=count)
+            for number, at, who, what, selection, count in rows
+        ]
+        return Audit(items=items, next=str(items[-1].id) if len(items) == limit else None)
+
+    async def configs(self) -> list[ConfigView]:
+        """The configurations under which decisions were made, newest first."""
+        async with self._state() as state:
+            rows = await state.execute_fetchall(
+                "SELECT version, at, digest FROM config ORDER BY version DESC LIMIT ?", (MOST,)
+            )
+        return [ConfigView(version=version, at=instant(at), digest=digest) for version, at, digest in rows]
+
+    async def config_text(self, version: int) -> str | None:
+        """One configuration as it was; it holds references to secrets, never one."""
+        async with self._state() as state:
+            rows = await state.execute_fetchall("SELECT text FROM config WHERE version = ?", (version,))
+        return next((str(text) for (text,) in rows), None)
+
+    # Files
+
+    @contextlib.asynccontextmanager
+    async def _state(self, longest: float = LONGEST_READ) -> AsyncIterator[aiosqlite.Connection]:
+        """One snapshot of the state file."""
+        path = self.directory / "state.db"
+        if not path.exists():
+            raise OutboxError(f"there is no outbox in {self.directory}: check [outbox] path, or start turnout serve")
+        async with _opened(path, longest) as connection:
+            version = await _version(connection)
+            if version > len(schema.STATE):
+                raise OutboxError(f"{path} is of a newer Turnout (schema {version}): use that version to read it")
+            if version == 0:
+                raise OutboxError(f"{path} is not set up yet: start turnout serve")
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def _log(
+        self, segment: _Segment, longest: float = LONGEST_READ
+    ) -> AsyncIterator[aiosqlite.Connection | None]:
+        """One snapshot of a segment; None where its file is not made yet, or gone by retention."""
+        path = self.directory / "log" / f"{segment.number:08d}.db"
+        if not path.exists():
+            yield None
+            return
+        async with _opened(path, longest) as connection:
+            yield connection if await _version(connection) else None
+
+
+@contextlib.asynccontextmanager
+async def _opened(path: Path, longest: float) -> AsyncIterator[aiosqlite.Connection]:
+    """A read-only connection inside one transaction, which ends after ``longest`` seconds at the latest."""
+    uri = f"file:{quote(str(path))}?mode=ro"
+    deadline = time.monotonic() + longest
+    try:
+        async with aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=longest) as connection:
+            await connection.execute("PRAGMA query_only = ON")
+            await connection.set_progress_handler(lambda: int(time.monotonic() > deadline), _STEPS)
+            await connection.execute("BEGIN")
+            yield connection
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT":
+            raise ReadTooLong(
+                "the read took too long and was ended: narrow it, for example to one destination"
+            ) from None
+        raise OutboxError(f"{path} cannot be read: run turnout doctor") from error
+
+
+async def _version(connection: aiosqlite.Connection) -> int:
+    ((version,),) = await connection.execute_fetchall("PRAGMA user_version")
+    return int(version)
+
+
+async def _segments(state: aiosqlite.Connection) -> list[_Segment]:
+    rows = await state.execute_fetchall("SELECT number, first, sealed, key IS NOT NULL FROM segment ORDER BY number")
+    return [_Segment(number, first, sealed, bool(key)) for number, first, sealed, key in rows]
+
+
+async def _counters(state: aiosqlite.Connection) -> dict[str, int]:
+    return {name: value for name, value in await state.execute_fetchall("SELECT name, value FROM counter")}  # noqa: C416 - rows are not pairs to the type checker
+
+
+# Values
+
+_EVENT = "SELECT seq, id, source, name, time, received FROM event"
+
+
+def _event_view(row: Sequence[Any]) -> EventView:
+    seq, event_id, source, name, at, received = row
+    return EventView(seq=seq, id=event_id, source=source, name=name, time=instant(at), received=instant(received))
+
+
+def _quarantine_view(row: Sequence[Any]) -> QuarantineView:
+    number, at, source, code, message, event_id, field, item = row
+    return QuarantineView(
+        id=number,
+        at=instant(at),
+        source=source,
+        code=code,
+        message=message,
+        event_id=event_id,
+        field=field,
+        item=item,
+    )
+
+
+def _segment_of(segments: Sequence[_Segment], seq: int) -> _Segment | None:
+    return next((each for each in reversed(segments) if each.first <= seq), None)
+
+
+def _number(after: str | None) -> int:
+    """Entries below this number are meant; what is not one stands for the beginning."""
+    return int(after) if after and re.fullmatch(r"[0-9]{1,18}", after, re.ASCII) else 1 << 62

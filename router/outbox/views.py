@@ -1,0 +1,236 @@
+"""What people are shown of the outbox: the shapes of every read, which are also those of the console's API.
+
+Instants are aware datetimes in UTC, so that they are text with a zone wherever they leave the process.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any, Literal
+
+import msgspec
+
+from router.lifecycle import State
+
+_FIRST = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_LAST = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last that a datetime can be
+
+
+def instant(at: int) -> dt.datetime:
+    """UTC of UTC milliseconds, within the years a datetime knows."""
+    return _FIRST + dt.timedelta(milliseconds=max(0, min(at, _LAST)))
+
+
+def maybe(at: int | None) -> dt.datetime | None:
+    return None if at is None else instant(at)
+
+
+class LaneSum(msgspec.Struct, frozen=True, kw_only=True):
+    delivered: int
+    waiting: int
+    filtered: int
+    dead: int
+    erased: int
+    held: bool
+    hold_reason: str | None
+    hold_until: dt.datetime | None
+
+
+class Ledger(msgspec.Struct, frozen=True, kw_only=True):
+    """The sum that must come out.
+
+    ``accepted`` is the sum of a destination's states, for every destination that was there when the event came;
+    ``difference`` is the largest deviation from that, and 0.
+    """
+
+    received: int
+    duplicate: int
+    rejected: int
+    accepted: int
+    destinations: dict[str, LaneSum]
+    difference: int
+
+
+class LaneView(msgspec.Struct, frozen=True, kw_only=True):
+    """A destination's lane as it stands. ``oldest`` is when the longest waiting event was received."""
+
+    name: str
+    type: str
+    delivered: int
+    waiting: int
+    filtered: int
+    dead: int
+    erased: int
+    duplicate: int
+    unverified: int
+    retrying: int
+    held: bool
+    hold_reason: str | None
+    hold_until: dt.datetime | None
+    hold_by: str | None
+    held_at: dt.datetime | None
+    oldest: dt.datetime | None
+    next_due: dt.datetime | None
+
+
+class Discrepancy(msgspec.Struct, frozen=True, kw_only=True):
+    """Two ways to the same number that do not meet."""
+
+    where: str
+    what: str
+    counted: int
+    kept: int
+
+
+class Found(msgspec.Struct, frozen=True):
+    seq: int
+    source: str
+
+
+class EventView(msgspec.Struct, frozen=True, kw_only=True):
+    seq: int
+    id: str
+    source: str
+    name: str
+    time: dt.datetime
+    received: dt.datetime
+
+
+class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
+    """One event on its way to one destination. What is None of the event is no longer stored."""
+
+    seq: int
+    to: str
+    state: State
+    attempts: int
+    id: str | None = None
+    source: str | None = None
+    name: str | None = None
+    received: dt.datetime | None = None
+    at: dt.datetime | None = None
+    due: dt.datetime | None = None
+    status: int | None = None
+    reason: str | None = None
+
+
+class Deliveries(msgspec.Struct, frozen=True, kw_only=True):
+    """A page, newest events first. ``next`` goes on below it; it may be given though the page is not full."""
+
+    items: list[DeliveryView]
+    next: str | None = None
+
+
+class Events(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[EventView]
+    next: str | None = None
+
+
+class QuarantineView(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that could not be accepted. ``item`` is what may be kept of it, scrubbed, as JSON text."""
+
+    id: int
+    at: dt.datetime
+    source: str
+    code: str
+    message: str
+    event_id: str | None = None
+    field: str | None = None
+    item: str | None = None
+
+
+class Quarantine(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[QuarantineView]
+    next: str | None = None
+
+
+class AuditView(msgspec.Struct, frozen=True, kw_only=True):
+    id: int
+    at: dt.datetime
+    who: str
+    what: str
+    selection: str
+    count: int
+
+
+class Audit(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[AuditView]
+    next: str | None = None
+
+
+class ConfigView(msgspec.Struct, frozen=True, kw_only=True):
+    version: int
+    at: dt.datetime
+    digest: str
+
+
+class Configs(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[ConfigView]
+
+
+class Destinations(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[LaneView]
+
+
+class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
+    """One request. ``answer`` is the partner's own text, cut and redacted; ``events`` went with this request."""
+
+    began: dt.datetime
+    duration_ms: int
+    outcome: str
+    events: int
+    status: int | None = None
+    reason: str | None = None
+    answer: str | None = None
+    config: int | None = None
+
+
+class CheckView(msgspec.Struct, frozen=True):
+    name: str
+    ok: bool
+    words: str
+
+
+class Chapter(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of an event at one destination.
+
+    ``earlier``: it came before this destination was there. ``unknown``: no record is kept any more. ``checks`` are made
+    with the configuration of now, ``config`` is the version under which it was decided. ``hold_reason`` is why it waits
+    where its lane is held.
+    """
+
+    to: str
+    state: State | Literal["earlier", "unknown"]
+    attempts: int = 0
+    at: dt.datetime | None = None
+    due: dt.datetime | None = None
+    status: int | None = None
+    reason: str | None = None
+    config: int | None = None
+    hold_reason: str | None = None
+    checks: list[CheckView] = []
+    tries: list[AttemptView] = []
+
+
+class Story(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything there is to say about one event.
+
+    ``fields`` is the normalised event without its digests; ``digests`` are those that could be made, by name;
+    ``apart``: further values are held apart, encrypted; ``damaged``: the stored bytes do not add up; ``others`` are
+    events of the same id, from other sources or other times.
+    """
+
+    seq: int
+    segment: int
+    id: str
+    source: str
+    name: str
+    dialect: str | None
+    time: dt.datetime
+    received: dt.datetime
+    notes: tuple[str, ...]
+    digests: tuple[str, ...]
+    fields: dict[str, Any]
+    apart: bool
+    damaged: bool
+    destinations: list[Chapter]
+    others: list[Found] = []

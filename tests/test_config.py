@@ -1,0 +1,558 @@
+"""config.toml: what is read from it, that every fault is found in one run and at its place, and that no secret shows."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Meta
+
+import destinations
+from router import config
+from router.config import positions
+from router.destination import Destination
+from router.secret import Secret
+from router.settings import Outbox, Settings
+
+SHIPPED = Path(__file__).parent.parent / "config.toml"
+
+
+class Ads(Destination, tag="ads", frozen=True, kw_only=True):
+    account: Annotated[str, Meta(pattern=r"^[0-9]{3}\Z", description="Three digits.")]
+    access_token: Annotated[Secret, Meta(description="From the partner's settings.")]
+    mode: Literal["web", "app"] = "web"
+    headers: dict[str, str | Secret] = msgspec.field(default_factory=dict)
+
+    title: ClassVar[str] = "Ads"
+    home: ClassVar[str] = "https://ads.example"
+    dedup_key: ClassVar[str] = "id"
+    max_batch: ClassVar[int] = 100
+    default_events: ClassVar[dict[str, str]] = {"purchase": "BUY"}
+
+
+class Careful(Destination, tag="careful", frozen=True, kw_only=True):
+    low: int = 0
+    high: int = 9
+
+    title: ClassVar[str] = "Careful"
+    dedup_key: ClassVar[str] = "id"
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError("low is above high: swap them")
+
+
+TYPES: dict[str, type[Destination]] = {"ads": Ads, "careful": Careful}
+ENVIRON = {"SHOP_TOKEN": "shop-canary", "ADS_TOKEN": "ads-canary", "EMPTY": ""}
+
+SHOP = """\
+[sources.shop]
+tokens = ["env:SHOP_TOKEN"]
+"""
+ADS = """\
+[destinations.eu]
+type = "ads"
+account = "123"
+access_token = "env:ADS_TOKEN"
+"""
+
+
+def examine(tmp_path: Path, text: str, environ: dict[str, str] = ENVIRON) -> config.Examined:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    return config.examine(path, environ, destinations=TYPES)
+
+
+def said(tmp_path: Path, text: str, environ: dict[str, str] = ENVIRON) -> list[str]:
+    """The findings as "line:column severity message | help"."""
+    return [
+        f"{one.line}:{one.column} {one.severity} {one.message}" + (f" | {one.help}" if one.help else "")
+        for one in examine(tmp_path, text, environ).findings
+    ]
+
+
+def settings(tmp_path: Path, text: str, environ: dict[str, str] = ENVIRON) -> Settings:
+    found = examine(tmp_path, text, environ)
+    assert found.settings is not None, found.findings
+    return found.settings
+
+
+class TestReading:
+    def test_whole_file(self, tmp_path):
+        """
+        Every table becomes its struct, with secrets resolved, in the order of the file.
+        """
+
+        text = f'[outbox]\ndedup = "7d"\n{SHOP}{ADS}\nheaders = {{ a = "plain", b = "env:ADS_TOKEN" }}\n[destinations.b]\ntype = "careful"\n'
+        read = settings(tmp_path, text)
+
+        assert Outbox(dedup="7d") == read.outbox
+        assert (Secret("shop-canary"),) == read.sources["shop"].tokens
+        assert ["eu", "b"] == list(read.destinations)
+        expected = Ads(
+            account="123",
+            access_token=Secret("ads-canary"),
+            headers={"a": "plain", "b": Secret("ads-canary")},
+        )
+        assert expected == read.destinations["eu"]
+
+    def test_marked_and_windows(self, tmp_path):
+        """
+        A byte order mark and Windows line ends change nothing, nor do they shift a place.
+        """
+
+        path = tmp_path / "config.toml"
+        path.write_bytes(b"\xef\xbb\xbf" + f"{SHOP}{ADS}batch = 101\n".replace("\n", "\r\n").encode())
+        found = config.examine(path, ENVIRON, destinations=TYPES).findings
+
+        assert [(7, 9)] == [(one.line, one.column) for one in found]
+
+    def test_load(self, tmp_path):
+        """
+        ``load`` gives settings where warnings are all there is to say, and findings where it must not be started.
+        """
+
+        path = tmp_path / "config.toml"
+        path.write_text(SHOP)
+        assert isinstance(config.load(path, ENVIRON, destinations=TYPES), Settings)
+        findings = config.load(path, {}, destinations=TYPES)
+        assert isinstance(findings, list)
+        assert ["error", "warning"] == sorted({one.severity for one in findings})
+
+    @pytest.mark.parametrize(
+        ("explicit", "environ", "expected"),
+        [
+            ("a.toml", {"TURNOUT_CONFIG": "b.toml"}, "a.toml"),
+            (None, {"TURNOUT_CONFIG": "b.toml"}, "b.toml"),
+            (None, {}, "config.toml"),
+        ],
+        ids=["--config", "the environment", "the directory"],
+    )
+    def test_find(self, explicit, environ, expected):
+        """
+        --config wins over $TURNOUT_CONFIG, which wins over ./config.toml.
+        """
+
+        assert Path(expected) == config.find(explicit, environ)
+
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [(None, "no such file or directory"), (b"\xff", "is not UTF-8 text")],
+        ids=["absent", "not text"],
+    )
+    def test_unreadable(self, tmp_path, content, words):
+        """
+        A file that cannot be read is a finding too.
+        """
+
+        path = tmp_path / "config.toml"
+        if content is not None:
+            path.write_bytes(content)
+
+        assert [words] == [one.message for one in config.examine(path, {}, destinations=TYPES).findings]
+
+
+FAULTS = [
+    ("[colect]", "1:2 error unknown table", 'did you mean "collect"?'),
+    ("sources = 1", "1:1 error sources are tables with a name each", "[sources.NAME]"),
+    ("[[destinations]]", "1:3 error destinations are tables with a name each", "[destinations.NAME]"),
+    ("collect = 1", "1:1 error collect is not a table", "write [collect]"),
+    ("sources.shop = 1", "1:9 error sources.shop is not a table", "write [sources.shop]"),
+    ('[sources."a b"]', "1:10 error a name has letters", "rename it"),
+    ("[collect]\nlisten_on = 1", '2:1 error unknown key "listen_on" in [collect]', 'did you mean "listen"?'),
+    ("[collect]\nlisten = 8080", "2:10 error collect.listen: expected text, got a whole number", "Address and port"),
+    ('[collect]\nlisten = "8080"', "2:10 error collect.listen cannot be read", '"127.0.0.1:8080"'),
+    ('[collect]\nlisten = "::1:80"', "2:10 error collect.listen cannot be read", '"[::1]:8080"'),
+    ('[collect]\nlisten = "a:70000"', "2:10 error collect.listen cannot be read", '"127.0.0.1:8080"'),
+    ('[collect]\ntrusted_proxies = ["10.0.0.0/8",\n "10.0.0.1/8"]', "3:2 error not a network", '"10.0.0.0/8"?'),
+    ('[collect]\ntrusted_proxies = ["x"]', "2:20 error not a network", "write a CIDR"),
+    ('[collect]\ntrusted_proxies = ["::/0"]', "2:20 warning anybody's X-Forwarded-For", "name your proxies"),
+    ('[console]\nlisten = "0.0.0.0:1"', "2:10 error the console is open to others without a token", "token ="),
+    ('[console]\nlisten = "127.0.0.1:8080"', "2:1 error collect listens there already", "its own port"),
+    ('[outbox]\ndedup = "8d"', "2:9 error dedup reaches back 7d at most", 'dedup = "7d"'),
+    ('[outbox]\nkeep_dead = "7 days"', "2:13 error outbox.keep_dead cannot be read", '"72h"'),
+    ("[sources.a]", '1:10 error missing key "tokens" in [sources.a]', 'tokens = ["env:A_TOKEN"]'),
+    ("[sources.a]\ntokens = []", "2:10 error sources.a.tokens: expected a list of length >= 1", "Keys of this source"),
+    ('[sources.a]\ntoken = ["env:SHOP_TOKEN"]', '2:1 error unknown key "token"', 'did you mean "tokens"?'),
+    (SHOP + 'default_country = "fr"', "3:19 error sources.shop.default_country: expected text matching", "For phone"),
+    (SHOP + 'origins = ["https://shop.example/"]', "3:12 error not an origin", "scheme and host"),
+    (SHOP + 'origins = ["*"]', "3:12 error not an origin", "scheme and host"),
+    (SHOP + '[sources.b]\ntokens = ["env:SHOP_TOKEN"]', "4:11 error sources.shop has this token too", "its own"),
+    (
+        SHOP + 'site = "1"\n[sources.b]\ntokens = ["env:ADS_TOKEN"]\nsite = "1"',
+        "6:1 error sources.shop has this site too",
+        "give each its own",
+    ),
+    ("[destinations.a]", '1:15 error missing key "type" in [destinations.a]', "there are: ads, careful"),
+    ('[destinations.a]\ntype = "asd"', "2:8 error unknown destination type", 'did you mean "ads"?'),
+    ("[destinations.a]\ntype = 1", "2:8 error unknown destination type", "there are: ads, careful"),
+    (
+        '[destinations.a]\ntype = "ads"\naccount = "123"',
+        '1:15 error missing key "access_token" in [destinations.a] (type = "ads")',
+        'access_token = "env:A_ACCESS_TOKEN"  # From the partner',
+    ),
+    (ADS + 'mode = "wep"', '5:8 error destinations.eu.mode: write one of "web", "app"', None),
+    (ADS + "concurrency = 0", "5:15 error destinations.eu.concurrency: expected a whole number >= 1", "Requests under"),
+    (ADS + "batch = 101", "5:9 error the partner takes 100 in one request", "batch = 100"),
+    (ADS + 'rate = "fast"', "5:8 error destinations.eu.rate cannot be read", '"10/s"'),
+    (ADS + 'timeout = "0s"', "5:11 error destinations.eu.timeout is nothing", "longer time"),
+    (ADS + 'retry_for = "3"', "5:13 error destinations.eu.retry_for cannot be read", '"72h"'),
+    (ADS + 'base_url = "ads.example"', "5:12 error base_url is not the address of a server", '"https://host"'),
+    (ADS + 'base_url = "https://a.example/?k=1"', "5:12 error base_url is not the address", "without key"),
+    (ADS + 'base_url = "http://a.example"', "5:12 error base_url is plain http", "allow_private = true"),
+    (ADS + 'base_url = "https://10.0.0.1"', "5:12 error base_url is a private address", "allow_private = true"),
+    (ADS + 'consent = "marketing"', "5:11 error destinations.eu.consent: expected a list, got text", "Consent"),
+    (ADS + 'consent = ["a", 3]', "5:17 error destinations.eu.consent: expected text, got a whole number", "Consent"),
+    (
+        ADS + SHOP + '[destinations.b]\ntype="careful"\nsources = ["shpo"]',
+        '9:12 error unknown source "shpo"',
+        '"shop"?',
+    ),
+    (ADS + "events = []", "5:1 warning no event is sent there", "leave events out"),
+    (ADS + 'events = ["purchse"]', '5:11 warning "purchse" has no name of its own', 'did you mean "purchase"?'),
+    (ADS + 'match = { "propertis.v" = 1 }', "5:11 error unknown field", '"properties.v"?'),
+    (ADS + 'match = { "properties.v" = { gtt = 1 } }', '5:11 error "properties.v": unknown condition', 'mean "gt"?'),
+    (ADS + 'map = { "custom.a" = "propertis.v" }', "5:22 error unknown field", '"properties.v"?'),
+    (ADS + 'map = { "custom." = "properties.v" }', "5:9 error the target is not a path", "custom_data.brands"),
+    (ADS + ADS.replace("eu", "us"), "5:15 warning the same account as destinations.eu", "keep one"),
+    ('[destinations.c]\ntype = "careful"\nlow = 10', "1:15 error low is above high: swap them", None),
+    (
+        '[destinations.c]\ntype = "careful"\nmax_age = "env:AGE"',
+        "3:11 error destinations.c.max_age is not a secret",
+        "write",
+    ),
+    ("", "1:1 warning no sources: nobody can send events", "[sources.NAME]"),
+]
+
+
+@pytest.mark.parametrize(("text", "expected", "remedy"), FAULTS, ids=[expected for _, expected, _ in FAULTS])
+def test_fault(tmp_path, text, expected, remedy):
+    """
+    Each fault is found at its line and column, in plain words, with what to write instead.
+    """
+
+    found = [one for one in said(tmp_path, text) if one.startswith(expected)]
+    assert 1 == len(found), said(tmp_path, text)
+    assert (remedy or "") in found[0]
+
+
+def test_every_fault_in_one_run(tmp_path):
+    """
+    One run finds the faults of every table and of every field, those of a table with an unknown key too.
+    """
+
+    text = """\
+[collect]
+listen = "8080"
+lisen = 1
+[sources.shop]
+tokens = ["env:NOPE", "literal"]
+origins = ["*"]
+[destinations.eu]
+type = "ads"
+account = "12"
+acces_token = "env:ADS_TOKEN"
+rate = "fast"
+match = { "propertis.v" = 1, "properties.v" = { gt = "x" } }
+[destinations.us]
+type = "sda"
+"""
+    places = [(2, 10), (3, 1), (5, 11), (5, 23), (6, 12), (9, 11), (10, 1), (11, 8), (12, 11), (12, 30), (14, 8)]
+    assert places == [(one.line, one.column) for one in examine(tmp_path, text).findings]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column"),
+    [
+        ("[collect]\nlisten = 127.0.0.1:80\n", 2, 15),
+        ("[collect\n", 1, 9),
+        ("[a]\n[a]\n", 2, 3),
+        ('a = "unfinished', 1, 16),
+        ("a = [1,\n2,\n", 3, 1),
+    ],
+    ids=["no quotes", "no bracket", "twice", "unfinished text", "unfinished list"],
+)
+def test_syntax(tmp_path, text, line, column):
+    """
+    What is not TOML is one error at its place.
+    """
+
+    (found,) = examine(tmp_path, text).findings
+    assert (line, column, "error") == (found.line, found.column, found.severity)
+    assert found.message.startswith("not TOML: ")
+
+
+CANARY = "c4n4ry-9f8e7d6c5b4a"
+LEAKS = [
+    f'[console]\ntoken = "{CANARY}"',
+    f'[console]\ntokn = "{CANARY}"',
+    f'[sources.a]\ntokens = ["{CANARY}", "env:NOPE"]',
+    f'[sources.a]\ntokens = ["sha256:{CANARY}"]',
+    f'[sources.a]\ntokens = "{CANARY}"',
+    f'[destinations.a]\ntype = "ads"\naccount = "{CANARY}"\naccess_token = "env:ADS_TOKEN"',
+    f'[destinations.a]\ntype = "ads"\nacces_token = "{CANARY}"',
+    f'[destinations]\na = {{ type = "ads", access_token = "{CANARY}", mode = "x" }}',
+    f'[destinations.a]\ntype = "careful"\nbase_url = "https://me:{CANARY}@a.example"',
+    f"[console]\ntoken = {CANARY}",
+    f'[console]\ntoken = "{CANARY}',
+    f'[sources.a]\ntokens = [\n"{CANARY}\n]',
+    f"[sources.a]\ntokens = [\n  {CANARY}==\n]",
+    f'[sources.a]\ntokens = ["""\n{CANARY}"""]',
+    "[console]\ntoken = 'env:LEAK'\nlisten = 'env:LEAK'",
+    '[sources.a]\ntokens = ["env:LEAK"]\n[sources.b]\ntokens = ["env:LEAK"]',
+]
+
+
+@pytest.mark.parametrize("text", LEAKS)
+def test_no_secret_shown(tmp_path, text):
+    """
+    Whatever is wrong with a secret, or with its line, no part of a finding shows it.
+    """
+
+    findings = examine(tmp_path, text, {**ENVIRON, "LEAK": CANARY}).findings
+    assert "error" in {one.severity for one in findings}
+    assert CANARY not in repr(findings)
+
+
+class TestCaret:
+    @pytest.mark.parametrize(
+        ("line", "under"),
+        [
+            ('mode = "wep"', '"wep"'),
+            ('headers = { a = "env:ADS_TOKEN", b = "env:NOPE" }', '"env:NOPE"'),
+            ('headers = { a = "hidden", b = "env:NOPE" }', '"env:NOPE"'),
+            ('access_tokens = "hidden"', "access_tokens"),
+            ('account = "x" # """ \' [', '"***"'),
+        ],
+        ids=["a value", "after a reference", "after a hidden value", "a key", "a hidden value"],
+    )
+    def test_under(self, tmp_path, line, under):
+        """
+        The caret stands under what is meant, though values before it are hidden.
+        """
+
+        text = '[destinations.eu]\ntype = "ads"\naccess_token = "env:ADS_TOKEN"\n' + line
+        found = next(one for one in examine(tmp_path, text).findings if one.line == 4)
+        start, length = found.caret
+        assert under == (found.excerpt or "")[start - 1 : start - 1 + length]
+
+
+class TestSecrets:
+    @pytest.mark.parametrize(
+        ("reference", "message"),
+        [
+            ("env:NOPE", "environment variable NOPE is not set"),
+            ("env:EMPTY", "env:EMPTY is empty"),
+            ("file:absent", "file absent: no such file or directory"),
+            ("file:open", "file open is open to other users"),
+            ("file:empty", "file:empty is empty"),
+            ("file:binary", "file binary is not UTF-8 text"),
+            ("file:large", "file large is too large for a secret"),
+            ("credential:absent", "file absent: no such file or directory"),
+            ("credential:../closed", "a credential's name is not a path"),
+            ("literal", "a secret does not stand in the file itself"),
+            ("${ADS_TOKEN}", "variables are not filled in here"),
+            ("sha256:" + "0" * 64, "a secret does not stand in the file itself"),
+        ],
+    )
+    def test_refused(self, tmp_path, reference, message):
+        """
+        A reference that gives nothing is an error that names it.
+        """
+
+        for name, content in {"open": b"x", "empty": b"\n", "binary": b"\xff", "large": b"x" * 65_537}.items():
+            (tmp_path / name).write_bytes(content)
+            (tmp_path / name).chmod(0o640 if name == "open" else 0o600)
+        environ = {**ENVIRON, "CREDENTIALS_DIRECTORY": str(tmp_path / "credentials")}
+
+        assert message == config.resolve(reference, environ, tmp_path).message
+
+    def test_credentials_directory(self, tmp_path):
+        """
+        Outside a unit with credentials, the unit's line is what to add.
+        """
+
+        found = config.resolve("credential:snap", {}, tmp_path)
+        assert "LoadCredential=snap:PATH" in found.help
+
+    @pytest.mark.parametrize("content", ["k3y", "k3y\n", "k3y\r\n"])
+    def test_file(self, tmp_path, content):
+        """
+        A secret file gives its text without the newline at its end, and is found beside config.toml.
+        """
+
+        (tmp_path / "token").write_bytes(content.encode())
+        (tmp_path / "token").chmod(0o600)
+        text = ADS.replace("env:ADS_TOKEN", "file:token")
+
+        assert "k3y" == settings(tmp_path, text).destinations["eu"].access_token.reveal()
+
+    def test_credential(self, tmp_path):
+        """
+        A systemd credential is read from the directory that systemd names.
+        """
+
+        (tmp_path / "snap").write_text("k3y\n")
+        found = config.resolve("credential:snap", {"CREDENTIALS_DIRECTORY": str(tmp_path)}, Path("/nowhere"))
+        assert ("k3y", "credential:snap") == (found.reveal(), found.reference)
+
+    def test_digest(self, tmp_path):
+        """
+        A source's token may be given by its digest, which is kept as it is for the collector to compare.
+        """
+
+        digest = "sha256:" + "0a" * 32
+        (token,) = settings(tmp_path, f'[sources.shop]\ntokens = ["{digest}"]').sources["shop"].tokens
+        assert (digest, digest) == (token.reveal(), token.reference)
+
+    def test_same_text_twice(self, tmp_path):
+        """
+        One source may name a token twice during a rotation that has not begun.
+        """
+
+        assert settings(tmp_path, '[sources.a]\ntokens = ["env:SHOP_TOKEN", "env:SHOP_TOKEN"]')
+
+
+class TestAccounts:
+    def test_apart(self, tmp_path):
+        """
+        Two lanes to one account are meant where each takes other sources.
+        """
+
+        sources = SHOP + '[sources.b]\ntokens = ["env:ADS_TOKEN"]\n'
+        text = sources + ADS + 'sources = ["shop"]\n' + ADS.replace("eu", "us") + 'sources = ["b"]\n'
+        assert [] == said(tmp_path, text)
+
+    def test_other_account(self, tmp_path):
+        """
+        Two accounts at one partner are two destinations.
+        """
+
+        assert [] == said(tmp_path, SHOP + ADS + ADS.replace("eu", "us").replace("123", "124"))
+
+
+class TestShippedFile:
+    def test_as_shipped(self):
+        """
+        The shipped file starts once its one token is set, and says that events go nowhere yet.
+        """
+
+        found = config.examine(SHIPPED, {"SHOP_TOKEN": "x"}, destinations=destinations.registry())
+        assert found.settings is not None
+        assert ["no destinations: events are sent nowhere"] == [one.message for one in found.findings]
+
+    def test_opened(self, tmp_path):
+        """
+        With every comment opened, all that is missing are the secrets.
+        """
+
+        text = re.sub(r"^#(?=[\[a-z])", "", SHIPPED.read_text(), flags=re.MULTILINE)
+        path = tmp_path / "config.toml"
+        path.write_text(text)
+        found = config.examine(path, {}, destinations=destinations.registry()).findings
+
+        expected = [f"environment variable {name} is not set" for name in re.findall(r'"env:([A-Z_]+)"', text)[1:]]
+        assert expected == [one.message.partition(": ")[2] for one in found]
+        assert 6 <= len(expected)
+
+
+DOCUMENTS = {
+    "the shipped file": SHIPPED.read_text(),
+    "every form": """\
+a = 1 # c
+"b.c" = "x#y"
+'d' . e."f \\u0067" = [1, 2, # hi ]
+ "z]", { q = 1, r.s = [ "m" ] } , ]
+[t.u]
+k = \"\"\"
+multi "quoted" # no
+=x
+\"\"\"
+l = '''it's'''
+m = \"\"\"a\\\"\"\"\"\"\"
+[ t . "v" ]
+x = 1979-05-27 07:32:00Z
+[[w.x]]
+y = +inf
+[w.x.z]
+o = 0x_1f
+[[w.x]]
+p = {}
+q = [[], [[1]], ["]", '}']]
+[[w.x.deep]]
+n = ""
+[[w.x.deep]]
+n = ''
+""".replace("0x_1f", "0x1f"),
+}
+
+
+def paths(value: Any, path: positions.Key = ()) -> dict[positions.Key, Any]:
+    """Every key path of a decoded document, with its value."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    found = {} if not path else {path: value}
+    for part, one in inside:
+        found |= paths(one, (*path, part))
+    return found
+
+
+def agrees(text: str) -> None:
+    """``locate`` knows every path of the document, and what stands at a value's place is that value."""
+    document = paths(tomllib.loads(text))
+    places = positions.locate(text)
+    lines = text.split("\n")
+
+    assert set(document) == places.keys.keys() | places.values.keys()
+    for path, place in places.values.items():
+        stands = lines[place.line - 1][place.column - 1 : place.column - 1 + place.length]
+        try:
+            read = tomllib.loads(f"x = {stands}")["x"]
+        except tomllib.TOMLDecodeError:  # it goes on in the next line
+            assert place.column - 1 + place.length == len(lines[place.line - 1])
+        else:
+            assert document[path] == read
+
+
+@pytest.mark.parametrize("text", DOCUMENTS.values(), ids=list(DOCUMENTS))
+def test_positions(text):
+    """
+    Every key and value of a document is found where it stands, comments and all forms of text notwithstanding.
+    """
+
+    agrees(text)
+
+
+QUOTED = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters='"\\'), max_size=6)
+SCALARS = st.integers(-9, 99).map(str) | st.booleans().map(lambda on: str(on).lower()) | QUOTED.map(lambda t: f'"{t}"')
+KEYS = st.sampled_from(["a", "b-c", '"d.e"', "'f\"#'", '"="'])
+VALUES = st.recursive(
+    SCALARS,
+    lambda one: (
+        st.lists(one, max_size=3).map(lambda many: f"[{', '.join(many)}]")
+        | st.lists(one, max_size=3).map(lambda many: "[ # ]\n" + ",\n\t".join(many) + "\n]")
+        | st.dictionaries(KEYS, one, max_size=2).map(
+            lambda pairs: "{" + ", ".join(f"{key} = {value}" for key, value in pairs.items()) + "}"
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@given(
+    tables=st.dictionaries(KEYS, st.dictionaries(KEYS, VALUES, max_size=3), max_size=3),
+    array=st.lists(st.dictionaries(KEYS, VALUES, max_size=2), max_size=3),
+)
+def test_positions_anywhere(tables, array):
+    """
+    The same for any document: keys that need quotes, arrays over lines with comments, tables in tables.
+    """
+
+    body = lambda pairs: "".join(f"{key}={value}  # {value[:1]!r}\n" for key, value in pairs.items())  # noqa: E731
+    text = "".join(f"[t.{name}]\n{body(pairs)}" for name, pairs in tables.items())
+    agrees(text + "".join(f"[[many.ones]]\n{body(pairs)}" for pairs in array))

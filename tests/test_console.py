@@ -1,0 +1,595 @@
+"""The console: what programs read and operators do, and who is kept out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from destinations.linktrace import LinkTrace
+from router import console
+from router.console import guard, routes
+from router.delivery.engine import Delivery
+from router.metrics import Metrics, bucketed
+from router.outbox.errors import Broken
+from router.outbox.outbox import Outbox
+from router.outbox.reader import Reader
+from router.outbox.state import Held, Mark, Quarantined
+from router.secret import Secret
+from router.settings import Console, Settings
+from tests.builders import NOW, an_event, many, rows
+from tests.stepped import SteppedClock
+
+TOKEN = "a-console-token"
+OPERATOR = {"Authorization": f"Bearer {TOKEN}"}
+
+
+@pytest.fixture
+async def delivery(store: Outbox, clock: SteppedClock) -> AsyncIterator[Delivery]:
+    """Lanes "links", running but held, so that nothing is sent, and "gone", which no configuration has."""
+    links = await store.lane("links", "linktrace")
+    await store.lane("gone", "webhook")
+    await store.hold(links, Held(reason="key refused", by="operator", at=NOW))
+    delivery = Delivery(store, clock)
+    await delivery.start({"links": LinkTrace(api_key=Secret("k"), base_url="http://127.0.0.1:1", allow_private=True)})
+    yield delivery
+    await delivery.stop(0.0)
+
+
+Start = Callable[..., Awaitable[TestClient[web.Request, web.Application]]]
+
+
+@pytest.fixture
+async def start(store: Outbox, delivery: Delivery, clock: SteppedClock) -> AsyncIterator[Start]:
+    clients = []
+
+    async def begin(token: str | None = None, **kwargs: Any) -> TestClient[web.Request, web.Application]:
+        settings = Settings(console=Console(token=Secret(token) if token else None))
+        app = console.application(
+            reader=Reader(store.directory),
+            store=store,
+            delivery=delivery,
+            settings=settings,
+            metrics=Metrics(),
+            clock=clock,
+            **kwargs,
+        )
+        clients.append(TestClient(TestServer(app)))
+        await clients[-1].start_server()
+        return clients[-1]
+
+    yield begin
+    for client in clients:
+        await client.close()
+
+
+class TestReads:
+    async def test_the_ledger_is_the_documented_object(self, start: Start, store: Outbox):
+        """
+        GET /api/v1/ledger answers the keys that programs rely on, and adds up.
+        """
+        await store.append(many(3))
+
+        answer = await (await (await start()).get("/api/v1/ledger")).json()
+        links = {
+            "delivered": 0,
+            "waiting": 3,
+            "filtered": 0,
+            "dead": 0,
+            "erased": 0,
+            "held": True,
+            "hold_reason": "key refused",
+            "hold_until": None,
+        }
+        assert links == answer["destinations"]["links"]
+        del answer["destinations"]
+        expected = {"received": 3, "duplicate": 0, "rejected": 0, "accepted": 3, "difference": 0}
+        assert expected == answer
+
+    async def test_an_event_is_explained(self, start: Start, store: Outbox):
+        """
+        One address tells everything of one event, with the checks of every running destination.
+        """
+        await store.append(rows(an_event("a/b c")))
+
+        story = await (await (await start()).get("/api/v1/events/a%2Fb%20c")).json()
+        assert ["links", "gone"] == [each["to"] for each in story["destinations"]]
+        assert "waiting" == story["destinations"][0]["state"]
+        assert story["destinations"][0]["checks"]
+
+    async def test_events_of_one_id_of_several_sources(self, start: Start, store: Outbox):
+        """
+        The newest is told, the others are named; the list has them all.
+        """
+        await store.append(rows(an_event("a"), an_event("a", source="blog")))
+        client = await start()
+
+        story = await (await client.get("/api/v1/events/a")).json()
+        assert ("blog", [{"seq": 1, "source": "shop"}]) == (story["source"], story["others"])
+        listed = await (await client.get("/api/v1/events?id=a")).json()
+        assert [2, 1] == [each["seq"] for each in listed["items"]]
+
+    async def test_pages_of_deliveries_follow_each_other(self, start: Start, store: Outbox):
+        """
+        "next" leads to every delivery of a state, once.
+        """
+        await store.append(many(5))
+        client, after, seen = await start(), "", []
+        while after is not None:
+            path = f"/api/v1/deliveries?to=links&state=waiting&limit=2{after and '&after=' + after}"
+            page = await (await client.get(path)).json()
+            seen += [each["id"] for each in page["items"]]
+            after = page["next"]
+
+        assert ["e-5", "e-4", "e-3", "e-2", "e-1"] == seen
+
+    async def test_what_was_refused_is_there_to_read(self, start: Start, store: Outbox):
+        """
+        The quarantine lists reasons, and shows one item.
+        """
+        await store.quarantine([Quarantined(at=NOW, source="shop", code="missing", message="send a name", item="{}")])
+        client = await start()
+
+        listed = await (await client.get("/api/v1/quarantine")).json()
+        assert ["missing"] == [each["code"] for each in listed["items"]]
+        shown = await (await client.get(f"/api/v1/quarantine/{listed['items'][0]['id']}")).json()
+        assert "{}" == shown["item"]
+
+    @pytest.mark.parametrize(
+        ("path", "status", "code"),
+        [
+            pytest.param("/api/v1/events/nobody", 404, "not_found", id="an event that is not stored"),
+            pytest.param("/api/v1/quarantine/x", 404, "not_found", id="a number that is none"),
+            pytest.param("/api/v1/nothing", 404, "not_found", id="an address that is none"),
+            pytest.param("/api/v1/..%2f..%2fetc%2fpasswd", 404, "not_found", id="a path that climbs"),
+            pytest.param("/api/v1/deliveries?to=typo", 404, "unknown_destination", id="a destination that is none"),
+            pytest.param("/api/v1/deliveries?state=held", 400, "invalid", id="a state that is none"),
+            pytest.param("/api/v1/deliveries?limit=0", 400, "invalid", id="no entries"),
+            pytest.param("/api/v1/deliveries?limit=5000000", 400, "invalid", id="too many entries"),
+            pytest.param("/api/v1/deliveries?after=1;drop", 400, "invalid", id="a place that is none"),
+            pytest.param("/api/v1/deliveries?limit=1&limit=2", 400, "invalid", id="a parameter twice"),
+            pytest.param("/api/v1/audit?after=-1", 400, "invalid", id="a negative place"),
+            pytest.param("/api/v1/ledger?verbose=1", 400, "unknown_field", id="a parameter that is none"),
+            pytest.param("/api/v1/deliveries:retry", 405, "method_not_allowed", id="the wrong method"),
+        ],
+    )
+    async def test_a_wrong_question_is_answered_with_what_to_do(self, start: Start, path: str, status: int, code: str):
+        """
+        Errors have a stable code and the form that is documented, and repeat nothing of the request.
+        """
+        answer = await (await start()).get(path)
+
+        body = await answer.json()
+        assert (status, code, False) == (answer.status, body["code"], body["success"])
+        assert {"success", "code", "message", "errors"} == set(body)
+        for sent in ("typo", "drop", "5000000", "verbose", "nobody", "passwd"):
+            assert sent not in body["message"]
+
+
+class TestActs:
+    async def died(self, store: Outbox, lane: str, *seqs: int) -> None:
+        await store.settle(store.lanes[lane], [Mark(seqs=seqs, state="dead", at=NOW, attempts=1, reason="HTTP 400")])
+
+    @pytest.mark.parametrize("lane", ["links", "gone"])
+    async def test_dead_deliveries_go_again(self, start: Start, store: Outbox, lane: str):
+        """
+        Retry moves what is meant back to waiting, of running and of removed destinations, and leaves an audit row.
+        """
+        await store.append(many(4))
+        await self.died(store, lane, 1, 2, 3)
+        client = await start()
+
+        body = {"to": lane, "state": "dead", "ids": ["e-1", "#3", "nobody"]}
+        answer = await (await client.post("/api/v1/deliveries:retry", json=body)).json()
+        assert (True, 2, 1) == (answer["success"], answer["count"], answer["unknown"])
+        ledger = await (await client.get("/api/v1/ledger")).json()
+        assert (1, 3, 0) == (
+            ledger["destinations"][lane]["dead"],
+            ledger["destinations"][lane]["waiting"],
+            ledger["difference"],
+        )
+        (row,) = (await (await client.get("/api/v1/audit")).json())["items"]
+        assert ("retry", f"{lane} dead", 2) == (row["what"], row["selection"], row["count"])
+
+    @pytest.mark.parametrize(
+        "lane",
+        [
+            pytest.param(
+                "links",
+                marks=pytest.mark.xfail(reason="LaneRunner.drop takes ended events for fresh ones", strict=True),
+            ),
+            "gone",
+        ],
+    )
+    async def test_waiting_deliveries_are_given_up(self, start: Start, store: Outbox, lane: str):
+        """
+        Drop reaches what waits for another try and what was never tried, of running and of removed destinations.
+        """
+        await store.append(many(4))
+        waiting = Mark(seqs=[2], state="waiting", at=NOW, attempts=1, due=NOW + 60_000)
+        await store.settle(store.lanes[lane], [waiting])
+        client = await start()
+
+        body = {"to": lane, "ids": ["e-1", "e-2"]}
+        assert 2 == (await (await client.post("/api/v1/deliveries:drop", json=body)).json())["count"]
+        body = {"to": lane, "all": True}
+        assert 2 == (await (await client.post("/api/v1/deliveries:drop", json=body)).json())["count"]
+        ledger = await (await client.get("/api/v1/ledger")).json()
+        assert (4, 0, 0) == (
+            ledger["destinations"][lane]["dead"],
+            ledger["destinations"][lane]["waiting"],
+            ledger["difference"],
+        )
+        assert [] == await Reader(store.directory).audit_ledger()
+
+    @pytest.mark.parametrize(
+        ("act", "body", "count"),
+        [
+            pytest.param("retry", {"state": "dead", "all": True}, 2, id="all dead ones"),
+            pytest.param("retry", {"state": "dead", "ids": ["e-1", "e-3"]}, 1, id="one dead one"),
+            pytest.param("drop", {"state": "waiting", "all": True}, 3, id="all waiting ones"),
+            pytest.param("drop", {"state": "waiting", "ids": ["e-1", "e-3", "e-5"]}, 2, id="two waiting ones"),
+        ],
+    )
+    async def test_a_dry_run_counts_and_changes_nothing(
+        self, start: Start, store: Outbox, act: str, body: dict[str, Any], count: int
+    ):
+        """
+        dry_run answers the count the act would have, and leaves ledger and audit alone.
+        """
+        await store.append(many(5))
+        await self.died(store, "links", 1, 2)
+        client = await start()
+        before = await (await client.get("/api/v1/ledger")).json()
+
+        asked = {"to": "links", "dry_run": True, **body}
+        answer = await (await client.post(f"/api/v1/deliveries:{act}", json=asked)).json()
+        assert (count, True) == (answer["count"], answer["dry_run"])
+        assert before == await (await client.get("/api/v1/ledger")).json()
+        assert [] == (await (await client.get("/api/v1/audit")).json())["items"]
+
+    async def test_a_lane_is_held_and_let_go(self, start: Start):
+        """
+        Hold and resume take effect at once, show in the ledger and leave who did it in the audit.
+        """
+        client = await start()
+        headers = {"X-Turnout-Who": "anna@laptop"}
+
+        await client.post("/api/v1/destinations/links:hold", json={"reason": "maintenance"}, headers=headers)
+        links = (await (await client.get("/api/v1/ledger")).json())["destinations"]["links"]
+        assert (True, "maintenance") == (links["held"], links["hold_reason"])
+        await client.post("/api/v1/destinations/links:resume")
+        assert not (await (await client.get("/api/v1/ledger")).json())["destinations"]["links"]["held"]
+        acts = (await (await client.get("/api/v1/audit")).json())["items"]
+        expected = [("resume", "api from 127.0.0.1"), ("hold", "anna@laptop from 127.0.0.1")]
+        assert expected == [(each["what"], each["who"]) for each in acts]
+
+    @pytest.mark.parametrize(
+        ("path", "body", "status", "code"),
+        [
+            pytest.param("deliveries:retry", {"to": "links"}, 400, "invalid", id="nothing selected"),
+            pytest.param(
+                "deliveries:retry", {"to": "links", "ids": ["a"], "all": True}, 400, "invalid", id="two selections"
+            ),
+            pytest.param("deliveries:retry", {"all": True}, 400, "invalid", id="no destination"),
+            pytest.param("deliveries:retry", {"to": 5, "all": True}, 400, "invalid", id="a number for a name"),
+            pytest.param("deliveries:retry", {"to": "links", "ids": ["a"] * 1001}, 400, "invalid", id="too many ids"),
+            pytest.param(
+                "deliveries:retry", {"to": "typo", "all": True}, 404, "unknown_destination", id="unknown name"
+            ),
+            pytest.param(
+                "deliveries:retry",
+                {"to": "links", "all": True, "is_admin": 1},
+                400,
+                "unknown_field",
+                id="a field too many",
+            ),
+            pytest.param(
+                "deliveries:drop", {"to": "links", "state": "dead", "all": True}, 400, "invalid", id="drop the dead"
+            ),
+            pytest.param("destinations/typo:hold", {}, 404, "unknown_destination", id="hold a stranger"),
+            pytest.param("destinations/gone:resume", {}, 409, "not_running", id="resume what was removed"),
+            pytest.param("destinations/links:resume", {"now": 1}, 400, "unknown_field", id="a field where none is"),
+        ],
+    )
+    async def test_a_wrong_act_does_nothing(
+        self, start: Start, path: str, body: dict[str, Any], status: int, code: str
+    ):
+        """
+        What is not understood completely is refused completely, with a stable code.
+        """
+        client = await start()
+
+        answer = await client.post(f"/api/v1/{path}", json=body)
+        text = await answer.text()
+        assert (status, code) == (answer.status, (await answer.json())["code"])
+        assert "is_admin" not in text
+        assert [] == (await (await client.get("/api/v1/audit")).json())["items"]
+
+    @pytest.mark.parametrize(
+        ("raw", "kind", "status"),
+        [
+            pytest.param(b'{"to": "links"', "application/json", 400, id="broken JSON"),
+            pytest.param(b"[]", "application/json", 400, id="a list"),
+            pytest.param(b"[" * 100_000, "application/json", 400, id="a deep one"),
+            pytest.param(b'{"to": "\xff"}', "application/json", 400, id="not UTF-8"),
+            pytest.param(b'{"to": "links", "all": true}', "text/plain", 415, id="a form's content type"),
+            pytest.param(b" " * 300_000, "application/json", 413, id="a large one"),
+        ],
+    )
+    async def test_only_json_is_taken(self, start: Start, raw: bytes, kind: str, status: int):
+        """
+        A body that is not a JSON object, labelled as such, is refused: a page's form can send nothing else.
+        """
+        answer = await (await start()).post("/api/v1/deliveries:retry", data=raw, headers={"Content-Type": kind})
+
+        assert status == answer.status
+        assert False is (await answer.json())["success"]
+
+
+class TestGuard:
+    @pytest.mark.parametrize(
+        "header",
+        [
+            pytest.param(None, id="none"),
+            pytest.param("Bearer wrong", id="a wrong token"),
+            pytest.param("Bearer ", id="an empty token"),
+            pytest.param(f"Basic {TOKEN}", id="another scheme"),
+            pytest.param(f"Bearer {TOKEN}\xe9", id="more than ASCII"),
+            pytest.param(f"Bearer {'x' * 7000}", id="a long one"),
+        ],
+    )
+    async def test_without_the_token_there_is_nothing(self, start: Start, header: str | None):
+        """
+        Every address but the health checks answers 401, alike, whatever is wrong with the token.
+        """
+        client = await start(TOKEN)
+        headers = {"Authorization": header} if header is not None else {}
+
+        for path in ("/api/v1/ledger", "/metrics", "/", "/openapi.json", "/nothing"):
+            answer = await client.get(path, headers=headers)
+            assert (401, "unauthorized") == (answer.status, (await answer.json())["code"])
+        assert 401 == (await client.post("/api/v1/destinations/links:resume", headers=headers)).status
+        for path in ("/healthz", "/readyz"):
+            assert 200 == (await client.get(path, headers=headers)).status
+
+    async def test_with_the_token_there_is_everything(self, start: Start):
+        """
+        The right token opens reads and acts.
+        """
+        client = await start(TOKEN)
+
+        assert 200 == (await client.get("/api/v1/ledger", headers=OPERATOR)).status
+        assert 200 == (await client.post("/api/v1/destinations/links:resume", headers=OPERATOR)).status
+
+    async def test_guessing_is_stopped(self, start: Start, clock: SteppedClock):
+        """
+        After ten wrong tokens within a minute an address waits, even with the right one; then it may again.
+        """
+        client = await start(TOKEN)
+        statuses = [(await client.get("/api/v1/ledger")).status for _ in range(11)]
+
+        assert [401] * 10 + [429] == statuses
+        assert 429 == (await client.get("/api/v1/ledger", headers=OPERATOR)).status
+        clock.step(61)
+        assert 200 == (await client.get("/api/v1/ledger", headers=OPERATOR)).status
+
+    def test_the_table_of_guesses_is_bounded(self):
+        """
+        A million addresses fill no memory.
+        """
+        guesses = guard.Guesses()
+        for number in range(guard.REMEMBERED + 500):
+            guesses.wrong(str(number), 0)
+
+        assert guard.REMEMBERED == len(guesses._wrong)
+
+    @pytest.mark.parametrize(
+        ("host", "expected"),
+        [
+            pytest.param("127.0.0.1:8081", True, id="the address"),
+            pytest.param("localhost:8081", True, id="localhost"),
+            pytest.param("[::1]:8081", True, id="IPv6"),
+            pytest.param("LOCALHOST", True, id="in capitals"),
+            pytest.param("console.example:8081", True, id="the name it listens on"),
+            pytest.param("rebound.attacker.example", False, id="somebody's name"),
+            pytest.param("127.0.0.1.attacker.example", False, id="a name that begins like an address"),
+            pytest.param("localhost@attacker.example", False, id="with a user"),
+            pytest.param("", False, id="empty"),
+            pytest.param(None, False, id="none"),
+        ],
+    )
+    def test_the_host_must_be_ours(self, host: str | None, expected: bool):
+        """
+        A name that somebody points at loopback is not ours; an IP literal cannot be pointed anywhere.
+        """
+        assert expected is guard.known_host(host, "console.example:8081")
+
+    async def test_a_strange_host_is_misdirected(self, start: Start):
+        """
+        DNS rebinding is answered 421 on every address, the health checks too.
+        """
+        client = await start()
+
+        for path in ("/api/v1/ledger", "/healthz", "/"):
+            answer = await client.get(path, headers={"Host": "rebound.attacker.example"})
+            assert (421, "unknown_host") == (answer.status, (await answer.json())["code"])
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            pytest.param({"Origin": "https://attacker.example"}, id="another origin"),
+            pytest.param({"Origin": "null"}, id="a sandboxed page"),
+            pytest.param({"Sec-Fetch-Site": "cross-site"}, id="a cross-site fetch"),
+            pytest.param({"Sec-Fetch-Site": "same-site"}, id="a neighbour"),
+        ],
+    )
+    async def test_a_page_of_somebody_else_cannot_act(self, start: Start, headers: dict[str, str], store: Outbox):
+        """
+        A cross-site POST is refused even where no token is set, and changes nothing.
+        """
+        answer = await (await start()).post("/api/v1/destinations/links:resume", headers=headers)
+
+        assert (403, "foreign_origin") == (answer.status, (await answer.json())["code"])
+        assert store.lanes["links"].held is not None
+
+    async def test_a_page_of_ours_can_act(self, start: Start):
+        """
+        The console's own origin may post.
+        """
+        client = await start()
+        origin = f"http://{client.host}:{client.port}"
+
+        headers = {"Origin": origin, "Sec-Fetch-Site": "same-origin"}
+        assert 200 == (await client.post("/api/v1/destinations/links:resume", headers=headers)).status
+
+    async def test_every_answer_is_locked_down(self, start: Start):
+        """
+        Headers forbid framing, sniffing, caching and foreign content, and tell no versions, on errors too.
+        """
+        client = await start()
+
+        for path in ("/", "/api/v1/ledger", "/metrics", "/nothing"):
+            answer = await client.get(path)
+            assert guard.HEADERS.items() <= dict(answer.headers).items()
+            assert "aiohttp" not in str(answer.headers)
+            assert "Access-Control-Allow-Origin" not in answer.headers
+
+    async def test_a_fault_of_ours_shows_nothing(self, start: Start, store: Outbox):
+        """
+        An outbox that cannot be read is a 503 with a code, without path, class or trace.
+        """
+        (store.directory / "state.db").rename(store.directory / "elsewhere.db")
+        answer = await (await start()).get("/api/v1/ledger")
+        (store.directory / "elsewhere.db").rename(store.directory / "state.db")
+
+        assert (503, "outbox") == (answer.status, (await answer.json())["code"])
+        assert not re.search(r"state\.db|Error|Traceback|/tmp", await answer.text())
+
+
+class TestHealth:
+    async def test_ready_means_it_takes_events(self, start: Start, store: Outbox):
+        """
+        Ready as long as events can be stored; draining and a broken outbox say so. Alive all the while.
+        """
+        draining = False
+        client = await start(draining=lambda: draining)
+
+        assert 200 == (await client.get("/readyz")).status
+        draining = True
+        answer = await client.get("/readyz")
+        assert (503, {"ready": False, "reason": "draining"}) == (answer.status, await answer.json())
+        store.failed = Broken("no")
+        answer = await client.get("/readyz")
+        assert (503, "broken") == (answer.status, (await answer.json())["reason"])
+        store.failed = None
+        assert 200 == (await client.get("/healthz")).status
+
+
+class TestDocument:
+    async def test_it_is_the_table_of_addresses(self, start: Start):
+        """
+        /openapi.json names every address and method that the application answers, and no other.
+        """
+        client = await start()
+        document = await (await client.get("/openapi.json")).json()
+
+        told = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+        answered = {
+            (route.method, route.resource.canonical)
+            for route in client.app.router.routes()
+            if route.method != "HEAD" and route.resource.canonical not in {"/", "/openapi.json"}
+        }
+        assert answered == told
+
+    async def test_every_reference_is_defined(self, start: Start):
+        """
+        The document is whole: every $ref leads somewhere, every operation has a name of its own.
+        """
+        answer = await (await start()).get("/openapi.json")
+        document = await answer.json()
+
+        schemas = document["components"]["schemas"]
+        references = set(re.findall(r'"#/components/schemas/(\w+)"', await answer.text()))
+        assert references <= set(schemas)
+        names = [each["operationId"] for path in document["paths"].values() for each in path.values()]
+        assert len(names) == len(set(names))
+
+    async def test_the_index_leads_to_every_page(self, start: Start):
+        """
+        GET / names addresses, and each of them answers.
+        """
+        client = await start()
+        index = await (await client.get("/")).json()
+
+        assert "/api/v1/ledger" in index["addresses"]
+        for path in index["addresses"]:
+            assert 200 == (await client.get(path)).status
+
+    def test_only_health_is_open(self, store: Outbox):
+        """
+        Adding an address without a guard is a decision, made here.
+        """
+        table = routes.table(routes.Api(None, store, None, None, None, None))
+
+        assert {"/healthz", "/readyz"} == {route.path for route in table if route.open}
+
+
+class TestMetrics:
+    async def test_the_ledger_is_there_to_alert_on(self, start: Start, store: Outbox, clock: SteppedClock):
+        """
+        Backlog, its age, holds and the difference are gauges; sums are counters.
+        """
+        await store.append(many(3))
+        clock.step(90)
+
+        text = await (await (await start()).get("/metrics")).text()
+        for line in (
+            'turnout_outbox_entries{destination="links",state="waiting"} 3.0',
+            'turnout_outbox_oldest_age_seconds{destination="links"} 90.0',
+            'turnout_destination_up{destination="links"} 0.0',
+            'turnout_destination_hold{by="operator",destination="links"} 1.0',
+            "turnout_events_accepted_total 3.0",
+            "turnout_ledger_difference 0.0",
+        ):
+            assert line in text.splitlines()
+
+    async def test_series_are_bounded(self, store: Outbox):
+        """
+        Whatever codes, statuses and durations come by, there are at most 60 series and 60 for each destination and source.
+        """
+        metrics = Metrics()
+        names = ["a", "b", "c"]
+        for name in names:
+            await store.lane(name, "webhook")
+            for status in [None, *range(100, 600), 7000]:
+                outcome = "delivered" if status and 200 <= status < 300 else "retry"
+                metrics.attempted(name, outcome, status, 0.2)
+                metrics.attempted(name, "hold", status, 0.2)
+                metrics.attempted(name, "rejected", status, 0.2)
+            metrics.delivered(name, 1, 5.0)
+            for number in range(1000):
+                metrics.rejected(name, f"code_{number}")
+            metrics.received(name, "plain", 2)
+            metrics.duplicate(name)
+        metrics.ingest(0.002)
+        metrics.configured("1.0", 3, NOW)
+
+        text = (await metrics.exposition(Reader(store.directory), store, NOW)).decode()
+        series = [line for line in text.splitlines() if not line.startswith("#")]
+        assert 60 + 60 * 2 * len(names) >= len(series)
+        assert 'turnout_events_rejected_total{code="other",source="a"} 968.0' in series
+
+    @pytest.mark.parametrize(
+        ("status", "expected"),
+        [(None, "none"), (204, "2xx"), (429, "429"), (404, "4xx"), (503, "5xx"), (999, "other")],
+    )
+    def test_statuses_are_told_in_classes(self, status: int | None, expected: str):
+        """
+        A partner cannot make series by inventing statuses.
+        """
+        assert expected == bucketed(status)

@@ -1,0 +1,241 @@
+"""Logs: only what is on the list is printed, at every level, whoever logs it."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sqlite3
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from router import logs
+from router.event import Event
+from router.secret import Secret
+
+CANARY = "jane@example.com"
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    """Logging belongs to the process: every test leaves it as it was."""
+    root = logging.getLogger()
+    before, level, handlers = structlog.get_config(), root.level, list(root.handlers)
+    yield
+    structlog.configure(**before)
+    root.setLevel(level)
+    root.handlers[:] = handlers
+
+
+@pytest.fixture
+def stream() -> io.StringIO:
+    return io.StringIO()
+
+
+def lines(stream: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+class TestFields:
+    def test_known(self, stream):
+        """
+        A line is one JSON object: what happened, when, how serious, and the fields of the list.
+        """
+
+        logs.configure("info", stream)
+        structlog.get_logger().info("delivery_settled", destination="snap-eu", outcome="delivered", attempt=2)
+
+        (line,) = lines(stream)
+        assert str(line.pop("time")).endswith("Z")
+        expected = {
+            "event": "delivery_settled",
+            "level": "info",
+            "destination": "snap-eu",
+            "outcome": "delivered",
+            "attempt": 2,
+        }
+        assert expected == line
+
+    @pytest.mark.parametrize("level", ["debug", "info", "error"])
+    def test_unknown(self, stream, level):
+        """
+        A field that is not on the list is dropped and counted, whatever the level.
+        """
+
+        logs.configure("debug", stream)
+        getattr(structlog.get_logger(), level)("event_accepted", email=CANARY, body={"to": CANARY}, source="shop")
+
+        (line,) = lines(stream)
+        assert ("shop", 2) == (line["source"], line["dropped_fields"])
+        assert CANARY not in stream.getvalue()
+
+    def test_values(self, stream):
+        """
+        A field of the list prints plain values only: no event, secret or table goes out under a good name.
+        """
+
+        logs.configure("info", stream)
+        event = Event(id=CANARY, name="x", time=1, received=1, source="s", dialect="d")
+        structlog.get_logger().info("x", reason=event, code=Secret(CANARY), path={"a": CANARY}, lanes=["a", 1])
+
+        (line,) = lines(stream)
+        assert ("<Event>", "<Secret>", "<dict>", ["a", 1]) == (
+            line["reason"],
+            line["code"],
+            line["path"],
+            line["lanes"],
+        )
+
+    def test_text(self, stream):
+        """
+        Text is cut to a line's length and cannot write to a terminal.
+        """
+
+        logs.configure("info", stream)
+        structlog.get_logger().info("x", reason="\x1b[2J\n\ud800" + "a" * 9999)
+
+        (line,) = lines(stream)
+        assert str(line["reason"]).startswith("\\x1b[2J\\x0a\\ud800aaa")
+        assert len(str(line["reason"])) < 2 * logs.LONGEST_TEXT
+
+    def test_level(self, stream):
+        """
+        What is below the level is not printed; the level can change while loggers are held.
+        """
+
+        log = structlog.get_logger()
+        logs.configure("warning", stream)
+        log.info("quiet")
+        logs.configure("info", stream)
+        log.info("loud")
+        assert ["loud"] == [line["event"] for line in lines(stream)]
+
+    def test_no_level(self, stream):
+        """
+        A level that is none is refused with those there are.
+        """
+
+        with pytest.raises(ValueError, match='"debug", "info"'):
+            logs.configure("loud", stream)
+
+
+class TestExceptions:
+    def test_place(self, stream):
+        """
+        An exception is logged by its class and places; its message and the variables around it repeat input.
+        """
+
+        logs.configure("debug", stream)
+        email = CANARY
+        try:
+            try:
+                {}[email]
+            except KeyError as missing:
+                raise ValueError(f"no {email}") from missing
+        except ValueError:
+            structlog.get_logger().exception("mapper_failed", destination="snap")
+
+        (line,) = lines(stream)
+        assert "ValueError, caused by KeyError" == line["exception"]
+        assert "test_logs.py" in str(line["trace"])
+        assert CANARY not in stream.getvalue()
+
+    @pytest.mark.parametrize(
+        ("error", "expected"),
+        [(OSError(28, "No space left on device", CANARY), "OSError: No space left on device")],
+        ids=["the operating system's"],
+    )
+    def test_words(self, stream, error, expected):
+        """
+        The words of the operating system are kept: they say what an operator must know and repeat nothing.
+        """
+
+        logs.configure("info", stream)
+        structlog.get_logger().error("outbox_failed", exc_info=error)
+        assert [expected] == [line["exception"] for line in lines(stream)]
+        assert CANARY not in stream.getvalue()
+
+    def test_sqlite(self, stream):
+        """
+        SQLite's error is logged by its documented name.
+        """
+
+        logs.configure("info", stream)
+        try:
+            sqlite3.connect(":memory:").execute(f"SELECT '{CANARY}' FROM nowhere")
+        except sqlite3.Error as error:
+            structlog.get_logger().error("outbox_failed", exc_info=error)
+
+        assert ["OperationalError: SQLITE_ERROR"] == [line["exception"] for line in lines(stream)]
+
+
+class TestLibraries:
+    @pytest.mark.parametrize("name", ["aiosqlite", "aiohttp.access", "aiohttp.server", "asyncio", "elsewhere"])
+    def test_quiet(self, stream, name):
+        """
+        Libraries are heard from warnings on, even while we log at debug: aiosqlite prints SQL parameters there.
+        """
+
+        logs.configure("debug", stream)
+        logging.getLogger(name).debug("executing %s", CANARY)
+        logging.getLogger(name).info("executing %s", CANARY)
+        assert "" == stream.getvalue()
+
+    def test_warning(self, stream):
+        """
+        A library's warning is a line like ours: the first line of its template, without what was filled in.
+        """
+
+        logs.configure("info", stream)
+        words = "Task exception was never retrieved\nfuture: %s"
+        logging.getLogger("asyncio").error(words, CANARY, exc_info=ValueError(CANARY))
+
+        (line,) = lines(stream)
+        assert "Task exception was never retrieved" == line["event"]
+        assert ("error", "asyncio", "ValueError") == (line["level"], line["logger"], line["exception"])
+        assert CANARY not in stream.getvalue()
+
+    def test_once(self, stream):
+        """
+        Configuring again does not print twice.
+        """
+
+        logs.configure("info", io.StringIO())
+        logs.configure("info", stream)
+        logging.getLogger("aiohttp").warning("slow")
+        assert 1 == len(lines(stream))
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class TestStream:
+    @pytest.mark.parametrize(
+        ("stream", "json", "is_json"),
+        [(io.StringIO, None, True), (Terminal, None, False), (Terminal, True, True), (io.StringIO, False, False)],
+        ids=["a pipe", "a terminal", "a terminal, JSON asked for", "a pipe, text asked for"],
+    )
+    def test_form(self, stream, json, is_json):
+        """
+        JSON where nobody looks on, coloured lines on a terminal, and what was asked for in any case.
+        """
+
+        written = stream()
+        logs.configure("info", written, json=json)
+        structlog.get_logger().info("started", listen="127.0.0.1:8080", email=CANARY)
+        assert is_json is written.getvalue().startswith("{")
+        assert CANARY not in written.getvalue()
+
+    def test_gone(self):
+        """
+        A log whose reader is gone stops nothing.
+        """
+
+        stream = io.StringIO()
+        logs.configure("info", stream)
+        stream.close()
+        assert None is structlog.get_logger().info("delivery_settled")

@@ -1,0 +1,442 @@
+"""The owner of an outbox directory: what is acknowledged is there, once, after any start."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+
+from router.event import Clear
+from router.outbox import lock, log, schema, state
+from router.outbox.dedup import Filter
+from router.outbox.errors import Broken, Busy, DiskFull, Locked, OutboxError
+from router.outbox.outbox import Outbox
+from router.outbox.state import Attempt, Held, Mark, Quarantined, Selection
+from router.outbox.vault import Vault, new_key
+from tests.builders import NOW, an_event, many, rows
+from tests.stepped import SteppedClock
+
+
+def query(path: Path, sql: str) -> list[tuple[object, ...]]:
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        return connection.execute(sql).fetchall()
+    finally:
+        connection.close()
+
+
+class TestAppend:
+    async def test_what_is_acknowledged_is_on_disk(self, store: Outbox):
+        """
+        When append returns, another process can read the event.
+        """
+        assert [False] == await store.append(rows(an_event("e-1", name="purchase")))
+
+        found = query(store.directory / "log" / "00000001.db", "SELECT seq, id, name FROM event")
+        assert [(1, "e-1", "purchase")] == found
+
+    async def test_requests_of_one_moment_share_a_commit(self, store: Outbox):
+        """
+        Sixteen senders that wait together are stored in order, without gaps, each answered for itself.
+        """
+        answers = await asyncio.gather(*(store.append(many(3, start=10 * n)) for n in range(16)))
+
+        assert [[False] * 3] * 16 == answers
+        assert 48 == store.last
+
+    async def test_a_repeated_id_is_stored_once(self, store: Outbox):
+        """
+        The same (source, id) is a duplicate within a request, later and at the same moment; another source's is not.
+        """
+        assert [False, True] == await store.append(rows(an_event("a"), an_event("a", name="other")))
+        assert [[True], [False]] == await asyncio.gather(
+            store.append(rows(an_event("a"))), store.append(rows(an_event("a", source="blog")))
+        )
+        assert [(2,)] == query(store.directory / "log" / "00000001.db", "SELECT duplicate FROM total")
+
+    async def test_it_is_still_a_duplicate_after_a_restart(self, tmp_path: Path, clock: SteppedClock):
+        """
+        Dedup survives a restart and the sealing of a segment, within its window and no longer.
+        """
+        for segment_events in (100, 2):
+            store = await Outbox.open(tmp_path / "outbox", clock, segment_events=segment_events, dedup=3600.0)
+            answer = await store.append(rows(an_event("a")))
+            await store.append(rows(an_event(f"other-{segment_events}"), an_event(f"more-{segment_events}")))
+            await store.append(rows(an_event(f"last-{segment_events}")))
+            assert [segment_events == 2] == answer
+            await store.close()
+        clock.step(7200)
+        store = await Outbox.open(tmp_path / "outbox", clock, dedup=3600.0, segment_events=2)
+        assert [False] == await store.append(rows(an_event("a", received=clock.now())))
+        await store.close()
+
+    async def test_the_clear_values_are_not_in_the_file(self, tmp_path: Path, clock: SteppedClock):
+        """
+        An IP address is readable for lanes and nowhere in the bytes on disk.
+        """
+        store = await Outbox.open(tmp_path / "outbox", clock)
+        await store.append(rows(an_event(clear=Clear(ip="203.0.113.42", user_agent="CanaryBrowser/1"))))
+        store._tail.clear()
+        (read,) = await store.read(0, 10)
+        await store.close()
+
+        assert read.event is not None
+        assert Clear(ip="203.0.113.42", user_agent="CanaryBrowser/1") == read.event.clear
+        for path in (tmp_path / "outbox").rglob("*"):
+            if path.is_file():
+                assert b"203.0.113.42" not in path.read_bytes()
+                assert b"CanaryBrowser" not in path.read_bytes()
+
+    async def test_too_much_waiting_is_refused_before_memory_is_gone(self, store: Outbox, monkeypatch):
+        """
+        Beyond the cap of bytes that wait for the disk, senders are told to come back.
+        """
+        monkeypatch.setattr("router.outbox.outbox.WAITING_BYTES", 10)
+        with pytest.raises(Busy):
+            await store.append(rows(an_event()))
+        assert 0 == store.waiting_bytes()
+
+    async def test_a_full_disk_acknowledges_nothing_and_passes(self, store: Outbox):
+        """
+        SQLITE_FULL is answered as DiskFull, nothing of that request is stored, and space brings acceptance back.
+        """
+        limit = await store._log.read(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
+        await store._log.read(lambda c: c.execute(f"PRAGMA max_page_count = {limit}").fetchone())
+        with pytest.raises(DiskFull):
+            await store.append(many(500))
+        assert 0 == store.last
+        await store._log.read(lambda c: c.execute("PRAGMA max_page_count = 1000000").fetchone())
+
+        assert [False] * 500 == await store.append(many(500))
+
+    async def test_a_failing_disk_is_never_acknowledged_again(self, store: Outbox):
+        """
+        After an I/O error the outbox is broken for good: the owner is told once, and appends fail.
+        """
+        told: list[object] = []
+        store.on_failure = told.append
+        store._log.detach().close()
+        for _ in range(2):
+            with pytest.raises(OutboxError):
+                await store.append(rows(an_event()))
+        assert [Broken] == [type(each) for each in told]
+
+
+class TestSegments:
+    async def test_a_full_segment_is_sealed_and_still_read(self, tmp_path: Path, clock: SteppedClock):
+        """
+        Events are read in order over the border of segments; a sealed one has its indexes and no WAL.
+        """
+        store = await Outbox.open(tmp_path / "outbox", clock, segment_events=10)
+        for start in (1, 11, 21):
+            await store.append(many(10, start=start))
+        await store._sealing
+        store._tail.clear()
+        first = await store.read(0, 100)
+        second = await store.read(first[-1].seq, 100)
+        picked = await store.pick([5, 15, 25])
+        await store.close()
+
+        assert list(range(1, 11)) == [each.seq for each in first]
+        assert list(range(11, 21)) == [each.seq for each in second]
+        assert ["e-5", "e-15", "e-25"] == [each.event.id for each in picked if each.event]
+        indexes = query(tmp_path / "outbox/log/00000001.db", "SELECT name FROM sqlite_master WHERE type = 'index'")
+        assert {("event_id",), ("event_time",), ("event_name",)} <= set(indexes)
+
+    async def test_sealing_that_was_interrupted_is_finished(self, tmp_path: Path, clock: SteppedClock):
+        """
+        A segment that no seal is noted for is sealed at the next start.
+        """
+        store = await Outbox.open(tmp_path / "outbox", clock, segment_events=5)
+        await store.append(many(5))
+        await store.append(many(5, start=6))
+        await store._sealing
+        await store._state.write(lambda unit: unit.execute("UPDATE segment SET sealed = NULL"))
+        await store.close()
+        store = await Outbox.open(tmp_path / "outbox", clock, segment_events=5)
+        await store._sealing
+        await store.close()
+
+        assert [(True,)] == query(
+            tmp_path / "outbox/state.db", "SELECT sealed IS NOT NULL FROM segment WHERE number = 1"
+        )
+
+    async def test_damaged_bytes_are_known_as_such(self, tmp_path: Path, clock: SteppedClock):
+        """
+        A flipped bit in a payload yields an event that is marked damaged; its neighbours are intact.
+        """
+        store = await Outbox.open(tmp_path / "outbox", clock)
+        await store.append(many(3))
+        store._tail.clear()
+        await store._log.read(
+            lambda unit: unit.execute("UPDATE event SET payload = CAST(replace(payload, 'page', 'pagf') AS BLOB) WHERE seq = 2")
+        )
+        read = await store.read(0, 10)
+        await store.close()
+
+        assert [True, False, True] == [each.event is not None for each in read]
+
+
+class TestLanes:
+    async def test_a_new_lane_takes_events_from_now_on(self, store: Outbox):
+        """
+        A destination that is added later does not get what came before it.
+        """
+        await store.append(many(3))
+        lane = await store.lane("snap", "snap")
+
+        assert (3, 3) == (lane.start, lane.cursor)
+
+    async def test_the_cursor_waits_for_the_slowest(self, store: Outbox):
+        """
+        Requests finish out of order: the cursor passes only what has an end, and a restart sends the rest.
+        """
+        lane = await store.lane("hook", "webhook")
+        await store.append(many(5))
+        await store.settle(lane, [Mark(seqs=[1, 3, 5], state="delivered", at=NOW, attempts=1)])
+        assert (1, {3, 5}) == (lane.cursor, lane.done)
+        again = await store.lane("hook", "webhook")
+
+        assert (1, {3, 5}) == (again.cursor, again.done)
+
+    async def test_simple_ends_of_one_moment_share_a_run(self, store: Outbox):
+        """
+        Hundreds of deliveries that ended alike cost one row.
+        """
+        lane = await store.lane("hook", "webhook")
+        await store.append(many(100))
+        marks = [Mark(seqs=[seq], state="delivered", at=NOW + seq, began=NOW, attempts=1, status=200) for seq in range(1, 101)]
+        await asyncio.gather(*(store.settle(lane, [mark]) for mark in marks))
+
+        runs = query(store.directory / "state.db", "SELECT first, last, state, began, at, status FROM run")
+        assert [(1, 100, "delivered", NOW, NOW + 100, 200)] == runs
+        assert [(100, 100)] == query(store.directory / "state.db", "SELECT cursor, delivered FROM lane")
+
+    async def test_a_retry_waits_in_its_row_until_it_is_due(self, store: Outbox, clock: SteppedClock):
+        """
+        A waiting delivery is found when its time has come, not before, and keeps its count of attempts.
+        """
+        lane = await store.lane("hook", "webhook")
+        await store.append(many(2))
+        due = clock.now() + 5000
+        await store.settle(
+            lane,
+            [Mark(seqs=[1, 2], state="waiting", at=clock.now(), attempts=1, due=due, reason="HTTP 500")],
+            [Attempt(seqs=[1, 2], began=NOW, at=NOW, outcome="retry", status=500)],
+        )
+        assert due == lane.next_due
+        assert [] == await store.due(lane, due - 1, 10)
+        assert [state.Due(1, 1), state.Due(2, 1)] == await store.due(lane, due, 10)
+        await store.settle(lane, [Mark(seqs=[1], state="delivered", at=due, attempts=2, parked=True)])
+
+        assert [state.Due(2, 1)] == await store.due(lane, due, 10)
+        assert [(1, 1, 2)] == query(store.directory / "state.db", "SELECT delivered, parked, cursor FROM lane")
+
+    async def test_an_operator_revives_and_drops(self, store: Outbox, clock: SteppedClock):
+        """
+        A dead delivery waits again; a waiting one can be given up; both are in the audit and the counters.
+        """
+        lane = await store.lane("hook", "webhook")
+        await store.append(many(3))
+        await store.settle(lane, [Mark(seqs=[1, 2], state="dead", at=NOW, attempts=1, reason="HTTP 400")])
+        assert 1 == await store.revive(lane, Selection(state="dead", seqs=[1]), "cli")
+        assert 0 == await store.revive(lane, Selection(state="dead", seqs=[1]), "cli")
+        assert 2 == await store.drop(lane, Selection(state="waiting"), [3], "cli")
+
+        counters = query(store.directory / "state.db", "SELECT delivered, dead, parked, cursor FROM lane")
+        assert [(0, 3, 0, 3)] == counters
+        assert [("retry", 1), ("retry", 0), ("drop", 2)] == query(
+            store.directory / "state.db", "SELECT what, count FROM audit ORDER BY id"
+        )
+
+    async def test_a_hold_survives_a_restart(self, tmp_path: Path, clock: SteppedClock):
+        """
+        A held lane is held after a restart, for the same reason and as long.
+        """
+        held = Held(reason="monthly quota used", by="partner", at=NOW, until=NOW + 1000)
+        store = await Outbox.open(tmp_path / "outbox", clock)
+        await store.hold(await store.lane("linktrace", "linktrace"), held)
+        await store.close()
+        store = await Outbox.open(tmp_path / "outbox", clock)
+        lane = await store.lane("linktrace", "linktrace")
+        await store.close()
+
+        assert held == lane.held
+
+    async def test_what_a_partner_took_is_written_down_when_space_returns(self, store: Outbox, clock: SteppedClock):
+        """
+        A full disk makes settling wait, not forget.
+        """
+        lane = await store.lane("hook", "webhook")
+        await store.append(many(3000))
+        pages = await store._state.read(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
+        await store._state.read(lambda c: c.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+        marks = [Mark(seqs=range(1, 3001), state="dead", at=NOW, attempts=1, reason="HTTP 400")]
+        settling = asyncio.create_task(store.settle(lane, marks))
+        await clock.somebody_sleeps()
+        assert not settling.done()
+        await store._state.read(lambda c: c.execute("PRAGMA max_page_count = 1000000").fetchone())
+        clock.step(1)
+        await settling
+
+        assert [(3000,)] == query(store.directory / "state.db", "SELECT dead FROM lane")
+
+
+class TestQuarantine:
+    async def test_it_is_durable_and_counted(self, store: Outbox):
+        """
+        What was turned away can be listed by another process, with its reason.
+        """
+        await store.quarantine([Quarantined(at=NOW, source="shop", code="missing", message="add event_name")] * 2)
+
+        assert [("missing",), ("missing",)] == query(store.directory / "state.db", "SELECT code FROM quarantine")
+        assert [("rejected", 2)] == query(store.directory / "state.db", "SELECT * FROM counter")
+
+
+class TestOpening:
+    async def test_a_second_process_is_refused_naming_the_first(self, store: Outbox, clock: SteppedClock):
+        """
+        One process owns a directory.
+        """
+        with pytest.raises(Locked, match=str(os.getpid())):
+            await Outbox.open(store.directory, clock)
+        assert os.getpid() == lock.holder(store.directory)
+
+    async def test_nobody_holds_a_closed_one(self, tmp_path: Path, clock: SteppedClock):
+        """
+        Closing gives the directory back.
+        """
+        await (await Outbox.open(tmp_path / "outbox", clock)).close()
+
+        assert lock.holder(tmp_path / "outbox") is None
+
+    async def test_a_lost_state_is_never_replaced_by_a_fresh_one(self, tmp_path: Path, clock: SteppedClock):
+        """
+        A log without its state, or a state without a segment, is refused.
+        """
+        store = await Outbox.open(tmp_path / "outbox", clock, segment_events=1)
+        for number in range(3):
+            await store.append(many(1, start=number + 1))
+        await store.close()
+        segment = tmp_path / "outbox/log/00000001.db"
+        segment.rename(tmp_path / "away")
+        with pytest.raises(OutboxError, match="missing"):
+            await Outbox.open(tmp_path / "outbox", clock)
+        (tmp_path / "away").rename(segment)
+        (tmp_path / "outbox/state.db").unlink()
+        with pytest.raises(OutboxError, match=r"no state\.db"):
+            await Outbox.open(tmp_path / "outbox", clock)
+
+    async def test_a_newer_schema_is_refused_naming_both(self, tmp_path: Path, clock: SteppedClock):
+        """
+        An older program does not touch a newer file.
+        """
+        await (await Outbox.open(tmp_path / "outbox", clock)).close()
+        with sqlite3.connect(tmp_path / "outbox/state.db") as connection:
+            connection.execute("PRAGMA user_version = 99")
+        connection.close()
+        with pytest.raises(OutboxError, match=f"99.*{len(schema.STATE)}"):
+            await Outbox.open(tmp_path / "outbox", clock)
+
+    async def test_a_file_that_is_no_database_is_refused(self, tmp_path: Path, clock: SteppedClock):
+        """
+        Garbage in place of the state is an error that says what to do.
+        """
+        (tmp_path / "outbox").mkdir()
+        (tmp_path / "outbox/state.db").write_bytes(b"garbage" * 1000)
+        with pytest.raises(OutboxError, match="backup"):
+            await Outbox.open(tmp_path / "outbox", clock)
+
+    async def test_files_are_the_owners_alone(self, store: Outbox):
+        """
+        Directory 0700, files 0600.
+        """
+        await store.append(many(1))
+        modes = {stat.S_IMODE(each.stat().st_mode) for each in store.directory.rglob("*") if each.is_file()}
+
+        assert {0o600} == modes
+        assert 0o700 == stat.S_IMODE(store.directory.stat().st_mode)
+
+    async def test_a_migration_is_whole_or_not_at_all(self, tmp_path: Path):
+        """
+        A statement that fails leaves the file as it was, version and all.
+        """
+        connection = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
+        with pytest.raises(sqlite3.OperationalError):
+            schema.migrate(connection, [["CREATE TABLE a(b)"], ["CREATE TABLE c(d)", "nonsense"]], "x.db")
+
+        assert [] == connection.execute("SELECT name FROM sqlite_master").fetchall()
+        assert (0,) == connection.execute("PRAGMA user_version").fetchone()
+        connection.close()
+
+    async def test_a_due_time_of_another_clock_does_not_freeze_a_lane(self, tmp_path: Path, clock: SteppedClock):
+        """
+        After the clock stepped back a year, what waits is due within a day.
+        """
+        store = await Outbox.open(tmp_path / "outbox", clock)
+        lane = await store.lane("hook", "webhook")
+        await store.append(many(1))
+        far = clock.now() + 365 * 86_400_000
+        await store.settle(lane, [Mark(seqs=[1], state="waiting", at=NOW, attempts=1, due=far)])
+        await store.close()
+        store = await Outbox.open(tmp_path / "outbox", clock)
+        lane = await store.lane("hook", "webhook")
+        await store.close()
+
+        assert clock.now() + 86_400_000 == lane.next_due
+
+
+class TestVault:
+    def test_without_its_key_nothing_is_readable(self):
+        """
+        Destroying a segment's key forgets every clear value of it at once.
+        """
+        sealed = Vault(new_key()).seal(Clear(ip="203.0.113.42"))
+
+        assert Clear() == Vault(None).open(sealed)
+        assert Clear() == Vault(new_key()).open(sealed)
+
+    def test_nothing_is_sealed_where_there_is_nothing(self):
+        """
+        An event without clear values costs no bytes.
+        """
+        assert Vault(new_key()).seal(Clear()) is None
+
+
+class TestFilter:
+    def test_it_never_forgets(self):
+        """
+        Every key that was added is found, over several tables; others nearly never are.
+        """
+        seen = Filter()
+        seen.add(f"shop\0{n}" for n in range(300_000))
+
+        assert all(f"shop\0{n}" in seen for n in range(0, 300_000, 7))
+        assert not any(f"blog\0{n}" in seen for n in range(10_000))
+
+
+class TestStretches:
+    @pytest.mark.parametrize(
+        ("seqs", "expected"),
+        [
+            pytest.param([], [], id="nothing"),
+            pytest.param([3], [(3, 3)], id="one"),
+            pytest.param([5, 1, 2, 4, 9], [(1, 2), (4, 5), (9, 9)], id="unordered with gaps"),
+        ],
+    )
+    def test_consecutive_numbers_are_one(self, seqs, expected):
+        """
+        Runs are as long as they can be.
+        """
+        assert expected == list(state.stretches(seqs))
+
+
+def test_a_row_never_carries_clear_values():
+    """
+    The payload of the log is encoded without the clear values, whoever calls.
+    """
+    assert b"203.0.113.42" not in log.row(an_event(clear=Clear(ip="203.0.113.42"))).payload

@@ -1,0 +1,352 @@
+"""Scrub: what is found in free text, URLs and trees, what is left alone, and the laws."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from router import identifiers, scrub
+
+FOUND = {
+    "mail me at john.doe+x@example.com, ok?": "mail me at [email], ok?",
+    "a%40b.c": "[email]",
+    "x=john%2Btag%40x.com&y": "x=[email]&y",
+    "john%2540x.com": "[email]",
+    "o'brien@x.com": "[email]",
+    "'john@x.com'": "'[email]'",
+    "Jane <jane@x.co.uk>": "Jane <[email]>",
+    "jané＠münchen.example": "[email]",
+    "call +33 6 12 34 56 78 now": "call [phone] now",
+    "tel:+33612345678": "tel:[phone]",
+    "+33612345678 1732104000000": "[phone] 1732104000000",
+    "0033612345678": "[phone]",
+    "00 44 20 7946 0958": "[phone]",
+    "%2B33612345678": "[phone]",
+    "06 12 34 56 78": "[phone]",
+    "06.12.34.56.78": "[phone]",
+    "06 12 34 56 78 06 12 34 56 79": "[phone] [phone]",
+    "le 12 06 12 34 56 78": "le 12 [phone]",
+    "(650) 555-1212": "[phone]",
+    "650-555-1212 or 1-650-555-1212": "[phone] or [phone]",
+    "020 7946 0958": "[phone]",
+    "0171/1234567": "[phone]",
+    "612 34 56 78": "[phone]",
+    "+٣٣٦١٢٣٤٥٦٧٨": "[phone]",
+    "4111 1111 1111 1111": "[card]",
+    "4111-1111-1111-1111": "[card]",
+    "4111 1111 1111 1111 2027": "[card] 2027",
+    "378282246310005": "[card]",
+    "5555555555554444": "[card]",
+    "4222222222222": "[card]",
+    "DE89 3704 0044 0532 0130 00 thanks": "[iban] thanks",
+    "GB29NWBK60161331926819": "[iban]",
+    "fr1420041010050500013m02606": "[iban]",
+    "Authorization: Bearer abcdef12345678": "Authorization: [secret]",
+    "eyJhbGciOi.eyJzdWIiOiIx.sig": "[secret]",
+    "sk_live_abcdefgh1234": "[secret]",
+    "a\x00b": "a\ufffdb",
+}
+LEFT = (
+    "",
+    "Blue running shoes, size 42",
+    "logo@2x.png",
+    "pkg@1.2.3",
+    "2@3.50",
+    "meet @ noon",
+    "https://medium.com/@first.last/abc",
+    "1732104000000",
+    "1732104000.123456",
+    "2026-11-20 12:00:00",
+    "2026-11-20T12:00:00.000+0100",
+    "20.11.2026 12:00:00",
+    "2026/11/20/12345",
+    "192.168.100.200",
+    "1 234 567 890,50",
+    "12.345.678.901",
+    "550e8400-e29b-41d4-a716-446655440000",
+    "12345678-1234-1234-1234-123456789012",
+    "ORD-2024-001-234",
+    "123-4567890-1234567",
+    "order 0012345678",
+    "0000123456789",
+    "sizes 36 38 40 42 44",
+    "4000000000006",  # a bar code, though it begins like a Visa number and passes Luhn's test
+    "02.03.2026 1245",
+    "612 345 678",
+    "4111111111111112",
+    "DE89370400440532013001",
+    "fb.1.1732104000000.1098115397",
+    "GA1.2.1098115397.1732104000",
+)
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=12,
+)
+# Text made of what the rules look for, joined in ways nobody thought of.
+pieces = st.sampled_from(
+    [*FOUND, *LEFT, "@", "+", "00", "%40", "%2B", " ", "-", ".", "/", "(", ")", "4111", "06", "12", "DE89", "Bearer ", "eyJ", "=", "&", "'"]
+)  # fmt: skip
+crafted = st.lists(pieces, max_size=8).map("".join)
+addresses = st.emails().filter(lambda address: address.partition("@")[0][-1] not in "/=?&'")
+
+
+class TestText:
+    @pytest.mark.parametrize(("value", "expected"), FOUND.items(), ids=[ascii(value) for value in FOUND])
+    def test_personal_data_becomes_a_mark(self, value, expected):
+        """
+        Addresses, phones, accounts, cards and secrets go; the words around them stay.
+        """
+        assert expected == scrub.text(value)
+        assert scrub.contains_personal(value)
+
+    @pytest.mark.parametrize("value", LEFT, ids=ascii)
+    def test_ordinary_text_is_the_same_object(self, value):
+        """
+        Order numbers, timestamps, dates, prices, UUIDs, bar codes and addresses of machines are no personal data.
+        """
+        assert value is scrub.text(value)
+        assert not scrub.contains_personal(value)
+
+    @given(st.text() | crafted)
+    def test_scrubbing_twice_changes_nothing_more(self, value):
+        """
+        What was scrubbed once is clean.
+        """
+        once = scrub.text(value)
+
+        assert once == scrub.text(once)
+
+    @given(st.text(st.characters(codec="utf-8")), addresses, st.text(st.characters(codec="utf-8")))
+    def test_an_address_in_any_text_is_gone(self, before, address, after):
+        """
+        No surroundings hide an e-mail address.
+        """
+        assert address not in scrub.text(f"{before} {address} {after}")
+
+    @given(st.text("abc .,", max_size=20), st.integers(10**8, 10**9 - 1))
+    def test_a_number_after_a_plus_is_gone(self, before, number):
+        """
+        An international number is found in any sentence.
+        """
+        assert str(number) not in scrub.text(f"{before} +33{number}")
+
+    def test_hostile_text_takes_linear_time(self):
+        """
+        An event of the largest size made to be slow is scrubbed all the same: this test would run for minutes.
+        """
+        for piece in (
+            "a'",
+            "a@",
+            "1 ",
+            "(06) ",
+            "4111 1111 1111 1111 ",
+            "+1",
+            "%40",
+            "DE89",
+            "eyJa.",
+            "a.b@",
+            "06 12 34 56 78 ",
+        ):
+            assert isinstance(scrub.text(piece * (32_768 // len(piece))), str)
+
+
+class TestUrl:
+    @pytest.mark.parametrize(
+        ("value", "expected"),
+        [
+            ("https://user:pw@x.com/a?email=a@b.c&utm_source=x#email=q", "https://x.com/a?utm_source=x"),
+            ("https://x.com/?a=1&password=2&b=%20", "https://x.com/?a=1&b=%20"),
+            ("https://x.com/?form[email]=q&x=%zz", "https://x.com/?x=%zz"),
+            ("https://x.com/?E-Mail=q&api_key=1&access%5Ftoken=2", "https://x.com/"),
+            ("https://x.com/?q=john%40x.com", "https://x.com/?q=[email]"),
+            ("https://x.com/?q=06+12+34+56+78&p=1", "https://x.com/?q=[phone]&p=1"),
+            ("https://x.com/?q=%2B33%206%2012%2034%2056%2078", "https://x.com/?q=[phone]"),
+            ("https://x.com/?utm_content=john%40x.com", "https://x.com/?utm_content=[email]"),
+            (
+                "https://x.com/?to=https%3A%2F%2Fy.com%2F%3Femail%3Dfoo%26a%3D1",
+                "https://x.com/?to=https://y.com/%3Fa%3D1",
+            ),
+            ("https://x.com/reset/john@x.com", "https://x.com/reset/[email]"),
+            ("https://x.com/#access_token=abc&x=1", "https://x.com/#x=1"),
+            ("https://x.com/#/route?email=q&y=2", "https://x.com/#/route?y=2"),
+            ("myapp://open?token=1", "myapp://open"),
+            ("//user@x.com/y", "//x.com/y"),
+            ("/cart?phone=0612345678", "/cart"),
+            (" https://x.com/ ", "https://x.com/"),
+            ("https://x.com/\nb", "https://x.com/b"),
+            ("/a?q=\ud800+%2B33612345678", "/a?q=%20[phone]"),
+        ],
+    )
+    def test_personal_parts_go(self, value, expected):
+        """
+        User names, passwords and personal parameters go, in the query as in the fragment; the rest keeps its bytes.
+        """
+        assert expected == scrub.url(value)
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "https://x.com/?ScCid=a@b.c4111111111111111&fbclid=IwAR+33612345678&gclid=%zz&ttclid=eyJa.b&utm_id=120210000000000001",
+            "https://x.com/?a&b=&=c&&",
+            "https://[::1]:80/x?y=%C3%A9#top",
+            "https://x.com/@first.last",
+            "android-app://com.google.android.gm",
+            "localhost:8080/cart",
+            "/path/only",
+            "https://x.com/%zz?%zz",
+        ],
+    )
+    def test_a_clean_url_is_the_same_object(self, value):
+        """
+        Click ids survive byte for byte, and odd spelling is not corrected.
+        """
+        assert value is scrub.url(value)
+
+    @pytest.mark.parametrize(
+        "value",
+        ["javascript:alert(1)", "java\nscript:alert(1)", "JAVASCRIPT:x", "file:///etc/passwd", "data:text/html,x", "mailto:a@b.c", "", " "],
+        ids=ascii,
+    )  # fmt: skip
+    def test_what_is_no_page_and_no_app_is_none(self, value):
+        """
+        Schemes that run, read or carry data are dropped, however they are disguised.
+        """
+        assert scrub.url(value) is None
+
+    def test_a_long_url_is_cut(self):
+        """
+        Twenty kilobytes become four.
+        """
+        assert 4096 == len(scrub.url("https://x.com/" + "a" * 20_000) or "")
+
+    @given(st.text() | crafted.map("https://x.com/?q={}".format))
+    def test_any_text_gives_text_or_none(self, value):
+        """
+        No text raises, and a scrubbed URL is clean.
+        """
+        once = scrub.url(value)
+
+        assert once is None or scrub.url(once) in (once, None)
+
+
+class TestTree:
+    def test_keys_and_strings_are_cleaned_at_any_depth(self):
+        """
+        Forbidden keys go whatever their spelling, keys that are personal go, strings are scrubbed, URLs as URLs.
+        """
+        value = {
+            "list": [1, {"note": "john@x.com", "Card-Number": 1, "ok": True, "john@x.com": 2}],
+            "CVV": "123",
+            "user_password": {"new": "x"},
+            "Authorization": "x",
+            "ssn": 1,
+            "phone": "0612345678",
+            "email": True,
+            "number": 4111111111111111,
+            "link": "https://x.com/?token=a&b=1",
+            "search": "?email=q&b=1",
+            "path": "/a?key=1&b=2",
+            "next": "file://x",
+            "price": 12.5,
+        }
+
+        assert (
+            {
+                "list": [1, {"note": "[email]", "ok": True}],
+                "email": True,
+                "number": "[card]",
+                "link": "https://x.com/?b=1",
+                "search": "?b=1",
+                "path": "/a?b=2",
+                "price": 12.5,
+            },
+            True,
+        ) == scrub.tree(value)
+
+    def test_the_argument_is_not_changed(self):
+        """
+        The cleaned tree is another tree.
+        """
+        value = {"a": [{"b": "john@x.com"}]}
+        scrub.tree(value)
+
+        assert {"a": [{"b": "john@x.com"}]} == value
+
+    @pytest.mark.parametrize(
+        "value", [{"a": [1, "x", {"b": None}]}, [], {}, "x", 1, None, 1.5, {"t": 1732104000000}], ids=repr
+    )
+    def test_a_clean_tree_is_the_same_object(self, value):
+        """
+        Nothing is copied where nothing changed.
+        """
+        cleaned, changed = scrub.tree(value)
+
+        assert value is cleaned
+        assert not changed
+
+    def test_what_lies_too_deep_goes(self):
+        """
+        A tree deeper than the door lets in loses its depths, and no stack overflows.
+        """
+        deep: Any = "john@x.com"
+        for _ in range(5000):
+            deep = [deep]
+        cleaned, changed = scrub.tree(deep)
+
+        assert changed
+        assert scrub.DEPTH * "[" + scrub.DEPTH * "]" == json.dumps(cleaned)
+
+    @given(json_values, addresses)
+    @example({"0": {"a@b.c": []}}, "a@b.c")
+    def test_no_address_is_left_anywhere(self, value, address):
+        """
+        Neither a key nor a string holds an address afterwards, and scrubbing twice changes nothing more.
+        """
+        cleaned, _ = scrub.tree({"a": value, "b": [f"x {address}"], address: 1})
+
+        assert address not in json.dumps(cleaned, ensure_ascii=False)
+        assert cleaned is scrub.tree(cleaned)[0]
+
+
+class TestSafeId:
+    @pytest.mark.parametrize(
+        "value", ["evt-1", "550e8400-e29b-41d4-a716-446655440000", "0612345678", "1732104000000", ""]
+    )
+    def test_an_ordinary_id_stays(self, value):
+        """
+        Ids without a shape of personal data are what the sender sent.
+        """
+        assert value is scrub.safe_id(value)
+
+    @pytest.mark.parametrize("value", ["Person@Example.com", " person@example.com ", "mailto:PERSON@example.com"])
+    def test_an_address_becomes_its_own_digest(self, value):
+        """
+        Whatever its spelling, the id is the digest that partners and erasure know the address by.
+        """
+        found, _ = identifiers.digests(identifiers.Raw(email=value))
+
+        assert found.email == scrub.safe_id(value)
+
+    @pytest.mark.parametrize("value", ["order-john@x.com-7", "+33612345678", "4111111111111111", "id 06 12 34 56 78"])
+    def test_a_personal_id_becomes_the_same_digest_every_time(self, value):
+        """
+        Dedup still works on an id that had to be hidden.
+        """
+        assert identifiers.sha256(value) == scrub.safe_id(value)
+        assert identifiers.sha256(value) == scrub.safe_id(f" {value.upper()} ")
+
+    @given(st.text() | crafted)
+    def test_a_safe_id_is_safe(self, value):
+        """
+        Nothing personal is left, and making it safe again changes nothing.
+        """
+        once = scrub.safe_id(value)
+
+        assert not scrub.contains_personal(once)
+        assert once == scrub.safe_id(once)
