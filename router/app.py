@@ -155,7 +155,8 @@ async def serve(settings: Settings, *, ready: Callable[[App], None] | None = Non
     if ready is not None:
         ready(app)
     stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait({stopped, app.broken}, return_when=asyncio.FIRST_COMPLETED)
+    ends: set[asyncio.Future[Any]] = {stopped, app.broken}
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
     await app.stop()
     return BROKEN if app.broken.done() else 0

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import msgspec
 import structlog
 
-from router.cli.output import escaped
+from router.terminal import escaped
 
 Level = str  # "debug", "info", "warning" or "error"
 

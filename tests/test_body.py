@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import re
+import tracemalloc
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -152,6 +153,21 @@ class TestLimits:
         assert (32_768, 512_000, 1_000, 32, 1_000) == (MAX_EVENT, MAX_REQUEST, MAX_EVENTS, MAX_DEPTH, MAX_KEYS)
 
 
+class TestBomb:
+    def test_is_not_inflated(self) -> None:
+        """
+        However far a body would inflate, no more memory is taken than a request may have.
+        """
+        bomb = gzip.compress(bytes(100_000_000), 1)
+        tracemalloc.start()
+        answer = read(bomb, "gzip")
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+
+        assert {"status": 400, "code": "request_too_large"} == summary(answer)
+        assert peak < 4 * MAX_REQUEST
+
+
 class TestMessages:
     @pytest.mark.parametrize("name", CASES)
     def test_say_what_to_do(self, name: str) -> None:
@@ -238,14 +254,25 @@ class TestShapes:
         assert [False, False] == [late.single, spaced.single]
         assert late.items == spaced.items == [Item(value=EVENT, size=18)]
 
-    def test_wrapper_is_repaired(self) -> None:
+    @pytest.mark.parametrize(
+        ("beside", "wrapper"),
+        [
+            pytest.param(b'"context":{"title":"\xff"}', {"context": {"title": "\ufffd"}}, id="in an object"),
+            pytest.param(b'"tags":["\xff",1]', {"tags": ["\ufffd", 1]}, id="in a list"),
+            pytest.param(
+                b'"tags":["\xff"],"\xff":"\\ud83d"', {"tags": ["\ufffd"], "\ufffd": "\ufffd"}, id="everywhere"
+            ),
+        ],
+    )
+    def test_wrapper_is_repaired(self, beside: bytes, wrapper: dict[str, Any]) -> None:
         """
         Broken text beside the list is repaired as it is in the list.
         """
-        body = read(b'{"context":{"title":"\xff"},"tags":["\xff"],"batch":[{"event_name":"a"}]}')
+        body = read(b'{%b,"batch":[{"event_name":"a"}]}' % beside)
 
         assert isinstance(body, Body)
-        assert {"context": {"title": "\ufffd"}, "tags": ["\ufffd"]} == body.wrapper
+        assert wrapper == body.wrapper
+        assert [EVENT] == [item.value for item in body.items]
 
     def test_size_is_what_was_sent(self) -> None:
         """

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 TRIES = 10  # times that a server which is busy is asked again
 LOOK_EVERY = 0.2  # seconds
-_ANY = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # where to reach who listens everywhere
+_ANY = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - how to reach a server that listens there
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,8 +87,9 @@ def command(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Post events to a running server: from FILE or standard input (an object, an array, or one object a line), as
-    JSON on the command line, or a realistic sample.
+    """Post events to a running server, or a realistic sample.
+
+    Events are an object, an array, or one object a line: in FILE, on standard input, or as JSON right here.
 
     Exits 0 when all were accepted (with --wait: settled), 1 when one was not, 3 when nobody answers.
     """
@@ -153,21 +154,30 @@ def _target(path: Path, to: str | None, token: str | None, source: str | None, c
     """From the options; what they leave open comes from the configuration. ``console`` "": it is not needed."""
     settings = configured(path) if to is None or token is None or (console is None and path.exists()) else None
     key = token or _token(settings, source)
-    collect = _with_path(to) if to is not None else f"{_listening(settings, 'collect')}/collect"
-    asked = console or (None if settings is None else _listening(settings, "console"))
+    collect = _with_path(_url("--to", to)) if to is not None else f"{_listening(settings, 'collect')}/collect"
+    asked = _url("--console", console) if console else None if settings is None else _listening(settings, "console")
     secret = None if settings is None else settings.console.token
     return Target(
         collect=collect,
         headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
-        console=None if asked is None else asked.rstrip("/"),
+        console=asked,
         console_headers={} if secret is None else {"Authorization": f"Bearer {secret.reveal()}"},
     )
 
 
+def _url(option: str, given: str) -> str:
+    try:
+        parts = urlsplit(given)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise click.UsageError(f"{option} is not an address: write http://127.0.0.1:8080")
+    return given.rstrip("/")
+
+
 def _with_path(url: str) -> str:
-    if urlsplit(url).scheme not in {"http", "https"}:
-        raise click.UsageError("--to is an address: http://127.0.0.1:8080")
-    return url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}/collect"
+    return url if urlsplit(url).path else f"{url}/collect"
 
 
 def _listening(settings: Settings | None, name: str) -> str:
@@ -245,15 +255,15 @@ def _result(index: int, said: dict[str, Any]) -> Result:
 async def _followed(
     session: aiohttp.ClientSession, target: Target, event_id: str, patience: float
 ) -> dict[str, dict[str, Any]]:
-    """What became of an event at every destination, when nothing waits any more or patience is at its end."""
+    """What became of an event at every destination, when nothing moves any more or patience is at its end."""
     url, until = f"{target.console}/api/v1/events/{quote(event_id, safe='')}", time.monotonic() + patience
     while True:
         status, story, _ = await _asked(session, "GET", url, target.console_headers, None)
         if status != 200:
             return {"console": {"state": "waiting", "reason": story.get("message") or f"it answered HTTP {status}"}}
-        ends = {each["to"]: _end(each) for each in story["destinations"]}
-        if not any(each["state"] == "waiting" for each in ends.values()) or time.monotonic() > until:
-            return ends
+        moving = [each for each in story["destinations"] if each["state"] == "waiting" and not each.get("hold_reason")]
+        if not moving or time.monotonic() > until:
+            return {each["to"]: _end(each) for each in story["destinations"]}
         await asyncio.sleep(LOOK_EVERY)
 
 
@@ -278,8 +288,6 @@ async def _asked(
     except (aiohttp.ClientConnectionError, TimeoutError):
         parts = urlsplit(url)
         raise Unreachable(f"Nobody answers at {parts.scheme}://{parts.netloc}") from None
-    except aiohttp.InvalidURL:
-        raise click.UsageError("this is not an address: write http://127.0.0.1:8080") from None
 
 
 def _object(content: bytes) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 import aiosqlite
@@ -34,6 +34,7 @@ from router.outbox.views import (
     Discrepancy,
     Events,
     EventView,
+    FileCheck,
     Found,
     LaneView,
     Ledger,
@@ -380,6 +381,20 @@ class Reader:
 
     # Files
 
+    async def check_files(self, longest: float) -> list[FileCheck]:
+        """SQLite's quick check of the state and of the segments, newest first, for ``longest`` seconds in all."""
+        deadline = time.monotonic() + longest
+        async with self._state() as state:
+            paths = [self._path(segment) for segment in reversed(await _segments(state))]
+        return [
+            FileCheck(file=path.name, verdict=await _check(path, deadline - time.monotonic()))
+            for path in (self.directory / "state.db", *paths)
+            if path.exists()
+        ]
+
+    def _path(self, segment: _Segment) -> Path:
+        return self.directory / "log" / f"{segment.number:08d}.db"
+
     @contextlib.asynccontextmanager
     async def _state(self, longest: float = LONGEST_READ) -> AsyncIterator[aiosqlite.Connection]:
         """One snapshot of the state file."""
@@ -399,7 +414,7 @@ class Reader:
         self, segment: _Segment, longest: float = LONGEST_READ
     ) -> AsyncIterator[aiosqlite.Connection | None]:
         """One snapshot of a segment; None where its file is not made yet, or gone by retention."""
-        path = self.directory / "log" / f"{segment.number:08d}.db"
+        path = self._path(segment)
         if not path.exists():
             yield None
             return
@@ -424,6 +439,17 @@ async def _opened(path: Path, longest: float) -> AsyncIterator[aiosqlite.Connect
                 "the read took too long and was ended: narrow it, for example to one destination"
             ) from None
         raise OutboxError(f"{path} cannot be read: run turnout doctor") from error
+
+
+async def _check(path: Path, longest: float) -> Literal["whole", "damaged", "unfinished"]:
+    try:
+        async with _opened(path, longest) as connection:
+            ((verdict,),) = await connection.execute_fetchall("PRAGMA quick_check(1)")
+    except ReadTooLong:
+        return "unfinished"
+    except OutboxError:
+        return "damaged"
+    return "whole" if verdict == "ok" else "damaged"
 
 
 async def _version(connection: aiosqlite.Connection) -> int:

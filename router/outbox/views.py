@@ -82,6 +82,13 @@ class Discrepancy(msgspec.Struct, frozen=True, kw_only=True):
     kept: int
 
 
+class FileCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """What SQLite's own check says of one file; ``unfinished`` where the time ran out."""
+
+    file: str
+    verdict: Literal["whole", "damaged", "unfinished"]
+
+
 class Found(msgspec.Struct, frozen=True):
     seq: int
     source: str

@@ -1,0 +1,98 @@
+"""How commands change things: through the API of the running server, which is the only writer of its outbox."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import socket
+import sys
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+import click
+
+from router.cli import FAILED, UNREACHABLE
+from router.cli.files import table
+from router.cli.output import escaped
+
+TIMEOUT = 120.0  # seconds; an act on a million rows takes its time
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - an address to recognise, not to listen on
+
+
+class Console:
+    """The console that the configuration names. Every call ends the process, with words, where it cannot be done."""
+
+    def __init__(self, path: Path) -> None:
+        from router.settings import Console as ConsoleTable
+
+        self._path = path
+        self.listen = table(path, "console", ConsoleTable).listen
+
+    def post(self, address: str, body: dict[str, Any]) -> dict[str, Any]:
+        """What the console answers. Exit 3 where nobody does, 1 where it refuses."""
+        import msgspec
+
+        try:
+            status, raw = self._exchange("POST", address, msgspec.json.encode(body))
+        except (OSError, HTTPException, ValueError):
+            click.echo(f"The console is not reachable at {escaped(self.listen)}: start turnout serve.", err=True)
+            sys.exit(UNREACHABLE)
+        try:
+            answer = msgspec.json.decode(raw, type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            answer = {}
+        if status == 200 and "success" in answer:
+            return answer
+        click.echo(f"{escaped(_refusal(status, answer))}.", err=True)
+        sys.exit(FAILED)
+
+    def _exchange(self, method: str, address: str, body: bytes) -> tuple[int, bytes]:
+        from router.config import address as host_and_port
+
+        host, port = host_and_port(self.listen)
+        connection = HTTPConnection(_ANY.get(host, host), port, timeout=TIMEOUT)
+        try:
+            connection.request(method, address, body, self._headers())
+            answer = connection.getresponse()
+            return answer.status, answer.read(1 << 20)
+        finally:
+            connection.close()
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Content-Type": "application/json", "X-Turnout-Who": whoami()}
+        if (token := self._token()) is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        return headers
+
+    def _token(self) -> str | None:
+        """The token, resolved by itself: the other secrets of the file are none of this command's business."""
+        import tomllib
+
+        from router import config
+        from router.secret import Secret
+
+        reference = tomllib.loads(self._path.read_bytes().decode()).get("console", {}).get("token")
+        if reference is None:
+            return None
+        token = config.resolve(str(reference), os.environ, self._path.parent)
+        if isinstance(token, Secret):
+            return token.reveal()
+        click.echo(f"[console] token: {escaped(token.message)}: {escaped(token.help)}.", err=True)
+        sys.exit(FAILED)
+
+
+def whoami() -> str:
+    """Who acts, for the audit: user and machine, as far as they can be told."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # KeyError: a user without a name, before Python 3.13
+        user = str(os.getuid())
+    return re.sub(r"[^A-Za-z0-9._@-]", "-", f"{user}@{socket.gethostname()}")[:64]
+
+
+def _refusal(status: int, answer: dict[str, Any]) -> str:
+    words = [str(answer.get("message") or f"the console answered {status}: is it Turnout's address?")]
+    words += [f"{each.get('field')}: {each.get('message')}" for each in answer.get("errors", ())]
+    return "; ".join(dict.fromkeys(words))

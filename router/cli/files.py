@@ -1,0 +1,84 @@
+"""How commands read the outbox: on its files, whether a server runs or not.
+
+Only the two tables that say where things are must be right for that: somebody who looks into a failure may have none
+of the secrets in the environment, and no server that would start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from router.cli import FAILED, USAGE
+from router.terminal import escaped
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+    import msgspec
+
+    from router.outbox.reader import Reader
+    from router.route import Rule
+
+T = TypeVar("T")
+S = TypeVar("S", bound="msgspec.Struct")
+
+
+def directory(path: Path) -> Path:
+    """Where the outbox of this configuration is."""
+    from router.settings import Outbox
+
+    return Path(table(path, "outbox", Outbox).path)
+
+
+def table(path: Path, name: str, form: type[S]) -> S:
+    """One table of the file, by itself; the fields that can be read. Without a file or TOML the process ends."""
+    import tomllib
+
+    import msgspec
+
+    try:
+        found = tomllib.loads(path.read_bytes().decode()).get(name, {})
+    except (OSError, ValueError, RecursionError):
+        click.echo(f"{escaped(str(path))} cannot be read: run turnout check, or name another with --config.", err=True)
+        sys.exit(USAGE)
+    fields = {each.name: each.type for each in msgspec.structs.fields(form)}
+    known = {key: value for key, value in found.items() if fields.get(key) is str and isinstance(value, str)}
+    return form(**known)
+
+
+def ask(path: Path, question: Callable[[Reader], Awaitable[T]]) -> T:
+    """The answer of the outbox; where it cannot be read the process ends with what to do."""
+    from router.outbox.errors import OutboxError
+    from router.outbox.reader import Reader
+
+    async def asked() -> T:
+        return await question(Reader(directory(path)))
+
+    try:
+        return asyncio.run(asked())
+    except OutboxError as error:
+        click.echo(f"{escaped(str(error))}.", err=True)
+        sys.exit(FAILED)
+
+
+def rules(path: Path) -> dict[str, Rule]:
+    """The routing of every destination as configured now; none where the file is not right."""
+    from router import config, route
+    from router.cli.options import registry
+
+    settings, _ = config.examine(path, os.environ, destinations=registry())
+    if settings is None:
+        return {}
+    return {name: route.compile(name, each) for name, each in settings.destinations.items()}
+
+
+def when(at: dt.datetime | None) -> str:
+    """An instant for people, UTC, or nothing."""
+    return "" if at is None else f"{at:%Y-%m-%d %H:%M:%S}Z"

@@ -1,0 +1,62 @@
+"""``turnout ledger``: what came in, what became of it, and the difference."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from router.cli import DONE, FAILED
+from router.cli.files import ask, when
+from router.cli.options import config_option, json_option
+from router.cli.output import line, table
+
+if TYPE_CHECKING:
+    from router.outbox.reader import Reader
+    from router.outbox.views import Discrepancy, LaneSum, Ledger
+
+
+@click.command("ledger")
+@config_option
+@click.option("--verify", is_flag=True, help="Count everything again, row by row: slow on a large outbox.")
+@json_option
+def command(path: Path, verify: bool, as_json: bool) -> None:
+    """Say where every event is. Exits 1 where the sum does not come out."""
+
+    async def told(reader: Reader) -> tuple[Ledger, list[Discrepancy]]:
+        return await reader.ledger(), await reader.audit_ledger() if verify else []
+
+    ledger, wrong = ask(path, told)
+    if as_json:
+        line(ledger)
+        for each in wrong:
+            line(each)
+    else:
+        _print(ledger)
+        for each in wrong:
+            click.echo(f"{each.where}: {each.what}: {each.counted} counted, {each.kept} in the books")
+        if verify and not wrong:
+            click.echo("verified: every row was counted again, and nothing differs")
+    sys.exit(FAILED if ledger.difference or wrong else DONE)
+
+
+def _print(ledger: Ledger) -> None:
+    table(
+        ("DESTINATION", "DELIVERED", "WAITING", "FILTERED", "DEAD", "ERASED", "HELD"),
+        [
+            (name, lane.delivered, lane.waiting, lane.filtered, lane.dead, lane.erased, _held(lane))
+            for name, lane in ledger.destinations.items()
+        ],
+    )
+    click.echo(
+        f"received {ledger.received} = duplicate {ledger.duplicate} + rejected {ledger.rejected}"
+        f" + accepted {ledger.accepted}; difference {ledger.difference}"
+    )
+
+
+def _held(lane: LaneSum) -> str:
+    if not lane.held:
+        return ""
+    return f"{lane.hold_reason}{f', until {when(lane.hold_until)}' if lane.hold_until else ''}"

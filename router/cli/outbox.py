@@ -1,0 +1,177 @@
+"""``turnout outbox``: look at deliveries on the files, and retry, drop, hold and resume through the running server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+from urllib.parse import quote
+
+import click
+
+from router.cli import FAILED
+from router.cli.console_client import Console
+from router.cli.files import ask, when
+from router.cli.options import config_option, json_option
+from router.cli.output import escaped, line, table
+from router.lifecycle import State
+
+_to = click.option("--to", required=True, metavar="NAME", help="Which destination.")
+_yes = click.option("--yes", is_flag=True, help="Do not ask.")
+_dry_run = click.option("--dry-run", is_flag=True, help="Say how many, change nothing.")
+_ids = click.argument("ids", nargs=-1, metavar="[ID]...")
+
+
+@click.group("outbox")
+def command() -> None:
+    """What waits, what is done, what was given up; and what to do about it."""
+
+
+@command.command("list")
+@config_option
+@click.option("--to", metavar="NAME", help="Only of this destination.")
+@click.option("--state", type=click.Choice(get_args(State)), help="Only in this state.")
+@click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True)
+@click.option("--after", metavar="PLACE", help="Where the list before ended.")
+@json_option
+def list_(path: Path, to: str | None, state: Any, limit: int, after: str | None, as_json: bool) -> None:
+    """List deliveries, newest events first."""
+    page = ask(path, lambda reader: reader.deliveries(to, state, limit, after))
+    if as_json:
+        for each in page.items:
+            line(each)
+    else:
+        table(
+            ("NUMBER", "EVENT", "NAME", "TO", "STATE", "TRIES", "SINCE", "NEXT TRY", "REASON"),
+            [
+                (
+                    each.seq,
+                    each.id,
+                    each.name,
+                    each.to,
+                    each.state,
+                    each.attempts,
+                    when(each.at or each.received),
+                    when(each.due),
+                    each.reason,
+                )
+                for each in page.items
+            ],
+        )
+    if page.next is not None:
+        click.echo(f"more: --after {page.next}", err=True)
+
+
+@command.command()
+@config_option
+@click.argument("event", metavar="ID")
+@json_option
+def show(path: Path, event: str, as_json: bool) -> None:
+    """Show one event's deliveries. ID is its event id, or "#" and its number."""
+
+    async def told(reader: Any) -> list[Any]:
+        return [await reader.story(each.seq) for each in await reader.find(event)]
+
+    stories = [each for each in ask(path, told) if each is not None]
+    if not stories:
+        click.echo("No event of this id is stored: turnout explain looks in the quarantine too.", err=True)
+        raise SystemExit(FAILED)
+    if as_json:
+        for story in stories:
+            line(story)
+        return
+    table(
+        ("NUMBER", "SOURCE", "TO", "STATE", "TRIES", "SINCE", "NEXT TRY", "REASON"),
+        [
+            (
+                story.seq,
+                story.source,
+                chapter.to,
+                chapter.state,
+                chapter.attempts,
+                when(chapter.at),
+                when(chapter.due),
+                chapter.reason or chapter.hold_reason,
+            )
+            for story in stories
+            for chapter in story.destinations
+        ],
+    )
+
+
+@command.command()
+@config_option
+@_to
+@click.option("--state", type=click.Choice(["dead", "waiting"]), default="dead", show_default=True)
+@_ids
+@_yes
+@_dry_run
+@json_option
+def retry(path: Path, to: str, state: str, ids: tuple[str, ...], yes: bool, dry_run: bool, as_json: bool) -> None:
+    """Send deliveries again, now: those of the given events, or all of the state."""
+    _act(Console(path), "retry", _choice(to, state, ids), "Send {} {} of {} again?", yes, dry_run, as_json)
+
+
+@command.command()
+@config_option
+@_to
+@click.option("--state", type=click.Choice(["waiting"]), default="waiting", show_default=True)
+@_ids
+@_yes
+@_dry_run
+@json_option
+def drop(path: Path, to: str, state: str, ids: tuple[str, ...], yes: bool, dry_run: bool, as_json: bool) -> None:
+    """Give waiting deliveries up: those of the given events, or all. They stay visible as dead."""
+    _act(Console(path), "drop", _choice(to, state, ids), "Give {} {} of {} up?", yes, dry_run, as_json)
+
+
+@command.command()
+@config_option
+@_to
+@click.option("--reason", default="held by the operator", help="Why, for whoever looks next.")
+@json_option
+def hold(path: Path, to: str, reason: str, as_json: bool) -> None:
+    """Let a destination wait. Nothing is lost, and no try is spent."""
+    _say(Console(path).post(_lane(to, "hold"), {"reason": reason}), "{} is held.", as_json)
+
+
+@command.command()
+@config_option
+@_to
+@json_option
+def resume(path: Path, to: str, as_json: bool) -> None:
+    """Let a destination go on, at once."""
+    _say(Console(path).post(_lane(to, "resume"), {}), "{} goes on.", as_json)
+
+
+def _lane(to: str, act: str) -> str:
+    return f"/api/v1/destinations/{quote(to, safe='')}:{act}"
+
+
+def _say(answer: dict[str, Any], words: str, as_json: bool) -> None:
+    if as_json:
+        line(answer)
+    else:
+        click.echo(words.format(escaped(str(answer["to"]))))
+
+
+def _choice(to: str, state: str, ids: tuple[str, ...]) -> dict[str, Any]:
+    return {"to": to, "state": state, **({"ids": list(ids)} if ids else {"all": True})}
+
+
+def _act(
+    console: Console, act: str, choice: dict[str, Any], question: str, yes: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Count, ask, act. The count that is told at the end is what was done, be it another one meanwhile."""
+    address = f"/api/v1/deliveries:{act}"
+    answer = console.post(address, {**choice, "dry_run": True})
+    if answer["unknown"]:
+        click.echo(f"{answer['unknown']} of the ids are not stored.", err=True)
+    if answer["count"] and not dry_run:
+        asked = question.format(answer["count"], choice["state"], escaped(choice["to"]))
+        if not yes:
+            click.confirm(asked, abort=True, err=True)
+        answer = console.post(address, {**choice, "dry_run": False})
+    if as_json:
+        line(answer)
+    else:
+        click.echo(f"{answer['count']} deliveries{' would be meant' if dry_run else ''}.")
