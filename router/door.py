@@ -28,6 +28,7 @@ _SHORT: Final = 9  # letters and digits fewer than these hold nobody's address o
 # msgspec leaves a field out of the stored bytes where it is the default object itself, not merely equal to it.
 _NOTHING: Final = Event(id="", name="", time=0, received=0, source="", dialect="")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_UNUSABLE: Final = re.compile(_CONTROL.pattern + "|\ufffd")  # a repaired id may stand for several
 _LANGUAGE: Final = re.compile(r"[A-Za-z]{2,8}(?:[-_][A-Za-z0-9]{1,8}){0,4}", re.ASCII)
 
 
@@ -95,8 +96,13 @@ def admit(
 
 def _turned_away(item: Any, code: str, message: str, *, field: str | None = None, id: str | None = None) -> TurnedAway:  # noqa: A002 - the word of Problem
     return TurnedAway(
-        problem=Problem(code=code, field=field, message=message, id=id), scrubbed=scrub.tree(strip(item))[0]
+        problem=Problem(code=code, field=field, message=message, id=id), scrubbed=remains(item)
     )
+
+
+def remains(item: Any) -> Any:
+    """What may be kept of an item that was turned away: without identifiers, and scrubbed."""
+    return scrub.tree(strip(item))[0]
 
 
 def _name_problem(reading: Reading) -> tuple[str, str] | None:
@@ -113,7 +119,7 @@ def _name_problem(reading: Reading) -> tuple[str, str] | None:
 def _given_id(reading: Reading) -> str | None:
     """The sender's event id, where it is usable."""
     given = reading.id
-    if not isinstance(given, str) or not given.strip() or len(given) > MAX_ID or _CONTROL.search(given):
+    if not isinstance(given, str) or not given.strip() or len(given) > MAX_ID or _UNUSABLE.search(given):
         return None
     return scrub.safe_id(given.strip())
 

@@ -25,7 +25,8 @@ class Delivered(msgspec.Struct, frozen=True, kw_only=True, tag="delivered"):
 
 class Retry(msgspec.Struct, frozen=True, tag="retry"):
     """A passing fault: the same body later. ``after`` (seconds) or ``until`` (UTC ms) come from the partner and move
-    the whole lane; without them the delivery waits by our own schedule."""
+    the whole lane; without them the delivery waits by our own schedule.
+    """
 
     reason: str
     after: float | None = None
@@ -40,7 +41,8 @@ class Rejected(msgspec.Struct, frozen=True, tag="rejected"):
 
 class Split(msgspec.Struct, frozen=True, tag="split"):
     """Some member makes the batch fail. ``rejected`` names members the partner pointed at, by index: they are dead and
-    the others go again at once. Where nobody is named, the batch is bisected."""
+    the others go again at once. Where nobody is named, the batch is bisected.
+    """
 
     reason: str
     rejected: dict[int, str] = {}

@@ -139,21 +139,21 @@ class Transport:
 
     async def send(self, request: Request) -> Response | Failure:
         """One request, one answer. A connection that the partner closed as we wrote is tried once more on a new one:
-        the same dedup key travels, so a double arrival is recognised there."""
+        the same dedup key travels, so a double arrival is recognised there.
+        """
         if self._session is None:
             self._session = self._open()
         url = URL(request.url)
         if url.scheme != "https" and not (self._allow_private and url.scheme == "http"):
             return _failure("blocked")
+        answer = await self._tried(self._session, url, request)
+        return await self._tried(self._session, url, request) if answer is _RACED else answer
+
+    async def _tried(self, session: aiohttp.ClientSession, url: URL, request: Request) -> Response | Failure:
         try:
-            return await self._exchange(self._session, url, request)
-        except aiohttp.ServerDisconnectedError:
-            try:
-                return await self._exchange(self._session, url, request)
-            except _FAULTS as error:
-                return _failure(_kind(error))
+            return await self._exchange(session, url, request)
         except _FAULTS as error:
-            return _failure(_kind(error))
+            return _RACED if _raced(error) else _failure(_kind(error))
 
     async def _exchange(self, session: aiohttp.ClientSession, url: URL, request: Request) -> Response:
         if request.query:
@@ -217,3 +217,13 @@ def _kind(error: BaseException) -> FailureKind:
 
 def _failure(kind: FailureKind) -> Failure:
     return Failure(kind=kind, reason=_REASONS[kind])
+
+
+_RACED = _failure("closed")
+
+
+def _raced(error: BaseException) -> bool:
+    """Did the partner close or reset an open connection, as it may while we write on one that was kept alive?"""
+    return isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError) and not isinstance(
+        error, aiohttp.ClientConnectorError
+    )

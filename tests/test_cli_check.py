@@ -14,8 +14,9 @@ from click.testing import CliRunner, Result
 
 import destinations
 from router.cli import COMMANDS, turnout
-from router.cli.output import escaped, table
+from router.cli.output import table
 from router.config import Finding
+from router.terminal import escaped
 
 ROOT = Path(__file__).parent.parent
 

@@ -8,8 +8,6 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import pytest
-
 from destinations.ipsnare import IpSnare
 from destinations.linktrace import LinkTrace
 from destinations.snap import Snap
@@ -77,17 +75,31 @@ def purchase(event_id: str, **fields: Any) -> Event:
 
 
 async def settled(store: Outbox, name: str, **expected: int) -> dict[str, int]:
-    """Wait until the counters of a lane are as expected; the test's own time limit says when they are not."""
-    while True:
+    """Wait until the counters of a lane are as expected, and return them."""
+    found: dict[str, int] = {}
+
+    def reached() -> bool:
         connection = sqlite3.connect(f"file:{store.directory / 'state.db'}?mode=ro", uri=True)
         row = connection.execute(
             "SELECT delivered, duplicate, filtered, dead, parked FROM lane WHERE name = ?", (name,)
         ).fetchone()
         connection.close()
-        found = dict(zip(("delivered", "duplicate", "filtered", "dead", "parked"), row, strict=True))
-        if all(found[key] == value for key, value in expected.items()):
-            return found
-        await asyncio.sleep(0.01)
+        found.update(zip(("delivered", "duplicate", "filtered", "dead", "parked"), row, strict=True))
+        return all(found[key] == value for key, value in expected.items())
+
+    try:
+        await until(reached)
+    except TimeoutError:
+        raise AssertionError(f"{name}: expected {expected}, found {found}") from None
+    return found
+
+
+async def until(reached: Callable[[], object], stepping: Callable[[], None] = lambda: None) -> None:
+    """Poll the outside world, for at most 10 s, taking a step of the clock between two looks."""
+    async with asyncio.timeout(10):
+        while not reached():
+            stepping()
+            await asyncio.sleep(0.01)
 
 
 def asked(store: Outbox, sql: str) -> list[tuple[Any, ...]]:
@@ -96,12 +108,6 @@ def asked(store: Outbox, sql: str) -> list[tuple[Any, ...]]:
         return connection.execute(sql).fetchall()
     finally:
         connection.close()
-
-
-@pytest.fixture(autouse=True)
-async def _within_20_seconds() -> AsyncIterator[None]:
-    async with asyncio.timeout(20):
-        yield
 
 
 class TestOrdinary:
@@ -235,9 +241,7 @@ class TestTrouble:
                 await asyncio.sleep(0.01)
             assert partners["hook"].counts.received < 40
             partners["hook"].trouble.clear()
-            while partners["hook"].counts.distinct < 500:
-                clock.step(20)
-                await asyncio.sleep(0.005)
+            await until(lambda: partners["hook"].counts.distinct == 500, lambda: clock.step(20))
             await settled(store, "hook", delivered=500, parked=0)
 
     async def test_retrying_ends_after_retry_for(self, store: Outbox, clock: SteppedClock):
@@ -248,9 +252,7 @@ class TestTrouble:
         async with lanes(store, clock, hook=wanted):
             await store.append(many(1))
             await settled(store, "hook", parked=1)
-            while not asked(store, "SELECT 1 FROM lane WHERE dead = 1"):
-                clock.step(30)
-                await asyncio.sleep(0.01)
+            await until(lambda: asked(store, "SELECT 1 FROM lane WHERE dead = 1"), lambda: clock.step(30))
             assert "retry_for" in asked(store, "SELECT reason FROM delivery")[0][0]
 
 
@@ -262,8 +264,7 @@ class TestHolds:
         trouble = Trouble(status=401)
         async with lanes(store, clock, hook={"kind": "webhook", "trouble": [trouble]}) as (delivery, partners):
             await store.append(many(20))
-            while store.lanes["hook"].held is None:
-                await asyncio.sleep(0.01)
+            await until(lambda: store.lanes["hook"].held)
             assert "partner" == store.lanes["hook"].held.by
             partners["hook"].trouble.clear()
             await delivery.lanes["hook"].resume("test")
@@ -277,8 +278,7 @@ class TestHolds:
         trouble = Trouble(status=401)
         async with lanes(store, clock, hook={"kind": "webhook", "trouble": [trouble]}) as (_, partners):
             await store.append(many(20))
-            while store.lanes["hook"].held is None:
-                await asyncio.sleep(0.01)
+            await until(lambda: store.lanes["hook"].held)
             await asyncio.sleep(0.05)
             before = partners["hook"].counts.received
             clock.step(301)
@@ -297,8 +297,7 @@ class TestHolds:
         link = {"link_short_code": "497b3422"}
         async with lanes(store, clock, lt={"kind": "linktrace", "partner": {"quota": 3}, "concurrency": 1}) as (_, partners):
             await store.append(rows(*(an_event(f"o-{n}", name="purchase", properties=link) for n in range(5))))
-            while store.lanes["lt"].held is None:
-                await asyncio.sleep(0.01)
+            await until(lambda: store.lanes["lt"].held)
             held = store.lanes["lt"].held
             assert held.until == 1_796_083_200_000  # 2026-12-01T00:00:00Z
             assert "quota" in held.reason
@@ -326,8 +325,7 @@ class TestHolds:
         trouble = Trouble(status=302, headers={"Location": "/elsewhere"})
         async with lanes(store, clock, hook={"kind": "webhook", "trouble": [trouble]}) as (_, partners):
             await store.append(many(1))
-            while store.lanes["hook"].held is None:
-                await asyncio.sleep(0.01)
+            await until(lambda: store.lanes["hook"].held)
             assert {"/hook"} == {each.path for each in partners["hook"].received}
 
     async def test_a_private_address_is_not_dialled(self, store: Outbox, clock: SteppedClock):
@@ -337,8 +335,7 @@ class TestHolds:
         wanted = {"kind": "snap", "allow_private": False}
         async with lanes(store, clock, snap=wanted) as (_, partners):
             await store.append(rows(purchase("p")))
-            while store.lanes["snap"].held is None:
-                await asyncio.sleep(0.01)
+            await until(lambda: store.lanes["snap"].held)
             assert 0 == partners["snap"].counts.received
 
     async def test_a_wrong_address_is_held_after_five_misses(self, store: Outbox, clock: SteppedClock):
@@ -348,8 +345,7 @@ class TestHolds:
         wanted = {"kind": "webhook", "concurrency": 1, "trouble": [Trouble(status=404)]}
         async with lanes(store, clock, hook=wanted):
             await store.append(many(30))
-            while store.lanes["hook"].held is None:
-                await asyncio.sleep(0.01)
+            await until(lambda: store.lanes["hook"].held)
             await settled(store, "hook", dead=5)
 
 
@@ -392,9 +388,8 @@ class TestBatches:
         wanted = {"kind": "webhook", "batch": 16, "concurrency": 1, "trouble": [poison, outage, later]}
         async with lanes(store, clock, hook=wanted):
             await store.append(rows(*(purchase(f"p-{n}") for n in range(16))))
-            while not asked(store, "SELECT 1 FROM lane WHERE delivered = 15 AND dead = 1 AND parked = 0"):
-                clock.step(1)
-                await asyncio.sleep(0.01)
+            done = "SELECT 1 FROM lane WHERE delivered = 15 AND dead = 1 AND parked = 0"
+            await until(lambda: asked(store, done), lambda: clock.step(1))
 
     async def test_a_fault_in_a_mapping_ends_one_event(self, store: Outbox, clock: SteppedClock, monkeypatch):
         """

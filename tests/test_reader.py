@@ -541,6 +541,20 @@ class TestFiles:
                 await opened.execute("DELETE FROM lane")
         assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
 
+    async def test_a_directory_that_may_not_be_written_is_read(
+        self, tmp_path: Path, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+    ):
+        """
+        A copy on a read-only medium is read without a file being made beside it.
+        """
+        store = await Outbox.open(tmp_path / "outbox", clock)
+        await store.append(many(2))
+        await store.close()
+        monkeypatch.setattr(reading.os, "access", lambda *_: False)  # the tests may run as root, who may write anywhere
+
+        assert 2 == (await Reader(store.directory).ledger()).accepted
+        assert ["lock", "log", "state.db"] == sorted(each.name for each in store.directory.iterdir())
+
     async def test_a_path_with_signs_is_a_path(self, tmp_path: Path, clock: SteppedClock):
         """
         A directory named with ?, % and # is read like any other.

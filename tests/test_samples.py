@@ -136,9 +136,7 @@ def test_a_visit_is_one_visitor_in_one_dialect():
     dialects = defaultdict(set)
     for _, dialect, who in moments:
         dialects[who].add(dialect)
-    ids = [
-        admitted(samples.sample(name, dialect, who, dice, NOW)).id for name, dialect, who in moments
-    ]
+    ids = [admitted(samples.sample(name, dialect, who, dice, NOW)).id for name, dialect, who in moments]
 
     assert {1} == {len(each) for each in dialects.values()}
     assert 1000 == len(set(ids))

@@ -13,7 +13,8 @@ import click
 
 from router.cli import FAILED, USAGE
 from router.cli.options import config_option, json_option, registry
-from router.cli.output import coloured, escaped, line
+from router.cli.output import coloured, line
+from router.terminal import escaped
 
 if TYPE_CHECKING:
     from router.config import Finding

@@ -14,8 +14,8 @@ from typing import Any
 import click
 
 from router.cli import FAILED, UNREACHABLE
-from router.cli.files import table
-from router.cli.output import escaped
+from router.cli.files import text
+from router.terminal import escaped
 
 TIMEOUT = 120.0  # seconds; an act on a million rows takes its time
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - an address to recognise, not to listen on
@@ -28,7 +28,7 @@ class Console:
         from router.settings import Console as ConsoleTable
 
         self._path = path
-        self.listen = table(path, "console", ConsoleTable).listen
+        self.listen = text(path, "console", "listen") or ConsoleTable().listen
 
     def post(self, address: str, body: dict[str, Any]) -> dict[str, Any]:
         """What the console answers. Exit 3 where nobody does, 1 where it refuses."""
@@ -68,15 +68,13 @@ class Console:
 
     def _token(self) -> str | None:
         """The token, resolved by itself: the other secrets of the file are none of this command's business."""
-        import tomllib
-
         from router import config
         from router.secret import Secret
 
-        reference = tomllib.loads(self._path.read_bytes().decode()).get("console", {}).get("token")
+        reference = text(self._path, "console", "token")
         if reference is None:
             return None
-        token = config.resolve(str(reference), os.environ, self._path.parent)
+        token = config.resolve(reference, os.environ, self._path.parent)
         if isinstance(token, Secret):
             return token.reveal()
         click.echo(f"[console] token: {escaped(token.message)}: {escaped(token.help)}.", err=True)

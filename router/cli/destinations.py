@@ -13,9 +13,10 @@ import msgspec
 
 from router.cli import USAGE
 from router.cli.options import json_option, registry
-from router.cli.output import escaped, line, table
+from router.cli.output import line, table
 from router.config import description, suggestion, takes_secret
 from router.destination import Destination
+from router.terminal import escaped
 
 _COMMON = frozenset(field.name for field in msgspec.structs.fields(Destination))
 

@@ -22,7 +22,8 @@ import click
 from router.cli import DONE, FAILED
 from router.cli.files import directory
 from router.cli.options import config_option, json_option, registry
-from router.cli.output import coloured, escaped, line
+from router.cli.output import coloured, line
+from router.terminal import escaped
 
 if TYPE_CHECKING:
     from router.outbox.reader import Reader
@@ -87,7 +88,7 @@ def examined(path: Path) -> Iterator[Finding]:
     yield of_space(_free(outbox))
     yield from _of_permissions(outbox)
     yield _of_owner(outbox)
-    yield of_wal(sum(each.stat().st_size for each in (*outbox.glob("*-wal"), *outbox.glob("log/*-wal"))))
+    yield of_wal(sum(_size(each) for each in _files(outbox) if each.name.endswith("-wal")))
     yield from _of_contents(outbox)
 
 
@@ -189,8 +190,7 @@ def of_space(free: int) -> Finding:
 
 
 def _of_permissions(outbox: Path) -> Iterator[Finding]:
-    paths = (outbox, *outbox.glob("*"), *outbox.glob("log/*"))
-    open_ones = [each for each in paths if stat.S_IMODE(each.stat().st_mode) & 0o077 and not _inside(each, outbox)]
+    open_ones = [each for each in (outbox, *_files(outbox)) if _mode(each) & 0o077]
     if open_ones:
         yield Finding(
             "fail", "permissions", f"{len(open_ones)} of its files are open to other users", f"chmod -R go= {outbox}"
@@ -199,9 +199,24 @@ def _of_permissions(outbox: Path) -> Iterator[Finding]:
         yield Finding("ok", "permissions", "only its owner can read it")
 
 
-def _inside(path: Path, outbox: Path) -> bool:
-    """The folder of the log is protected by the one above it."""
-    return path.is_dir() and path != outbox
+def _files(outbox: Path) -> Iterator[Path]:
+    """The outbox's own files; what is else in the directory is not judged."""
+    for pattern in ("lock", "state.db*", "log", "log/*.db*"):
+        yield from outbox.glob(pattern)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _mode(path: Path) -> int:
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:  # a WAL goes when it is folded in
+        return 0
 
 
 def _of_owner(outbox: Path) -> Finding:

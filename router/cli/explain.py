@@ -12,7 +12,8 @@ import click
 from router.cli import FAILED
 from router.cli.files import ask, rules, when
 from router.cli.options import config_option, json_option
-from router.cli.output import escaped, line
+from router.cli.output import line
+from router.terminal import escaped
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -109,7 +110,7 @@ def _end(story: Story, chapter: Chapter) -> str:
         case "filtered":
             return f"not sent{because}{version}"
         case "dead":
-            return f"given up after {_tries(chapter)}{because}{version}"
+            return f"given up {_tries(chapter)}{because}{version}"
         case "waiting":
             return f"waiting{_until(chapter)}{because}"
         case "erased":
@@ -119,7 +120,11 @@ def _end(story: Story, chapter: Chapter) -> str:
 
 
 def _tries(chapter: Chapter) -> str:
-    return "1 try" if chapter.attempts == 1 else f"{chapter.attempts} tries"
+    return (
+        ("without a try", "after 1 try")[chapter.attempts]
+        if chapter.attempts < 2
+        else f"after {chapter.attempts} tries"
+    )
 
 
 def _until(chapter: Chapter) -> str:

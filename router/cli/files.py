@@ -6,7 +6,6 @@ of the secrets in the environment, and no server that would start.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -21,40 +20,36 @@ from router.terminal import escaped
 if TYPE_CHECKING:
     import datetime as dt
 
-    import msgspec
-
     from router.outbox.reader import Reader
     from router.route import Rule
 
 T = TypeVar("T")
-S = TypeVar("S", bound="msgspec.Struct")
 
 
 def directory(path: Path) -> Path:
     """Where the outbox of this configuration is."""
     from router.settings import Outbox
 
-    return Path(table(path, "outbox", Outbox).path)
+    return Path(text(path, "outbox", "path") or Outbox().path)
 
 
-def table(path: Path, name: str, form: type[S]) -> S:
-    """One table of the file, by itself; the fields that can be read. Without a file or TOML the process ends."""
+def text(path: Path, table: str, key: str) -> str | None:
+    """One text of the file, by itself; None where it is not there. Without a file or TOML the process ends."""
     import tomllib
 
-    import msgspec
-
     try:
-        found = tomllib.loads(path.read_bytes().decode()).get(name, {})
+        found = tomllib.loads(path.read_bytes().decode("utf-8-sig")).get(table)
     except (OSError, ValueError, RecursionError):
         click.echo(f"{escaped(str(path))} cannot be read: run turnout check, or name another with --config.", err=True)
         sys.exit(USAGE)
-    fields = {each.name: each.type for each in msgspec.structs.fields(form)}
-    known = {key: value for key, value in found.items() if fields.get(key) is str and isinstance(value, str)}
-    return form(**known)
+    value = found.get(key) if isinstance(found, dict) else None
+    return value if isinstance(value, str) else None
 
 
 def ask(path: Path, question: Callable[[Reader], Awaitable[T]]) -> T:
     """The answer of the outbox; where it cannot be read the process ends with what to do."""
+    import asyncio
+
     from router.outbox.errors import OutboxError
     from router.outbox.reader import Reader
 

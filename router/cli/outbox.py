@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import quote
 
 import click
 
 from router.cli import FAILED
-from router.cli.console_client import Console
 from router.cli.files import ask, when
 from router.cli.options import config_option, json_option
-from router.cli.output import escaped, line, table
+from router.cli.output import line, table
 from router.lifecycle import State
+from router.terminal import escaped
+
+if TYPE_CHECKING:
+    from router.cli.console_client import Console
 
 _to = click.option("--to", required=True, metavar="NAME", help="Which destination.")
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")
@@ -108,7 +111,7 @@ def show(path: Path, event: str, as_json: bool) -> None:
 @json_option
 def retry(path: Path, to: str, state: str, ids: tuple[str, ...], yes: bool, dry_run: bool, as_json: bool) -> None:
     """Send deliveries again, now: those of the given events, or all of the state."""
-    _act(Console(path), "retry", _choice(to, state, ids), "Send {} {} of {} again?", yes, dry_run, as_json)
+    _act(path, "retry", _choice(to, state, ids), "Send {} {} of {} again?", yes, dry_run, as_json)
 
 
 @command.command()
@@ -121,7 +124,7 @@ def retry(path: Path, to: str, state: str, ids: tuple[str, ...], yes: bool, dry_
 @json_option
 def drop(path: Path, to: str, state: str, ids: tuple[str, ...], yes: bool, dry_run: bool, as_json: bool) -> None:
     """Give waiting deliveries up: those of the given events, or all. They stay visible as dead."""
-    _act(Console(path), "drop", _choice(to, state, ids), "Give {} {} of {} up?", yes, dry_run, as_json)
+    _act(path, "drop", _choice(to, state, ids), "Give {} {} of {} up?", yes, dry_run, as_json)
 
 
 @command.command()
@@ -131,7 +134,7 @@ def drop(path: Path, to: str, state: str, ids: tuple[str, ...], yes: bool, dry_r
 @json_option
 def hold(path: Path, to: str, reason: str, as_json: bool) -> None:
     """Let a destination wait. Nothing is lost, and no try is spent."""
-    _say(Console(path).post(_lane(to, "hold"), {"reason": reason}), "{} is held.", as_json)
+    _say(_console(path).post(_lane(to, "hold"), {"reason": reason}), "{} is held.", as_json)
 
 
 @command.command()
@@ -140,7 +143,13 @@ def hold(path: Path, to: str, reason: str, as_json: bool) -> None:
 @json_option
 def resume(path: Path, to: str, as_json: bool) -> None:
     """Let a destination go on, at once."""
-    _say(Console(path).post(_lane(to, "resume"), {}), "{} goes on.", as_json)
+    _say(_console(path).post(_lane(to, "resume"), {}), "{} goes on.", as_json)
+
+
+def _console(path: Path) -> Console:
+    from router.cli.console_client import Console
+
+    return Console(path)
 
 
 def _lane(to: str, act: str) -> str:
@@ -158,11 +167,9 @@ def _choice(to: str, state: str, ids: tuple[str, ...]) -> dict[str, Any]:
     return {"to": to, "state": state, **({"ids": list(ids)} if ids else {"all": True})}
 
 
-def _act(
-    console: Console, act: str, choice: dict[str, Any], question: str, yes: bool, dry_run: bool, as_json: bool
-) -> None:
+def _act(path: Path, act: str, choice: dict[str, Any], question: str, yes: bool, dry_run: bool, as_json: bool) -> None:
     """Count, ask, act. The count that is told at the end is what was done, be it another one meanwhile."""
-    address = f"/api/v1/deliveries:{act}"
+    console, address = _console(path), f"/api/v1/deliveries:{act}"
     answer = console.post(address, {**choice, "dry_run": True})
     if answer["unknown"]:
         click.echo(f"{answer['unknown']} of the ids are not stored.", err=True)
@@ -172,6 +179,6 @@ def _act(
             click.confirm(asked, abort=True, err=True)
         answer = console.post(address, {**choice, "dry_run": False})
     if as_json:
-        line(answer)
+        line({**answer, "dry_run": dry_run})
     else:
         click.echo(f"{answer['count']} deliveries{' would be meant' if dry_run else ''}.")

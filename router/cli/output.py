@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from router.terminal import escaped
 
+
 def line(value: Any) -> None:
     """One object as one line of JSON on stdout."""
     import msgspec

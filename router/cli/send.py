@@ -17,7 +17,8 @@ import msgspec
 from router import samples
 from router.cli import DONE, FAILED, UNREACHABLE
 from router.cli.options import config_option, configured, json_option
-from router.cli.output import escaped, line
+from router.cli.output import line
+from router.terminal import escaped
 
 if TYPE_CHECKING:
     import aiohttp

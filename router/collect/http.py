@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion10, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
@@ -54,6 +54,7 @@ PATHS: dict[str, str | None] = {
 PIXELS = frozenset({"/events", "/collect"})
 
 _ALLOWED_HEADERS = "authorization, content-type, content-encoding, x-api-key, x-retry-count, idempotency-key, traceparent"
+_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 _GIF = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c000000000100010000020144003b")
 _JSON = "application/json"
 _encode = msgspec.json.Encoder().encode
@@ -127,6 +128,7 @@ class Collector:
             answer, sender = self._later(503, "internal", "this could not be handled; send it again later"), None
         if origin is not None and sender is not None and origin in sender.origins:
             _allow(answer, origin)
+        answer.headers["Server"] = "Turnout"  # else the library's name and version
         return answer
 
     # Browsers
@@ -148,7 +150,10 @@ class Collector:
         if path not in PATHS:
             return _error(404, "not_found", "send events to POST /collect"), None
         if request.method != "POST" and not pixel:
-            return _error(405, "method_not_allowed", "send events with POST", {"Allow": "POST, OPTIONS"}), None
+            allowed = "GET, POST, OPTIONS" if path in PIXELS else "POST, OPTIONS"
+            return _error(405, "method_not_allowed", "send events with POST", {"Allow": allowed}), None
+        if request.version < HttpVersion10:
+            return _closing(_error(400, "bad_request", "send HTTP/1.1")), None
         if self.draining:
             return self._later(503, "draining", "this server is stopping; send it again"), None
         query = request.query
@@ -171,6 +176,8 @@ class Collector:
         return await self._taken(request, path, body, sender, pixel=pixel), sender
 
     async def _body(self, request: web.BaseRequest) -> bodies.Body | web.Response:
+        if (request.charset or "utf-8").lower() not in _CHARSETS:
+            return _closing(_error(415, "bad_charset", "send UTF-8"))
         try:
             async with asyncio.timeout(BODY_DEADLINE):
                 raw = await _read(request)

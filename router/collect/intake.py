@@ -44,7 +44,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     duplicate: int
     rejected: int
     problems: list[Problem]
-    id: str | None | msgspec.UnsetType = msgspec.UNSET
+    id: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class Intake:
@@ -76,7 +76,7 @@ class Intake:
             if index % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
             if item.problem is not None:
-                turned_away.append(door.TurnedAway(problem=item.problem, scrubbed=None))
+                turned_away.append(door.TurnedAway(problem=item.problem, scrubbed=door.remains(item.value)))
                 continue
             entered = door.admit(item.value, sender.door, visit, self._new_id, item.notes)
             if isinstance(entered, Event):

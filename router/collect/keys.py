@@ -51,7 +51,7 @@ def _digest(token: str) -> bytes:
 
 def presented(headers: Mapping[str, str], query: Sequence[tuple[str, str]]) -> str | None:
     """The key that a request brings outside its body, or None. Two different keys are as good as a wrong one."""
-    found = {value for name, value in query if name in _QUERY_NAMES}
+    found = {value for name, value in query if name in _QUERY_NAMES} or {value for name, value in query if name == "k"}
     authorization = headers.get("Authorization", "")
     scheme, _, credentials = authorization.partition(" ")
     match scheme.lower():
@@ -66,8 +66,8 @@ def presented(headers: Mapping[str, str], query: Sequence[tuple[str, str]]) -> s
     return found.pop() if len(found) == 1 else ""
 
 
-# Commanders Act and its SDKs; Segment and RudderStack beacons; a short form for tag managers.
-_QUERY_NAMES = frozenset({"token", "tc_skey", "writeKey", "k"})
+# Commanders Act and its SDKs; Segment and RudderStack beacons. A tag manager's short ``k`` counts where none of them is.
+_QUERY_NAMES = frozenset({"token", "tc_skey", "writeKey"})
 
 
 def _user_name(credentials: str) -> str:

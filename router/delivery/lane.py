@@ -258,7 +258,8 @@ class LaneRunner:
 
     def _written(self, jobs: Sequence[Job]) -> list[tuple[Request, list[Job]]]:
         """The destination's requests with their jobs. What it refuses is settled; a fault in its mapping ends one
-        event, never the lane."""
+        event, never the lane.
+        """
         now = self._clock.now()
         try:
             pieces = list(self.destination.requests([self._visible(job.event) for job in jobs], now))

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from router.clock import Clock
-from router.event import Event
 from router.outbox import log, schema, state
 from router.outbox.dedup import Filter, key
 from router.outbox.errors import Broken, Busy, DiskFull, NotDurable, OutboxError
@@ -278,7 +277,8 @@ class Outbox:
 
     def _fail(self, error: Exception) -> NotDurable:
         """What a failed write means to those who wait for it. Whatever is not a full or busy disk ends the outbox: the
-        owner is told once and nothing is acknowledged any more."""
+        owner is told once and nothing is acknowledged any more.
+        """
         fault = error if isinstance(error, NotDurable) else Broken(f"the outbox failed ({type(error).__name__})")
         if not isinstance(fault, DiskFull | Busy) and self.failed is None:
             self.failed = fault

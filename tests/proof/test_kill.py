@@ -1,0 +1,36 @@
+"""SIGKILL loses nothing that was acknowledged: the short form, its long form, and the control that must fail."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.proof.kill import prove
+
+
+async def test_no_acknowledged_event_is_lost_to_a_kill():
+    """
+    Sixteen senders, six kills, then peace: everything acknowledged arrives, and the ledger adds up.
+    """
+    result = await prove(kills=6, seed=1, sabotage=False)
+
+    assert "ok" == result["verdict"], result
+    assert 100 < result["acknowledged"]
+
+
+async def test_a_server_that_answers_before_it_commits_is_caught():
+    """
+    The control: with the acknowledgement before the commit the proof must find lost events.
+    """
+    result = await prove(kills=3, seed=2, sabotage=True)
+
+    assert "lost" == result["verdict"], result
+
+
+@pytest.mark.proof
+async def test_no_acknowledged_event_is_lost_to_a_hundred_kills():
+    """
+    The long form.
+    """
+    result = await prove(kills=100, seed=3, sabotage=False)
+
+    assert "ok" == result["verdict"], result

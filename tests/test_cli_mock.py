@@ -1,0 +1,135 @@
+"""``turnout mock``: a fake partner as a process."""
+
+from __future__ import annotations
+
+import signal
+import socket
+
+import aiohttp
+import pytest
+from click.testing import CliRunner
+
+from router.cli import turnout as command_line
+from router.cli.mock import EXAMPLE, RULES
+from router.mocks import PARTNERS
+from tests.running import turnout
+
+CLICK = {
+    "source_id": "s",
+    "source_click_id": "c-1",
+    "user_ip": "192.0.2.7",
+    "job_id": "j",
+    "click_id": "c-1",
+    "user_agent": "UA",
+    "job_country": "FR",
+    "user_country": "FR",
+    "click_time": "2026-11-20T12:00:00Z",
+    "expired": False,
+    "is_bot": False,
+    "is_final": True,
+    "expired_at": "",
+    "destination_id": "d",
+}
+HEADERS = {"Authorization": "Bearer k"}
+
+
+def test_every_partner_is_there():
+    """
+    The command knows exactly the fake partners that there are.
+    """
+    assert set(PARTNERS) == set(RULES)
+
+
+@pytest.mark.parametrize("kind", PARTNERS)
+async def test_tells_how_to_use_it(kind: str):
+    """
+    One object says where it listens, what it enforces and what to write; Ctrl-C ends it with 0.
+    """
+    async with turnout("mock", kind, "--json") as mock:
+        said = await mock.object()
+        mock.signal(signal.SIGINT)
+        code, _, err = await mock.ended(10)
+
+    assert (kind, 0, "") == (said["type"], code, err)
+    assert said["url"] in said["setting"]
+    assert {"type", "url", "enforces", "setting", "received", "counts", "trouble"} == said.keys()
+
+
+async def test_keeps_the_rules_and_the_record():
+    """
+    A good click is taken, a bad one refused, and both are listed; the example of trouble is a trouble.
+    """
+    async with turnout("mock", "ipsnare", "--json") as mock, aiohttp.ClientSession(headers=HEADERS) as session:
+        said = await mock.object()
+        track = said["url"] + "/v1/track"
+        statuses = []
+        for click in (CLICK, CLICK | {"job_country": "France"}):
+            async with session.post(track, json=click) as answer:
+                statuses.append(answer.status)
+        async with session.post(said["trouble"], data=EXAMPLE) as answer:
+            assert 200 == answer.status
+        async with session.post(track, json=CLICK) as answer:
+            statuses.append((answer.status, answer.headers["Retry-After"]))
+        async with session.get(said["received"]) as answer:
+            received = await answer.json()
+
+    assert [200, 422, (503, "2")] == statuses
+    assert [True, False, False] == [each["accepted"] for each in received]
+
+
+async def test_misbehaves_from_the_start():
+    """
+    Trouble given as options hits so many calls, and then no more.
+    """
+    options = ("--status", "500", "--retry-after", "1", "--times", "1")
+    async with (
+        turnout("mock", "ipsnare", "--json", *options) as mock,
+        aiohttp.ClientSession(headers=HEADERS) as session,
+    ):
+        track = (await mock.object())["url"] + "/v1/track"
+        statuses = []
+        for _ in range(2):
+            async with session.post(track, json=CLICK) as answer:
+                statuses.append((answer.status, answer.headers.get("Retry-After")))
+
+    assert [(500, "1"), (200, None)] == statuses
+
+
+async def test_says_it_in_words():
+    """
+    Without --json it is a few lines for a person.
+    """
+    async with turnout("mock", "snap", "--seed", "4") as mock:
+        lines = [await mock.line() for _ in range(6)]
+        mock.signal(signal.SIGTERM)
+        code, _, _ = await mock.ended(10)
+
+    assert 0 == code
+    assert "A fake snap listens on http://127.0.0.1:" in lines[0]
+    assert "/received" in lines[3]
+    assert EXAMPLE in lines[4]
+
+
+async def test_a_port_in_use():
+    """
+    It says so and ends with 1.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+        async with turnout("mock", "snap", "--port", port) as mock:
+            code, _, err = await mock.ended(30)
+
+    assert 1 == code
+    assert f"Port {port} of 127.0.0.1 is in use" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nosuch"], ["snap", "--secret", "whsec_x"], ["snap", "--share", "2"], ["snap", "--status", "99"], []],
+    ids=["an unknown partner", "a secret for one that signs nothing", "a share over 1", "no status", "no type"],
+)
+def test_usage(arguments: list[str]):
+    """
+    What cannot be meant is exit code 2.
+    """
+    assert 2 == CliRunner().invoke(command_line, ["mock", *arguments]).exit_code

@@ -1,0 +1,376 @@
+"""The commands that look into the outbox, and those that change it through a running console."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestServer
+from click.testing import CliRunner, Result
+
+from destinations.linktrace import LinkTrace
+from router import cli, console
+from router.delivery.engine import Delivery
+from router.event import Clear, Digests, User
+from router.metrics import Metrics
+from router.outbox.outbox import Outbox
+from router.outbox.reader import Reader
+from router.outbox.state import Attempt, Held, Mark, Quarantined
+from router.secret import Secret
+from router.settings import Console, Settings
+from tests.builders import NOW, an_event, many, rows
+from tests.stepped import SteppedClock
+
+REASON = 'consent "marketing" is unknown: the event says nothing of consent'
+
+
+def turnout(*arguments: str, typed: str | None = None) -> Result:
+    return CliRunner().invoke(cli.turnout, list(arguments), input=typed, catch_exceptions=False)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    """A configuration whose destination needs a secret that is not there: reads must not ask for it."""
+    path = tmp_path / "config.toml"
+    path.write_text(
+        f'[outbox]\npath = "{tmp_path / "outbox"}"\n[destinations.links]\ntype = "linktrace"\napi_key = "env:NOT_SET"\n'
+    )
+    return str(path)
+
+
+def fill(directory: Path) -> None:
+    """Two destinations that saw five events to every kind of end, and then no server."""
+
+    async def filled() -> None:
+        store = await Outbox.open(directory, SteppedClock())
+        await store.configure("digest", "text")
+        links = await store.lane("links", "linktrace")
+        await store.append(
+            rows(
+                an_event("e-1", clear=Clear(ip="203.0.113.7"), user=User(digests=Digests(email="a" * 64))),
+                *(an_event(f"e-{number}", name="purchase", notes=("unit_guessed",)) for number in range(2, 6)),
+            )
+        )
+        await store.append(rows(an_event("e-1")))
+        await store.lane("late", "webhook")
+        first = Attempt(
+            seqs=[2, 3],
+            began=NOW + 40,
+            at=NOW + 140,
+            outcome="retry",
+            status=429,
+            reason="HTTP 429",
+            answer="slow\x1b[31m",
+        )
+        second = Attempt(seqs=[2], began=NOW + 30_000, at=NOW + 30_118, outcome="delivered", status=200)
+        await store.settle(
+            links, [Mark(seqs=[1], state="delivered", at=NOW + 90, began=NOW + 50, attempts=1, status=200)]
+        )
+        parked = Mark(seqs=[2, 3], state="waiting", at=NOW + 140, attempts=1, due=NOW + 30_000, reason="HTTP 429")
+        await store.settle(links, [parked], [first])
+        await store.settle(
+            links, [Mark(seqs=[2], state="delivered", at=NOW + 30_118, attempts=2, parked=True, status=200)], [second]
+        )
+        await store.settle(
+            links,
+            [
+                Mark(seqs=[4], state="filtered", at=NOW, reason=REASON),
+                Mark(seqs=[5], state="dead", at=NOW, attempts=3, status=404, reason="unknown link"),
+            ],
+        )
+        await store.quarantine(
+            [
+                Quarantined(
+                    at=NOW, source="shop", code="missing", field="event_name", message="send a name", event_id="bad"
+                )
+            ]
+        )
+        await store.close()
+
+    asyncio.run(filled())
+
+
+class TestReads:
+    @pytest.fixture(autouse=True)
+    def _filled(self, tmp_path: Path) -> None:
+        fill(tmp_path / "outbox")
+
+    def test_the_ledger_is_one_object_with_the_documented_keys(self, config: str):
+        """
+        turnout ledger --json is the object of GET /api/v1/ledger, without a server and without secrets.
+        """
+        result = turnout("ledger", "--config", config, "--json")
+
+        ledger = json.loads(result.output)
+        assert (0, 7, 1, 1, 5, 0) == (
+            result.exit_code,
+            *(ledger[key] for key in ("received", "duplicate", "rejected", "accepted", "difference")),
+        )
+        assert {"delivered": 2, "waiting": 1, "filtered": 1, "dead": 1, "erased": 0} == {
+            key: ledger["destinations"]["links"][key] for key in ("delivered", "waiting", "filtered", "dead", "erased")
+        }
+
+    def test_the_ledger_reads_as_a_sum(self, config: str):
+        """
+        For people it is a table and one line that adds up; --verify says that every row was counted.
+        """
+        result = turnout("ledger", "--config", config, "--verify")
+
+        assert "received 7 = duplicate 1 + rejected 1 + accepted 5; difference 0" in result.output
+        assert "verified" in result.output
+        assert 0 == result.exit_code
+
+    def test_a_ledger_that_does_not_come_out_fails(self, config: str, tmp_path: Path):
+        """
+        A difference is exit 1, and --verify says where it is.
+        """
+        import sqlite3
+
+        with sqlite3.connect(tmp_path / "outbox" / "state.db") as connection:
+            connection.execute("UPDATE lane SET dead = dead + 2 WHERE name = 'links'")
+        connection.close()
+
+        assert 1 == turnout("ledger", "--config", config).exit_code
+        result = turnout("ledger", "--config", config, "--verify")
+        assert "links: dead: 1 counted, 3 in the books" in result.output
+
+    def test_deliveries_are_listed(self, config: str):
+        """
+        The list shows every delivery with its state and reason, newest first, and filters by destination and state.
+        """
+        lines = turnout("outbox", "list", "--config", config, "--json").output.splitlines()
+        states = [(each["id"], each["state"]) for each in map(json.loads, lines)]
+        expected = [
+            ("e-5", "dead"),
+            ("e-4", "filtered"),
+            ("e-3", "waiting"),
+            ("e-2", "delivered"),
+            ("e-1", "delivered"),
+        ]
+        assert expected == states
+
+        shown = turnout("outbox", "list", "--config", config, "--to", "links", "--state", "dead").output
+        assert "unknown link" in shown
+        assert "e-4" not in shown
+
+    def test_a_list_goes_on(self, config: str):
+        """
+        Where there is more, stderr says how to see it, and the next page begins there.
+        """
+        first = turnout("outbox", "list", "--config", config, "--limit", "2", "--json")
+        place = first.stderr.split("--after ")[1].strip()
+
+        second = turnout("outbox", "list", "--config", config, "--limit", "2", "--json", "--after", place)
+        assert ["e-3", "e-2"] == [json.loads(each)["id"] for each in second.stdout.splitlines()]
+
+    @pytest.mark.parametrize("name", ["e-2", "#2"])
+    def test_one_event_is_shown(self, config: str, name: str):
+        """
+        An event is found by its id and by its number; a destination of later days says so.
+        """
+        shown = turnout("outbox", "show", name, "--config", config)
+
+        assert 0 == shown.exit_code
+        assert "links" in shown.output
+        assert "it came before this destination was there" in shown.output
+
+    def test_an_event_is_explained_line_by_line(self, config: str):
+        """
+        The story tells receipt, repair, storage, every try with the partner's words, and the end, with times in UTC.
+        """
+        told = turnout("explain", "e-2", "--config", config).output.splitlines()
+
+        assert [
+            "e-2  purchase, 2026-11-18 UTC",
+            "11:06:40.000  received      plain, source shop",
+            "11:06:40.000  normalised    7 fields; notes: unit_guessed",
+            "11:06:40.000  stored        number 2, log segment 1; answered after the commit",
+            r"11:06:40.040  links 1       429 slow\x1b[31m in 100 ms, with 1 others: retry: HTTP 429",
+            "11:07:10.000  links 2       200 in 118 ms: delivered",
+            "11:07:10.118  links         delivered 30.1 s after receipt (configuration 1)",
+            "              late          not sent: it came before this destination was there",
+        ] == told
+
+    @pytest.mark.parametrize(
+        ("name", "expected"),
+        [
+            pytest.param("e-1", "delivered 0.1 s after receipt", id="delivered"),
+            pytest.param("e-1", "digests of email; some held apart, encrypted", id="personal data by name"),
+            pytest.param("e-3", "waiting, next try 2026-11-18 11:07:10Z: HTTP 429", id="waiting"),
+            pytest.param("e-4", f"not sent: {REASON} (configuration 1)", id="filtered"),
+            pytest.param("e-5", "given up after 3 tries: unknown link", id="dead"),
+        ],
+    )
+    def test_every_end_has_its_sentence(self, config: str, name: str, expected: str):
+        """
+        Whatever became of an event is said in plain words with its reason.
+        """
+        assert expected in turnout("explain", name, "--config", config).output
+
+    def test_the_configuration_of_now_is_compared(self, config: str, monkeypatch: pytest.MonkeyPatch):
+        """
+        Where the configuration of now would decide otherwise than was done, the story says so.
+        """
+        monkeypatch.setenv("NOT_SET", "key")
+
+        assert "by the configuration of now it is sent" in turnout("explain", "e-4", "--config", config).output
+        assert "configuration of now" not in turnout("explain", "e-1", "--config", config).output
+
+    def test_a_story_is_an_object(self, config: str):
+        """
+        --json tells the same as one object a line.
+        """
+        (story,) = [
+            json.loads(each) for each in turnout("explain", "e-5", "--config", config, "--json").stdout.splitlines()
+        ]
+
+        assert ("e-5", ["dead", "earlier"]) == (story["id"], [each["state"] for each in story["destinations"]])
+        assert "203.0.113.7" not in json.dumps(story)
+
+    def test_what_was_refused_is_said(self, config: str):
+        """
+        An id that was refused exits 1 and says why; an unknown one too.
+        """
+        refused = turnout("explain", "bad", "--config", config)
+        assert 1 == refused.exit_code
+        assert "missing, field event_name: send a name" in refused.output
+        assert 1 == turnout("explain", "nobody", "--config", config).exit_code
+        assert 1 == turnout("outbox", "show", "nobody", "--config", config).exit_code
+
+
+class TestNothingThere:
+    def test_no_outbox(self, config: str):
+        """
+        Without an outbox a read exits 1 and says what to check.
+        """
+        result = turnout("ledger", "--config", config)
+
+        assert 1 == result.exit_code
+        assert "check [outbox] path, or start turnout serve" in result.stderr
+
+    def test_no_configuration(self, tmp_path: Path):
+        """
+        Without a configuration it is a question of usage: exit 2.
+        """
+        assert 2 == turnout("ledger", "--config", str(tmp_path / "none.toml")).exit_code
+
+    def test_no_server(self, tmp_path: Path):
+        """
+        An act with nobody to do it exits 3, and says what to start.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+        path = tmp_path / "config.toml"
+        path.write_text(f'[console]\nlisten = "127.0.0.1:{port}"\n')
+        result = turnout("outbox", "hold", "--to", "links", "--config", str(path))
+
+        assert 3 == result.exit_code
+        assert "start turnout serve" in result.stderr
+
+
+Run = Callable[..., Awaitable[Result]]
+
+
+class TestActs:
+    @pytest.fixture
+    async def run(
+        self, store: Outbox, clock: SteppedClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> AsyncIterator[Run]:
+        """The command line beside a running server with a token, whose lane "links" is held: one dead, two waiting."""
+        lane = await store.lane("links", "linktrace")
+        await store.hold(lane, Held(reason="key refused", by="operator", at=NOW))
+        await store.append(many(3))
+        await store.settle(lane, [Mark(seqs=[1], state="dead", at=NOW, attempts=1, reason="HTTP 400")])
+        delivery = Delivery(store, clock)
+        await delivery.start({"links": LinkTrace(api_key=Secret("k"))})
+        app = console.application(
+            reader=Reader(store.directory),
+            store=store,
+            delivery=delivery,
+            settings=Settings(console=Console(token=Secret("s3cret"))),
+            metrics=Metrics(),
+        )
+        server = TestServer(app)
+        await server.start_server()
+        path = tmp_path / "config.toml"
+        path.write_text(f'[console]\nlisten = "127.0.0.1:{server.port}"\ntoken = "env:CONSOLE_TOKEN"\n')
+        monkeypatch.setenv("CONSOLE_TOKEN", "s3cret")
+
+        async def command(*arguments: str, typed: str | None = None) -> Result:
+            return await asyncio.to_thread(turnout, "outbox", *arguments, "--config", str(path), typed=typed)
+
+        yield command
+        await server.close()
+        await delivery.stop(0.0)
+
+    async def states(self, store: Outbox) -> tuple[int, int]:
+        links = (await Reader(store.directory).ledger()).destinations["links"]
+        return links.waiting, links.dead
+
+    async def test_dead_ones_go_again(self, run: Run, store: Outbox):
+        """
+        Retry says the count and does it; the audit names user and machine.
+        """
+        result = await run("retry", "--to", "links", "--yes")
+
+        assert (0, "1 deliveries.\n") == (result.exit_code, result.stdout)
+        assert (3, 0) == await self.states(store)
+        (row,) = (await Reader(store.directory).audit()).items
+        assert "@" in row.who
+
+    async def test_it_asks_first(self, run: Run, store: Outbox):
+        """
+        Without --yes the count is shown and asked for; no means no.
+        """
+        result = await run("drop", "--to", "links", typed="n\n")
+
+        assert "Give 2 waiting of links up?" in result.stderr
+        assert 1 == result.exit_code
+        assert (2, 1) == await self.states(store)
+        assert 0 == (await run("drop", "--to", "links", "e-2", typed="y\n")).exit_code
+        assert (1, 2) == await self.states(store)
+
+    async def test_a_dry_run_changes_nothing(self, run: Run, store: Outbox):
+        """
+        --dry-run tells the count, asks nothing and does nothing.
+        """
+        result = await run("drop", "--to", "links", "--dry-run", "--json")
+
+        assert (2, True) == (json.loads(result.stdout)["count"], json.loads(result.stdout)["dry_run"])
+        assert (2, 1) == await self.states(store)
+
+    async def test_hold_and_resume(self, run: Run, store: Outbox):
+        """
+        A destination is held with a reason, and goes on.
+        """
+        assert "links goes on.\n" == (await run("resume", "--to", "links")).stdout
+        assert None is store.lanes["links"].held
+        await run("hold", "--to", "links", "--reason", "maintenance")
+        held: Any = store.lanes["links"].held
+        assert "maintenance" == held.reason
+
+    async def test_a_refusal_is_told(self, run: Run):
+        """
+        What the console refuses exits 1 with its words.
+        """
+        result = await run("resume", "--to", "typo/../x")
+
+        assert 1 == result.exit_code
+        assert "there is no such destination" in result.stderr
+
+    async def test_a_wrong_token_is_told(self, run: Run, monkeypatch: pytest.MonkeyPatch):
+        """
+        A token that is wrong or not set exits 1 and is not printed.
+        """
+        monkeypatch.setenv("CONSOLE_TOKEN", "wr0ng")
+        result = await run("resume", "--to", "links")
+        assert (1, False) == (result.exit_code, "wr0ng" in result.output)
+        monkeypatch.delenv("CONSOLE_TOKEN")
+        result = await run("resume", "--to", "links")
+        assert 1 == result.exit_code
+        assert "CONSOLE_TOKEN is not set" in result.stderr
