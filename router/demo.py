@@ -54,7 +54,7 @@ TROUBLE: Mapping[str, Sequence[Trouble]] = {
 }
 
 _CONFIG = """\
-# Written by turnout demo. It is a configuration like any other: turnout check --config {directory}/config.toml
+# Written by turnout demo. It is a configuration like any other: turnout check, send and explain take it with --config.
 [collect]
 listen = "127.0.0.1:{collect}"
 
@@ -62,7 +62,7 @@ listen = "127.0.0.1:{collect}"
 listen = "127.0.0.1:{console}"
 
 [outbox]
-path = "{directory}/outbox"
+path = {outbox}
 
 [sources.shop]
 site = "{site}"
@@ -218,7 +218,7 @@ def _settings(directory: Path, urls: Mapping[str, str]) -> Settings:
     return loaded
 
 
-class ConfigRefused(Exception):  # noqa: N818 - says what happened
+class ConfigRefused(Exception):
     """The demo's own configuration is not accepted: a directory whose name cannot stand in TOML, or a fault of ours."""
 
     def __init__(self, findings: Sequence[Finding]) -> None:
@@ -226,11 +226,9 @@ class ConfigRefused(Exception):  # noqa: N818 - says what happened
 
 
 def _write_config(directory: Path, urls: Mapping[str, str], collect: int, console: int) -> Path:
-    place = str(directory.resolve())
+    outbox = msgspec.json.encode(str(directory.resolve() / "outbox")).decode()  # a JSON text is a TOML text
     path = directory / CONFIG
-    text = _CONFIG.format(
-        directory=place, collect=collect, console=console, site=SITE, consent=samples.MARKETING, **urls
-    )
+    text = _CONFIG.format(outbox=outbox, collect=collect, console=console, site=SITE, consent=samples.MARKETING, **urls)
     path.write_text(text, encoding="utf-8")
     return path
 

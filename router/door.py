@@ -77,6 +77,7 @@ def admit(
     if (problem := _name_problem(reading)) is not None:
         return _turned_away(item, *problem, field=reading.name_field, id=_given_id(reading))
     findings = Findings(notes)
+    _lift(reading)
     event = _event(reading, door, visit, new_id, findings)
     if findings.long_key:
         return _turned_away(item, "bad_key", f"shorten every key to at most {MAX_KEY} characters", id=event.id)
@@ -95,9 +96,7 @@ def admit(
 
 
 def _turned_away(item: Any, code: str, message: str, *, field: str | None = None, id: str | None = None) -> TurnedAway:  # noqa: A002 - the word of Problem
-    return TurnedAway(
-        problem=Problem(code=code, field=field, message=message, id=id), scrubbed=remains(item)
-    )
+    return TurnedAway(problem=Problem(code=code, field=field, message=message, id=id), scrubbed=remains(item))
 
 
 def remains(item: Any) -> Any:
@@ -280,6 +279,23 @@ def _app(app: dict[str, Any], findings: Findings) -> App:
         build=_words(app.get("build"), MAX_LABEL, findings),
         namespace=_words(app.get("namespace"), MAX_LABEL, findings),
     )
+
+
+_ADDRESSES: Final = ("user_ip", "client_ip_address", "client_ip", "ip_address", "ip_override", "ip")
+_AGENTS: Final = ("user_agent", "client_user_agent", "userAgent")
+
+
+def _lift(reading: Reading) -> None:
+    """Take what is kept apart from the payload out of an event's own properties; IP Snare's senders put it there."""
+    properties = reading.properties
+    for key in _ADDRESSES:
+        if key in properties:
+            reading.ip = properties.pop(key) or reading.ip
+    for key in _AGENTS:
+        if key in properties:
+            reading.user_agent = properties.pop(key) or reading.user_agent
+    if "user_country" in properties:
+        reading.raw.country = reading.raw.country or properties.pop("user_country")
 
 
 def _clear(reading: Reading, door: Door, visit: Visit, findings: Findings) -> Clear:

@@ -22,5 +22,3 @@ async def store(tmp_path: Path, clock: SteppedClock) -> AsyncIterator[Outbox]:
     outbox = await Outbox.open(tmp_path / "outbox", clock)
     yield outbox
     await outbox.close()
-
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -133,8 +134,6 @@ class Process:
 @contextlib.asynccontextmanager
 async def turnout(*arguments: str, code: str | None = None, **environ: str) -> AsyncIterator[Process]:
     """The command line; with ``code`` that Python text is run first in its process. Killed if it is still there."""
-    import os
-
     start = f"{code or ''}\nfrom router.__main__ import main\nmain()"
     process = await asyncio.create_subprocess_exec(
         sys.executable,

@@ -157,6 +157,8 @@ class TestReads:
         shown = turnout("outbox", "list", "--config", config, "--to", "links", "--state", "dead").output
         assert "unknown link" in shown
         assert "e-4" not in shown
+        typo = turnout("outbox", "list", "--config", config, "--to", "typo")
+        assert (1, True) == (typo.exit_code, "no such destination" in typo.stderr)
 
     def test_a_list_goes_on(self, config: str):
         """

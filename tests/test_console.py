@@ -488,6 +488,7 @@ class TestHealth:
         assert (503, "broken") == (answer.status, (await answer.json())["reason"])
         store.failed = None
         assert 200 == (await client.get("/healthz")).status
+        assert 200 == (await client.head("/healthz")).status
 
 
 class TestDocument:

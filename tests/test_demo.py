@@ -27,6 +27,10 @@ from tests.running import ROOT, turnout
 STATES = ("delivered", "waiting", "filtered", "dead", "erased")
 
 
+def there(path: Path) -> bool:
+    return path.exists()
+
+
 def last(out: str) -> dict[str, Any]:
     return json.loads(out.splitlines()[-1])
 
@@ -110,14 +114,33 @@ class TestRun:
         """
         async with turnout("demo", "--json") as demo:
             start, first = await demo.object(), await demo.object()
-            assert Path(start["configuration"]).exists()
+            directory = Path(start["configuration"]).parent
+            existed = there(directory)
             demo.signal(signal.SIGINT)
             code, out, err = await demo.ended(10)
 
         assert ("progress", 0) == (first["type"], code)
         assert ("finished", 0) == (last(out)["type"], last(out)["ledger"]["difference"])
-        assert not Path(start["configuration"]).parent.exists()
+        assert existed
+        assert not there(directory)
         assert "Traceback" not in err
+
+    def test_nobody_reads_any_more(self):
+        """
+        A closed pipe (``turnout demo | head``) ends it, without a trace and without its directory.
+        """
+        arguments = [sys.executable, "-m", "router", "demo"]
+        with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as demo:
+            assert demo.stdout is not None
+            assert demo.stderr is not None
+            addresses = dict(demo.stdout.readline().decode().rsplit(maxsplit=1) for _ in range(8))
+            demo.stdout.close()
+            err = demo.stderr.read().decode()
+            code = demo.wait(30)
+
+        assert (1, "") == (code, err)
+        assert "Traceback" not in err
+        assert not there(Path(addresses["configuration"]).parent)
 
     async def test_kept_files(self, tmp_path: Path):
         """

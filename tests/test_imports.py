@@ -30,7 +30,19 @@ ENGINES = ["collect", "delivery", "pull", "console"]
 WIRING = ["terminal", "metrics", "logs", "config", "app", "demo", "cli", "__main__"]
 ROOMS = [*WORDS, *RULES, *EDGES, *ENGINES, *WIRING]
 
-IO = {"aiohttp", "aiosqlite", "asyncio", "http", "os", "pathlib", "socket", "sqlite3", "subprocess", "threading", "time"}
+IO = {
+    "aiohttp",
+    "aiosqlite",
+    "asyncio",
+    "http",
+    "os",
+    "pathlib",
+    "socket",
+    "sqlite3",
+    "subprocess",
+    "threading",
+    "time",
+}
 
 
 def modules(package: str) -> list[Path]:

@@ -173,7 +173,9 @@ class TestSegments:
         await store.append(many(3))
         store._tail.clear()
         await store._log.read(
-            lambda unit: unit.execute("UPDATE event SET payload = CAST(replace(payload, 'page', 'pagf') AS BLOB) WHERE seq = 2")
+            lambda unit: unit.execute(
+                "UPDATE event SET payload = CAST(replace(payload, 'page', 'pagf') AS BLOB) WHERE seq = 2"
+            )
         )
         read = await store.read(0, 10)
         await store.close()
@@ -209,7 +211,10 @@ class TestLanes:
         """
         lane = await store.lane("hook", "webhook")
         await store.append(many(100))
-        marks = [Mark(seqs=[seq], state="delivered", at=NOW + seq, began=NOW, attempts=1, status=200) for seq in range(1, 101)]
+        marks = [
+            Mark(seqs=[seq], state="delivered", at=NOW + seq, began=NOW, attempts=1, status=200)
+            for seq in range(1, 101)
+        ]
         await asyncio.gather(*(store.settle(lane, [mark]) for mark in marks))
 
         runs = query(store.directory / "state.db", "SELECT first, last, state, began, at, status FROM run")

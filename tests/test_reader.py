@@ -100,11 +100,12 @@ class TestLedger:
                 await store.append(rows(an_event(f"e-{number}")))
         reader = Reader(store.directory)
 
-        for _ in range(2):
-            ledger = await reader.ledger()
-            assert (10, 5, 5) == (ledger.received, ledger.duplicate, ledger.accepted)
+        ledger = await reader.ledger()
+        assert (10, 5, 5) == (ledger.received, ledger.duplicate, ledger.accepted)
+        await store.append(rows(an_event("e-5")))
+        assert 11 == (await reader.ledger()).received
         await store.close()
-        assert 10 == (await reader.ledger()).received
+        assert 11 == (await reader.ledger()).received
 
     async def test_ends_out_of_order_are_not_waiting(self, store: Outbox, reader: Reader):
         """
@@ -315,6 +316,15 @@ class TestFind:
         assert [] == await reader.find("nobody")
         await store.close()
         assert [Found(4, "blog"), Found(1, "shop")] == await reader.find("a")
+
+    async def test_many_are_found_at_once(self, store: Outbox, reader: Reader):
+        """
+        A thousand ids are a thousand events: no page's limit cuts a selection short.
+        """
+        await store.append(many(1000))
+
+        found = await reader.find_all([f"e-{number}" for number in range(1, 1001)])
+        assert set(range(1, 1001)) == {each.seq for events in found.values() for each in events}
 
     async def test_recent_events_go_on_where_the_page_ended(self, tmp_path: Path, clock: SteppedClock):
         """

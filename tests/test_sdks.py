@@ -198,4 +198,4 @@ async def test_node(app: App, package: str, tmp_path: Path):
         ("m-5", "alias", "alias", "u-1", None),
     ] == sorted(told(event) for event in await stored(app))
     assert {200} == {seen.status for seen in wire.seen}
-    assert ["m-1", "m-2", "m-3", "m-4", "m-5"] == sorted(id for seen in wire.seen for id in carried(seen))
+    assert ["m-1", "m-2", "m-3", "m-4", "m-5"] == sorted(each for seen in wire.seen for each in carried(seen))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import shutil
@@ -21,6 +20,8 @@ from router.cli.options import json_option
 from router.cli.output import coloured, line, table
 
 if TYPE_CHECKING:
+    import asyncio
+
     from rich.table import Table
 
     from router.demo import Demo
@@ -67,6 +68,8 @@ def command(events: int | None, leave: bool, seed: int, keep: Path | None, as_js
 
     Ctrl-C ends it. Nothing is left behind, unless --keep names a directory.
     """
+    import asyncio
+
     from router import logs
     from router.cli.serve import loop_factory
 
@@ -93,6 +96,8 @@ def _screen(*, as_json: bool) -> Screen:
 
 
 async def _run(directory: Path, events: int | None, seed: int, screen: Screen, *, leave: bool) -> int:
+    import asyncio
+
     from router.demo import demo, faults
 
     began = _process_began()
@@ -103,17 +108,20 @@ async def _run(directory: Path, events: int | None, seed: int, screen: Screen, *
         screen.started(running)
         watch = Watch(running, began)
         work = asyncio.create_task(_work(running, events, seed, stop, leave=leave))
-        beside = [asyncio.create_task(each) for each in (watch.first(), watch.every_second(screen), stop.wait())]
-        await asyncio.wait({work, beside[-1]}, return_when=asyncio.FIRST_COMPLETED)
-        for each in (work, *beside):
+        showing = asyncio.create_task(watch.every_second(screen))
+        stopped = asyncio.create_task(stop.wait())
+        first = asyncio.create_task(watch.first())
+        await asyncio.wait({work, showing, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        tasks: set[asyncio.Task[Any]] = {work, showing, stopped, first}
+        for each in tasks:
             each.cancel()
-        await asyncio.wait({work, *beside})
-        done = not work.cancelled() and work.exception() is None
+        await asyncio.wait(tasks)
+        for each in (showing, work):  # a pipe that nobody reads any more, a fault of ours
+            if not each.cancelled():
+                each.result()
         look, reasons = await watch.look(), await running.reasons()
-        found = faults(look.ledger, running.told, look.partners, reasons) if leave and done else None
+        found = faults(look.ledger, running.told, look.partners, reasons) if leave and not work.cancelled() else None
         screen.finished(look, reasons, found)
-        if not work.cancelled():
-            work.result()
     if not leave:
         return DONE
     return DONE if found == [] else FAILED
@@ -121,6 +129,8 @@ async def _run(directory: Path, events: int | None, seed: int, screen: Screen, *
 
 def _ask(stop: asyncio.Event) -> None:
     """The first signal ends the demo in good order, the second one the process."""
+    import asyncio
+
     stop.set()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().remove_signal_handler(number)
@@ -163,6 +173,8 @@ class Watch:
         )
 
     async def every_second(self, screen: Screen) -> None:
+        import asyncio
+
         while True:
             await asyncio.sleep(1)
             screen.progress(await self.look())

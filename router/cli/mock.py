@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import signal
 import sys
@@ -56,6 +55,8 @@ def command(kind: str, port: int, host: str, seed: int, secret: str | None, as_j
 
     It keeps the rules that the partner documents, and misbehaves as the options say or as POST /trouble tells it.
     """
+    import asyncio
+
     if secret is not None and kind != "webhook":
         raise click.UsageError("--secret is for webhook: the other partners sign nothing")
     partner = _partner(kind, seed, secret)
@@ -81,6 +82,8 @@ def _troubles(**given: Any) -> list[Trouble]:
 
 
 async def _run(partner: Partner, host: str, port: int, *, as_json: bool) -> int:
+    import asyncio
+
     from router.mocks.partner import running
 
     stop = asyncio.Event()

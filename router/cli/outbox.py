@@ -17,6 +17,8 @@ from router.terminal import escaped
 
 if TYPE_CHECKING:
     from router.cli.console_client import Console
+    from router.outbox.reader import Reader
+    from router.outbox.views import Deliveries, Story
 
 _to = click.option("--to", required=True, metavar="NAME", help="Which destination.")
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")
@@ -38,7 +40,14 @@ def command() -> None:
 @json_option
 def list_(path: Path, to: str | None, state: Any, limit: int, after: str | None, as_json: bool) -> None:
     """List deliveries, newest events first."""
-    page = ask(path, lambda reader: reader.deliveries(to, state, limit, after))
+
+    async def found(reader: Reader) -> Deliveries | None:
+        known = to is None or await reader.lane_type(to) is not None
+        return await reader.deliveries(to, state, limit, after) if known else None
+
+    if (page := ask(path, found)) is None:
+        click.echo("There is no such destination: turnout ledger lists them.", err=True)
+        raise SystemExit(FAILED)
     if as_json:
         for each in page.items:
             line(each)
@@ -71,7 +80,7 @@ def list_(path: Path, to: str | None, state: Any, limit: int, after: str | None,
 def show(path: Path, event: str, as_json: bool) -> None:
     """Show one event's deliveries. ID is its event id, or "#" and its number."""
 
-    async def told(reader: Any) -> list[Any]:
+    async def told(reader: Reader) -> list[Story | None]:
         return [await reader.story(each.seq) for each in await reader.find(event)]
 
     stories = [each for each in ask(path, told) if each is not None]

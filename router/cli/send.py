@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import sys
 import time
@@ -55,7 +54,7 @@ class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
         return self.result in {"accepted", "duplicate"} and not {"dead", "waiting"} & set(ends)
 
 
-class Unreachable(Exception):  # noqa: N818 - says what happened
+class Unreachable(Exception):
     """Nobody answers there."""
 
 
@@ -94,6 +93,8 @@ def command(
 
     Exits 0 when all were accepted (with --wait: settled), 1 when one was not, 3 when nobody answers.
     """
+    import asyncio
+
     if (given is None) == (sample is None):
         raise click.UsageError("give either events (a file, - or JSON) or --sample NAME")
     if given is not None and count > 1:
@@ -205,6 +206,8 @@ def _token(settings: Settings | None, name: str | None) -> str:
 
 async def _send(items: list[Any], target: Target, rate: float | None, patience: float | None, *, as_json: bool) -> bool:
     """Post one after the other, say what became of each; True when all is well."""
+    import asyncio
+
     import aiohttp
 
     good = True
@@ -222,6 +225,8 @@ async def _send(items: list[Any], target: Target, rate: float | None, patience: 
 
 
 async def _post(session: aiohttp.ClientSession, target: Target, index: int, item: Any) -> Result:
+    import asyncio
+
     body = msgspec.json.encode(item)
     for _ in range(TRIES):
         status, said, headers = await _asked(session, "POST", target.collect, target.headers, body)
@@ -257,6 +262,8 @@ async def _followed(
     session: aiohttp.ClientSession, target: Target, event_id: str, patience: float
 ) -> dict[str, dict[str, Any]]:
     """What became of an event at every destination, when nothing moves any more or patience is at its end."""
+    import asyncio
+
     url, until = f"{target.console}/api/v1/events/{quote(event_id, safe='')}", time.monotonic() + patience
     while True:
         status, story, _ = await _asked(session, "GET", url, target.console_headers, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import gc
 import os
@@ -18,6 +17,8 @@ from router.cli.options import config_option, json_option, registry
 from router.cli.output import coloured, line
 
 if TYPE_CHECKING:
+    import asyncio
+
     from router.app import App
     from router.settings import Settings
 
@@ -72,6 +73,8 @@ def _settings(path: Path) -> Settings:
 
 
 def _run(settings: Settings, ready: Callable[[App], None]) -> int:
+    import asyncio
+
     from router.app import serve
 
     with asyncio.Runner(loop_factory=loop_factory()) as runner:

@@ -37,7 +37,7 @@ log: Any = structlog.get_logger()
 BODY_DEADLINE = 10.0  # seconds for a whole body
 KEEP_ALIVE = 15.0
 MAX_HEADER = 8190
-MAX_CONNECTIONS = 20_000
+SERVER = "Turnout"  # else the library's name and version
 
 _LETTERS = {"t": "track", "p": "page", "s": "screen", "i": "identify", "g": "group", "a": "alias", "b": None}
 _CALLS = ("track", "page", "screen", "identify", "group", "alias")
@@ -53,7 +53,9 @@ PATHS: dict[str, str | None] = {
 }
 PIXELS = frozenset({"/events", "/collect"})
 
-_ALLOWED_HEADERS = "authorization, content-type, content-encoding, x-api-key, x-retry-count, idempotency-key, traceparent"
+_ALLOWED_HEADERS = (
+    "authorization, content-type, content-encoding, x-api-key, x-retry-count, idempotency-key, traceparent"
+)
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 _GIF = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c000000000100010000020144003b")
 _JSON = "application/json"
@@ -128,7 +130,7 @@ class Collector:
             answer, sender = self._later(503, "internal", "this could not be handled; send it again later"), None
         if origin is not None and sender is not None and origin in sender.origins:
             _allow(answer, origin)
-        answer.headers["Server"] = "Turnout"  # else the library's name and version
+        answer.headers["Server"] = SERVER
         return answer
 
     # Browsers
@@ -147,23 +149,14 @@ class Collector:
     async def _answer(self, request: web.BaseRequest) -> tuple[web.Response, Sender | None]:
         path = request.path.rstrip("/") or "/"
         pixel = request.method == "GET" and path in PIXELS
-        if path not in PATHS:
-            return _error(404, "not_found", "send events to POST /collect"), None
-        if request.method != "POST" and not pixel:
-            allowed = "GET, POST, OPTIONS" if path in PIXELS else "POST, OPTIONS"
-            return _error(405, "method_not_allowed", "send events with POST", {"Allow": allowed}), None
-        if request.version < HttpVersion10:
-            return _closing(_error(400, "bad_request", "send HTTP/1.1")), None
-        if self.draining:
-            return self._later(503, "draining", "this server is stopping; send it again"), None
+        if (refused := self._refused(request, path, pixel=pixel)) is not None:
+            return refused, None
         query = request.query
         key = keys.presented(request.headers, list(query.items()))
         sender = self.keyring.sender(key, query.get("tc_s")) if key is not None else None
         if key is not None and sender is None:
             return _unauthorized(), None
-        body = bodies.pixel(list(query.items())) if pixel else await self._body(request)
-        if isinstance(body, dict):
-            body = bodies.Body(items=[bodies.Item(value=body, size=len(request.path_qs))], single=True)
+        body = _pixel(request) if pixel else await self._body(request)
         if isinstance(body, web.Response):
             return body, sender
         if sender is None:
@@ -174,6 +167,19 @@ class Collector:
         if not sender.source.enabled:
             return _error(403, "source_disabled", "this source is switched off; ask its operator"), sender
         return await self._taken(request, path, body, sender, pixel=pixel), sender
+
+    def _refused(self, request: web.BaseRequest, path: str, *, pixel: bool) -> web.Response | None:
+        """What the request line alone decides."""
+        if path not in PATHS:
+            return _error(404, "not_found", "send events to POST /collect")
+        if request.method != "POST" and not pixel:
+            allowed = "GET, POST, OPTIONS" if path in PIXELS else "POST, OPTIONS"
+            return _error(405, "method_not_allowed", "send events with POST", {"Allow": allowed})
+        if request.version < HttpVersion10:
+            return _closing(_error(400, "bad_request", "send HTTP/1.1"))
+        if self.draining:
+            return self._later(503, "draining", "this server is stopping; send it again")
+        return None
 
     async def _body(self, request: web.BaseRequest) -> bodies.Body | web.Response:
         if (request.charset or "utf-8").lower() not in _CHARSETS:
@@ -186,7 +192,9 @@ class Collector:
         except (HttpProcessingError, web.RequestPayloadError, ConnectionError):
             return _closing(_error(400, "bad_request", "the body broke off or is not chunked right; send it again"))
         if raw is None:
-            return _closing(_error(400, "request_too_large", f"send at most {bodies.MAX_REQUEST} bytes a request, after inflating"))
+            return _closing(
+                _error(400, "request_too_large", f"send at most {bodies.MAX_REQUEST} bytes a request, after inflating")
+            )
         read = bodies.read(raw, request.headers.get("Content-Encoding"), strict_utf8=self._strict)
         return _malformed(read) if isinstance(read, Malformed) else read
 
@@ -216,6 +224,14 @@ class Collector:
     def _later(self, status: int, code: str, message: str) -> web.Response:
         """Come back in 1 to 5 seconds: an integer, because Segment's browser SDK reads nothing else."""
         return _error(status, code, message, {"Retry-After": str(1 + int(self._chance() * 5))})
+
+
+def _pixel(request: web.BaseRequest) -> bodies.Body | web.Response:
+    """The one event that a query string holds."""
+    query = list(request.query.items())
+    if len(query) > bodies.MAX_KEYS:
+        return _error(400, "too_many_keys", f"send at most {bodies.MAX_KEYS} parameters")
+    return bodies.Body(items=[bodies.Item(value=bodies.pixel(query), size=len(request.path_qs))], single=True)
 
 
 async def _read(request: web.BaseRequest) -> bytes | None:
@@ -274,10 +290,14 @@ class _Handler(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
+        del request, message  # they hold what was sent
         if status >= 500:
             log.error("collect_failed", reason=type(exc).__name__)
-            return _closing(_error(503, "internal", "this could not be handled; send it again later", {"Retry-After": "1"}))
-        return _closing(_error(400, "bad_request", "this is not a well-formed HTTP request; check the client"))
+            headers = {"Retry-After": "1", "Server": SERVER}
+            return _closing(_error(503, "internal", "this could not be handled; send it again later", headers))
+        answer = _closing(_error(400, "bad_request", "this is not a well-formed HTTP request; check the client"))
+        answer.headers["Server"] = SERVER
+        return answer
 
 
 class Server(web.Server):

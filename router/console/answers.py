@@ -20,7 +20,7 @@ class Error(msgspec.Struct, frozen=True, kw_only=True):
     errors: list[dict[str, str]] = []
 
 
-class Fault(Exception):  # noqa: N818 - not an error of ours: it carries an answer out of a handler
+class Fault(Exception):
     """Answer with this instead."""
 
     def __init__(self, status: int, code: str, message: str, errors: Sequence[dict[str, str]] = ()) -> None:

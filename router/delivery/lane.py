@@ -45,6 +45,7 @@ ANSWER_KEPT = 4096
 FOR_EVER = 1e9  # seconds: until something new arrives
 
 _NOTHING = Clear()
+_A_CODE = 2  # letters of a country, which say nothing of a person and occur in any text
 
 
 class Observer:
@@ -264,7 +265,7 @@ class LaneRunner:
         try:
             pieces = list(self.destination.requests([self._visible(job.event) for job in jobs], now))
             return self._paired(jobs, pieces, now)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a partner's file raises ends one event, not the lane
             if len(jobs) > 1:
                 return [pair for job in jobs for pair in self._written([job])]
             log.warning("mapping_failed", destination=self.name, reason=type(error).__name__)
@@ -337,10 +338,11 @@ class LaneRunner:
         answer = await self._transport.send(request)
         at = self._clock.now()
         if isinstance(answer, Response):
-            status, text, outcome = answer.status, self._kept(answer), self._classified(answer, at)
+            status, outcome = answer.status, self._classified(answer, at)
+            text = self._kept(answer) if _remarkable(outcome, jobs) else None
         else:
             status, text, outcome = None, None, _of_failure(answer)
-        self._feel(outcome, status, at)
+        outcome = self._felt(outcome, status, at)
         kind, reason = type(outcome).__name__.lower(), getattr(outcome, "reason", None)
         self._observer.attempted(self.name, kind, status, (at - began) / 1000)
         if not isinstance(outcome, Delivered):
@@ -362,22 +364,27 @@ class LaneRunner:
     def _kept(self, answer: Response) -> str:
         """The partner's words for people: cut, without our secrets and without personal data that it echoes."""
         text = answer.body[:ANSWER_KEPT].decode("utf-8", "replace")
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
+        clear = {getattr(event.clear, name) for event in answer.request.events for name in self.destination.clear}
+        for private in (*self._secrets, *(value for value in clear if value and len(value) > _A_CODE)):
+            text = text.replace(private, "***")
         return scrub.text(text)
 
-    def _feel(self, outcome: Outcome, status: int | None, at: int) -> None:
-        """What an outcome does to the lane as a whole."""
+    def _felt(self, outcome: Outcome, status: int | None, at: int) -> Outcome:
+        """What an outcome does to the lane as a whole, at once: nothing more leaves before it is written down."""
+        missed = status in {404, 405} and isinstance(outcome, Rejected)
+        self._misses = self._misses + 1 if missed else 0
+        if self._misses >= WRONG_ADDRESS_AFTER:
+            outcome = Hold("every event is answered 404 or 405: check base_url and ids, then resume")
         match outcome:
             case Retry(after=None, until=None):
                 self._pace.failed(at, self._chance())
             case Retry(after=after, until=until):
                 self._pace.pause(max(at + int(1000 * (after or 0.0)), min(until or 0, at + LONGEST_QUOTA)))
             case Hold():
-                pass
+                self._close(outcome, at)
             case _:
                 self._pace.succeeded(at)
-        self._misses = self._misses + 1 if status in {404, 405} and isinstance(outcome, Rejected) else 0
+        return outcome
 
     # Settling
 
@@ -388,21 +395,20 @@ class LaneRunner:
                 await self._settle(ends.delivered(jobs, outcome, attempt), kept)
                 oldest = min(job.event.received for job in jobs)
                 self._observer.delivered(self.name, len(jobs) - len(outcome.rejected), (attempt.at - oldest) / 1000)
-                await self._works_again()
+                await self._works_again(attempt)
             case Retry(after=after, until=until):
                 await self._settle(ends.retried(jobs, attempt, after=after, until=until, chance=self._chance()), kept)
             case Rejected(reason=reason):
                 await self._settle(ends.rejected(jobs, dict.fromkeys(range(len(jobs)), reason), attempt), kept)
-                await self._works_again()
-                await self._wrong_address(attempt.at)
+                await self._works_again(attempt)
             case Split(reason=reason, rejected=named):
                 bad = named or {0: reason}
                 await self._settle(ends.rejected(jobs, bad, attempt), kept)
                 self._take_again([ends.tried(job) for index, job in enumerate(jobs) if index not in bad])
             case Hold():
-                await self._settle([], kept)
                 self._take_again(jobs)
-                await self._hold(outcome, attempt.at)
+                await self._settle([], kept)
+                await self._store.hold(self.lane, self.lane.held)
 
     def _take_again(self, jobs: list[Job]) -> None:
         """In hand, to be sent as soon as the lane may. If the process dies first, the outbox still has them waiting."""
@@ -452,21 +458,19 @@ class LaneRunner:
 
     # Holding
 
-    async def _hold(self, outcome: Hold, now: int) -> None:
+    def _close(self, outcome: Hold, now: int) -> None:
         until = None if outcome.until is None else min(outcome.until, now + LONGEST_QUOTA)
         self._probe_at = now + PROBE_EVERY if until is None else until
         if self.lane.held is None or self.lane.held.by == "partner":
-            await self._store.hold(self.lane, Held(reason=outcome.reason, by="partner", at=now, until=until))
+            self.lane.held = Held(reason=outcome.reason, by="partner", at=now, until=until)
             log.warning("lane_held", destination=self.name, reason=outcome.reason)
 
-    async def _works_again(self) -> None:
-        if self.lane.held is not None and self.lane.held.by == "partner":
+    async def _works_again(self, attempt: Attempt) -> None:
+        """An answer to a request that left after the hold began ends it."""
+        held = self.lane.held
+        if held is not None and held.by == "partner" and attempt.began > held.at:
             await self._store.hold(self.lane, None)
             log.info("lane_resumed", destination=self.name)
-
-    async def _wrong_address(self, now: int) -> None:
-        if self._misses >= WRONG_ADDRESS_AFTER:
-            await self._hold(Hold("every event is answered 404 or 405: check base_url and ids, then resume"), now)
 
     # The operator
 
@@ -478,7 +482,7 @@ class LaneRunner:
     async def resume(self, who: str) -> None:
         """Let the lane go at once, whatever held it or made it wait."""
         self._pace.resume()
-        self._misses = self._probe_at = 0
+        self._misses = 0
         await self._store.hold(self.lane, None)
         await self._store.note(who, "resume", self.name)
         self._wake()

@@ -67,7 +67,17 @@ _ADDRESSES = frozenset({"address", "addresses", "location", "Address"})
 
 # Readable on purpose, and stored apart from the event; what is turned away is not stored apart.
 _READABLE = frozenset(
-    {"ip", "ip_address", "ip_override", "client_ip_address", "user_agent", "userAgent", "client_user_agent"}
+    {
+        "user_ip",
+        "client_ip",
+        "ip",
+        "ip_address",
+        "ip_override",
+        "client_ip_address",
+        "user_agent",
+        "userAgent",
+        "client_user_agent",
+    }
     | {"cookie", "cookies", "advertising_id", "advertisingId", "idfv", "madid", "em", "ph", "fn", "ln", "db"}
 )
 _HASHES = _HASHED | _BROKEN_HASHES

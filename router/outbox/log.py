@@ -100,20 +100,19 @@ def _bound(first: int, rows: Sequence[Row], vault: Vault) -> list[object]:
     return values
 
 
-_SELECT = "SELECT seq, payload, clear, crc FROM event "
+_AFTER = "SELECT seq, payload, clear, crc FROM event WHERE seq > ? ORDER BY seq LIMIT ?"
+_THESE = "SELECT seq, payload, clear, crc FROM event WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq"
 
 
 def read(connection: sqlite3.Connection, vault: Vault, after: int, limit: int) -> list[Stored]:
     """Up to ``limit`` events with a sequence number above ``after``, in order."""
-    found = connection.execute(_SELECT + "WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit))
+    found = connection.execute(_AFTER, (after, limit))
     return [_stored(each, vault) for each in found]
 
 
 def pick(connection: sqlite3.Connection, vault: Vault, seqs: Sequence[int]) -> list[Stored]:
     """The events with these sequence numbers, in order; missing ones are left out."""
-    found = connection.execute(
-        _SELECT + "WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq", (msgspec.json.encode(seqs).decode(),)
-    )
+    found = connection.execute(_THESE, (msgspec.json.encode(seqs).decode(),))
     return [_stored(each, vault) for each in found]
 
 

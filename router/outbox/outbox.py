@@ -106,7 +106,7 @@ class Outbox:
         never replaced by a fresh one.
         """
         (directory / "log").mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory.chmod(0o700)
+        directory.chmod(0o700)  # noqa: ASYNC240 - once, before anything is served
         outbox = cls(directory, clock, Lock(directory), dedup=int(dedup * 1000), segment_events=segment_events)
         try:
             await outbox._recover()
@@ -204,7 +204,7 @@ class Outbox:
                 group = self._next_group()
                 try:
                     await self._commit(group)
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - whoever waits must be told, whatever went wrong
                     fault = self._fail(error)
                     for each in group:
                         _refuse(each.future, fault)
@@ -267,11 +267,7 @@ class Outbox:
             return set()
 
         def look(files: Sequence[Segment]) -> set[str]:
-            return {
-                key(*pair)
-                for segment in files
-                for pair in log.known(self._file(segment)[0], suspects, since)
-            }
+            return {key(*pair) for segment in files for pair in log.known(self._file(segment)[0], suspects, since)}
 
         return await self._reading(look, recent)
 
@@ -379,9 +375,7 @@ class Outbox:
     def _file(self, segment: Segment) -> tuple[sqlite3.Connection, Vault]:
         """A read-only connection to a segment, kept open; only on the readers' thread."""
         if segment.number not in self._open_files:
-            connection = sqlite3.connect(
-                f"file:{segment.path(self.directory)}?mode=ro", uri=True, isolation_level=None
-            )
+            connection = sqlite3.connect(f"file:{segment.path(self.directory)}?mode=ro", uri=True, isolation_level=None)
             self._open_files[segment.number] = connection, Vault(segment.key)
         return self._open_files[segment.number]
 
@@ -446,7 +440,7 @@ class Outbox:
         settlements = [_settlement(lane, marks, attempts) for lane, marks, attempts, _ in group]
         try:
             await self._until_written(lambda unit: state.settle(unit, settlements, self.config))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whoever waits must be told, whatever went wrong
             fault = self._fail(error)
             for *_, future in group:
                 _refuse(future, fault)

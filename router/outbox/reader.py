@@ -52,7 +52,7 @@ _STEPS = 20_000  # of SQLite's machine between looks at the time
 _SEQ = re.compile(r"#([0-9]{1,18})", re.ASCII)
 
 
-class ReadTooLong(OutboxError):  # noqa: N818 - named as its siblings in ``errors`` are
+class ReadTooLong(OutboxError):
     """The read was cut off so that it does not hold the WAL back."""
 
     code = "query_timeout"
@@ -175,7 +175,7 @@ class Reader:
                     rows = await log.execute_fetchall(
                         "SELECT id, seq, source FROM event WHERE id IN (SELECT value FROM json_each(?))"
                         " ORDER BY seq DESC LIMIT ?",
-                        (ids, MOST),
+                        (ids, MOST + 10 * len(texts)),
                     )
                     for event_id, seq, source in rows:
                         found[event_id].append(Found(seq, source))

@@ -100,7 +100,9 @@ def settle(connection: sqlite3.Connection, settlements: Sequence[Settlement], co
     for (lane_id, *_), marks in runs.items():
         _run(connection, lane_id, marks, config)
     cursors = {each.lane: each.cursor for each in settlements}  # in order, and a cursor never goes back
-    connection.executemany("UPDATE lane SET cursor = ? WHERE id = ?", [(to, lane_id) for lane_id, to in cursors.items()])
+    connection.executemany(
+        "UPDATE lane SET cursor = ? WHERE id = ?", [(to, lane_id) for lane_id, to in cursors.items()]
+    )
 
 
 def stretches(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -233,12 +235,9 @@ def lanes(connection: sqlite3.Connection) -> list[LaneRow]:
 def done_beyond(connection: sqlite3.Connection, number: int, cursor: int) -> set[int]:
     """Events above the cursor that already have an end or a row: requests finish out of order."""
     done = {
-        seq
-        for (seq,) in connection.execute("SELECT seq FROM delivery WHERE lane = ? AND seq > ?", (number, cursor))
+        seq for (seq,) in connection.execute("SELECT seq FROM delivery WHERE lane = ? AND seq > ?", (number, cursor))
     }
-    for first, last in connection.execute(
-        "SELECT first, last FROM run WHERE lane = ? AND first > ?", (number, cursor)
-    ):
+    for first, last in connection.execute("SELECT first, last FROM run WHERE lane = ? AND first > ?", (number, cursor)):
         done.update(range(first, last + 1))
     return done
 
