@@ -293,7 +293,7 @@ def faults(
         *_shop_faults(ledger, told),
         *(fault for name, lane in ledger.destinations.items() for fault in _lane_faults(name, lane, ledger.accepted)),
         *_partner_faults(ledger, taken),
-        *(f"{name}: {each['']} deliveries are dead without a reason" for name, each in reasons.items() if each.get("")),
+        *(f"{name}: {each['']} dead without a reason" for name, each in reasons.items() if each.get("")),
     ]
 
 
@@ -308,7 +308,7 @@ def _shop_faults(ledger: Ledger, told: Told) -> Iterable[str]:
 
 def _lane_faults(name: str, lane: Any, accepted: int) -> Iterable[str]:
     if lane.waiting:
-        yield f"{name}: {lane.waiting} events are still waiting ({lane.hold_reason or 'and nothing says why'})"
+        yield f"{name}: {lane.waiting} still waiting ({lane.hold_reason or 'and nothing says why'})"
     ended = lane.delivered + lane.filtered + lane.dead
     if ended + lane.waiting != accepted:
         yield f"{name}: {accepted} events were accepted, {ended} delivered, filtered or dead"

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from router.cli.serve import loop_factory
 from router.clock import SystemClock
 from router.mocks.partner import running
 from router.mocks.webhook import Webhook
@@ -236,3 +238,21 @@ class TestRefusal:
         assert 1 == code
         assert "It cannot start" in err
         assert "Traceback" not in err
+
+
+class TestLoop:
+    def test_the_faster_one(self):
+        """
+        uvloop runs the server where it is installed.
+        """
+        loop = pytest.importorskip("uvloop", reason="uvloop is not on this machine")
+
+        assert loop.new_event_loop is loop_factory()
+
+    def test_the_standard_one(self, monkeypatch: pytest.MonkeyPatch):
+        """
+        Without uvloop the standard loop does.
+        """
+        monkeypatch.setitem(sys.modules, "uvloop", None)
+
+        assert loop_factory() is None

@@ -220,11 +220,11 @@ class TestFaults:
             (a_ledger(difference=2), TOLD, TAKEN, REASONS, "difference of 2"),
             (a_ledger(), Told(accepted=11, duplicate=1, rejected=1), TAKEN, REASONS, "told of 11 accepted"),
             (a_ledger(), Told(accepted=10, duplicate=1), TAKEN, REASONS, "told of 0 rejected"),
-            (a_ledger(a_lane(filtered=0, waiting=1)), TOLD, TAKEN, REASONS, "1 events are still waiting"),
+            (a_ledger(a_lane(filtered=0, waiting=1)), TOLD, TAKEN, REASONS, "snap: 1 still waiting"),
             (a_ledger(a_lane(filtered=0)), TOLD, TAKEN, REASONS, "10 events were accepted, 9 delivered, filtered or"),
             (a_ledger(), TOLD, {"snap": Counts(distinct=7)}, REASONS, "the partner took 7"),
             (a_ledger(), TOLD, {**TAKEN, "other": Counts(distinct=1)}, REASONS, "other: 0 events count as delivered"),
-            (a_ledger(), TOLD, TAKEN, {"snap": Counter({"": 3})}, "3 deliveries are dead without a reason"),
+            (a_ledger(), TOLD, TAKEN, {"snap": Counter({"": 3})}, "snap: 3 dead without a reason"),
         ],
         ids=[
             "the ledger does not come out",

@@ -220,7 +220,7 @@ def _note(lane: LaneSum, counts: Counts, reasons: dict[str, int]) -> str:
     if again := counts.events - counts.distinct:
         notes.append(f"{again} taken twice, the answer was lost and its dedup key told")
     if counts.troubled:
-        notes.append(f"{counts.troubled} calls met trouble")
+        notes.append(f"{counts.troubled} {'call' if counts.troubled == 1 else 'calls'} met trouble")
     return "; ".join([*notes, *(f"{count} dead: {reason}" for reason, count in reasons.items())])
 
 

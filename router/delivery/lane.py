@@ -99,6 +99,8 @@ class LaneRunner:
         self._change = asyncio.Event()
         self._stopping = False
         self._misses = 0
+        self._epoch = 0  # begins anew with every hold and resumption: answers to older requests change neither
+        self._unwritten_hold = False
         self._probe_at = (lane.held.until or 0) if lane.held else 0
         self._task: asyncio.Task[None] | None = None
 
@@ -334,7 +336,7 @@ class LaneRunner:
         """One request on the wire and what it means."""
         if self._limiter is not None:
             await self._limiter.acquire()
-        began = self._clock.now()
+        began, epoch = self._clock.now(), self._epoch
         answer = await self._transport.send(request)
         at = self._clock.now()
         if isinstance(answer, Response):
@@ -342,7 +344,7 @@ class LaneRunner:
             text = self._kept(answer) if _remarkable(outcome, jobs) else None
         else:
             status, text, outcome = None, None, _of_failure(answer)
-        outcome = self._felt(outcome, status, at)
+        outcome = self._felt(outcome, status, at, current=epoch == self._epoch)
         kind, reason = type(outcome).__name__.lower(), getattr(outcome, "reason", None)
         self._observer.attempted(self.name, kind, status, (at - began) / 1000)
         if not isinstance(outcome, Delivered):
@@ -369,8 +371,11 @@ class LaneRunner:
             text = text.replace(private, "***")
         return scrub.text(text)
 
-    def _felt(self, outcome: Outcome, status: int | None, at: int) -> Outcome:
-        """What an outcome does to the lane as a whole, at once: nothing more leaves before it is written down."""
+    def _felt(self, outcome: Outcome, status: int | None, at: int, *, current: bool) -> Outcome:
+        """What an outcome does to the lane as a whole, at once: nothing more leaves before it is written down.
+
+        ``current``: no hold or resumption came between the request and this answer to it.
+        """
         missed = status in {404, 405} and isinstance(outcome, Rejected)
         self._misses = self._misses + 1 if missed else 0
         if self._misses >= WRONG_ADDRESS_AFTER:
@@ -381,9 +386,12 @@ class LaneRunner:
             case Retry(after=after, until=until):
                 self._pace.pause(max(at + int(1000 * (after or 0.0)), min(until or 0, at + LONGEST_QUOTA)))
             case Hold():
-                self._close(outcome, at)
+                if current:
+                    self._close(outcome, at)
             case _:
                 self._pace.succeeded(at)
+                if current:
+                    self._reopen()
         return outcome
 
     # Settling
@@ -395,12 +403,10 @@ class LaneRunner:
                 await self._settle(ends.delivered(jobs, outcome, attempt), kept)
                 oldest = min(job.event.received for job in jobs)
                 self._observer.delivered(self.name, len(jobs) - len(outcome.rejected), (attempt.at - oldest) / 1000)
-                await self._works_again(attempt)
             case Retry(after=after, until=until):
                 await self._settle(ends.retried(jobs, attempt, after=after, until=until, chance=self._chance()), kept)
             case Rejected(reason=reason):
                 await self._settle(ends.rejected(jobs, dict.fromkeys(range(len(jobs)), reason), attempt), kept)
-                await self._works_again(attempt)
             case Split(reason=reason, rejected=named):
                 bad = named or {0: reason}
                 await self._settle(ends.rejected(jobs, bad, attempt), kept)
@@ -408,7 +414,9 @@ class LaneRunner:
             case Hold():
                 self._take_again(jobs)
                 await self._settle([], kept)
-                await self._store.hold(self.lane, self.lane.held)
+        if self._unwritten_hold:
+            self._unwritten_hold = False
+            await self._store.hold(self.lane, self.lane.held)
 
     def _take_again(self, jobs: list[Job]) -> None:
         """In hand, to be sent as soon as the lane may. If the process dies first, the outbox still has them waiting."""
@@ -461,15 +469,18 @@ class LaneRunner:
     def _close(self, outcome: Hold, now: int) -> None:
         until = None if outcome.until is None else min(outcome.until, now + LONGEST_QUOTA)
         self._probe_at = now + PROBE_EVERY if until is None else until
+        if self.lane.held is None:
+            self._epoch += 1
+            log.warning("lane_held", destination=self.name, reason=outcome.reason)
         if self.lane.held is None or self.lane.held.by == "partner":
             self.lane.held = Held(reason=outcome.reason, by="partner", at=now, until=until)
-            log.warning("lane_held", destination=self.name, reason=outcome.reason)
+            self._unwritten_hold = True
 
-    async def _works_again(self, attempt: Attempt) -> None:
-        """An answer to a request that left after the hold began ends it."""
-        held = self.lane.held
-        if held is not None and held.by == "partner" and attempt.began > held.at:
-            await self._store.hold(self.lane, None)
+    def _reopen(self) -> None:
+        if self.lane.held is not None and self.lane.held.by == "partner":
+            self.lane.held = None
+            self._unwritten_hold = True
+            self._epoch += 1
             log.info("lane_resumed", destination=self.name)
 
     # The operator
@@ -483,6 +494,8 @@ class LaneRunner:
         """Let the lane go at once, whatever held it or made it wait."""
         self._pace.resume()
         self._misses = 0
+        self._epoch += 1
+        self._unwritten_hold = False
         await self._store.hold(self.lane, None)
         await self._store.note(who, "resume", self.name)
         self._wake()

@@ -472,9 +472,9 @@ class Outbox:
         return found
 
     async def hold(self, lane: Lane, held: Held | None) -> None:
-        """Hold a lane, or let it go with None."""
-        await self._state.write(lambda unit: state.hold(unit, lane.id, held))
+        """Hold a lane, or let it go with None: at once in memory, and on disk when this returns."""
         lane.held = held
+        await self._state.write(lambda unit: state.hold(unit, lane.id, held))
         lane.more.set()
 
     async def revive(self, lane: Lane, chosen: Selection, who: str) -> int:
