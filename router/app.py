@@ -7,10 +7,12 @@ requests to partners end, settle, close the outbox; all of it within ``GRACE`` s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,6 @@ from router.collect.http import Collector, Network, Server
 from router.collect.intake import Intake
 from router.collect.keys import Keyring, sender
 from router.delivery.engine import Delivery
-from router.destination import Destination
 from router.metrics import Metrics
 from router.outbox.errors import NotDurable
 from router.outbox.outbox import Outbox
@@ -35,6 +36,7 @@ from router.settings import Settings, seconds
 
 log: Any = structlog.get_logger()
 
+VERSION = metadata.version("turnout")
 GRACE = 8.0  # seconds for what was admitted and what is under way; the process ends within 10
 EX_TEMPFAIL = 75
 BROKEN = 1
@@ -51,44 +53,49 @@ class App:
         self.broken: asyncio.Future[NotDurable] = asyncio.get_running_loop().create_future()
 
     async def start(self) -> None:
-        """Ready to take events when this returns. OutboxError and OSError say why it cannot be."""
-        outbox = self.settings.outbox
+        """Ready to take events when this returns. OutboxError and OSError say why it cannot be; nothing is left then."""
+        async with contextlib.AsyncExitStack() as stack:
+            await self._open(stack)
+            self._parts = stack.pop_all()
+        log.info("started", listen=[self.collect_port, self.console_port])
+
+    async def _open(self, stack: contextlib.AsyncExitStack) -> None:
+        """Every part in the order that makes its reverse the order of a stop: no new events, no new requests to
+        partners, no console, no outbox.
+        """
+        settings, outbox = self.settings, self.settings.outbox
         self.store = await Outbox.open(Path(outbox.path), self.clock, dedup=seconds(outbox.dedup))
+        stack.push_async_callback(self.store.close)
         self.store.on_failure = self._fail
-        await self.store.configure(*described(self.settings))
+        await self.store.configure(*described(settings))
+        self.metrics.configured(VERSION, self.store.config, self.clock.now())
         self.delivery = Delivery(self.store, self.clock, self.metrics)
-        await self.delivery.start(self.settings.destinations)
         self.collector = Collector(
             Intake(self.store, new_id, self.metrics),
-            keyring(self.settings),
+            keyring(settings),
             self.clock,
-            network=Network(self.settings.collect.trusted_proxies),
-            strict_utf8=self.settings.collect.strict_utf8,
+            network=Network(settings.collect.trusted_proxies),
+            strict_utf8=settings.collect.strict_utf8,
         )
-        self._collect = web.ServerRunner(Server(self.collector), shutdown_timeout=GRACE / 2)
-        self._console = web.AppRunner(
-            console.application(
-                reader=Reader(self.store.directory),
-                store=self.store,
-                delivery=self.delivery,
-                settings=self.settings,
-                metrics=self.metrics,
-                draining=lambda: self.collector.draining,
-            ),
-            access_log=None,
-            keepalive_timeout=15.0,
+        pages = console.application(
+            reader=Reader(self.store.directory),
+            store=self.store,
+            delivery=self.delivery,
+            settings=settings,
+            metrics=self.metrics,
+            draining=lambda: self.collector.draining,
         )
-        self.collect_port = await _listen(self._collect, self.settings.collect.listen)
-        self.console_port = await _listen(self._console, self.settings.console.listen)
-        log.info("started", collect=self.collect_port, console=self.console_port)
+        runner = web.AppRunner(pages, access_log=None, keepalive_timeout=15.0)
+        self.console_port = await _listen(stack, runner, settings.console.listen)
+        stack.push_async_callback(self.delivery.stop, GRACE / 2)
+        await self.delivery.start(settings.destinations)
+        server = web.ServerRunner(Server(self.collector), shutdown_timeout=GRACE / 2)
+        self.collect_port = await _listen(stack, server, settings.collect.listen)
 
     async def stop(self) -> None:
         """Stop accepting, finish what was admitted, settle what is under way, give the outbox back."""
         self.collector.draining = True
-        await self._collect.cleanup()
-        await self.delivery.stop(GRACE / 2)
-        await self._console.cleanup()
-        await self.store.close()
+        await self._parts.aclose()
         log.info("stopped")
 
     def _fail(self, error: NotDurable) -> None:
@@ -123,10 +130,11 @@ def _reference(value: Any) -> Any:
     raise NotImplementedError
 
 
-async def _listen(runner: web.ServerRunner | web.AppRunner, address: str) -> int:
+async def _listen(stack: contextlib.AsyncExitStack, runner: web.ServerRunner | web.AppRunner, address: str) -> int:
     """Open a port and say which; 0 takes any free one."""
     host, _, port = address.rpartition(":")
     await runner.setup()
+    stack.push_async_callback(runner.cleanup)
     listener = socket.create_server(
         (host.strip("[]"), int(port)),
         family=socket.AF_INET6 if ":" in host else socket.AF_INET,
@@ -146,12 +154,7 @@ async def serve(settings: Settings, *, ready: Callable[[App], None] | None = Non
     stop = asyncio.Event()
     for number in _STOPS:
         asyncio.get_running_loop().add_signal_handler(number, _ask, stop)
-    try:
-        await app.start()
-    except OSError:
-        if hasattr(app, "collector"):  # a port is taken, and the lanes run already
-            await app.stop()
-        raise
+    await app.start()
     if ready is not None:
         ready(app)
     stopped = asyncio.create_task(stop.wait())
@@ -170,6 +173,3 @@ def _ask(stop: asyncio.Event) -> None:
     for number in _STOPS:
         asyncio.get_running_loop().remove_signal_handler(number)
         signal.signal(number, signal.SIG_DFL)
-
-
-Destinations = Mapping[str, Destination]

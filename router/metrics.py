@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime as dt
 import platform
 import shutil
-import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from router.collect.intake import Tally
 from router.delivery.lane import Observer
+from router.outbox import SQLITE
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
 from router.outbox.views import LaneView, Ledger
@@ -112,7 +112,7 @@ class Metrics(Observer, Tally):
         """A configuration is in force since ``at`` (UTC ms)."""
         self._reloaded.set(at / 1000)
         self._info.clear()
-        self._info.labels(version, platform.python_version(), sqlite3.sqlite_version, str(config)).set(1)
+        self._info.labels(version, platform.python_version(), ".".join(map(str, SQLITE)), str(config)).set(1)
 
     async def exposition(self, reader: Reader, store: Outbox, now: int) -> bytes:
         """Everything as Prometheus text. ``now`` is UTC ms."""

@@ -42,6 +42,7 @@ class Collect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Console(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     listen: Annotated[str, Meta(description="Pages, API, metrics, health.")] = "127.0.0.1:8081"
     token: Annotated[Secret | None, Meta(description="Needed where listen is not a loopback address.")] = None
+    hosts: Annotated[tuple[str, ...], Meta(description="Host names that a proxy in front of it forwards.")] = ()
 
 
 class Outbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,7 +59,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     enabled: bool = True
     site: Annotated[str | None, Meta(description="Commanders Act tc_s.")] = None
     default_country: Annotated[
-        Annotated[str, Meta(pattern=r"^[A-Z]{2}\Z")] | None, Meta(description="For phone numbers without a country code.")
+        Annotated[str, Meta(pattern=r"^[A-Z]{2}\Z")] | None,
+        Meta(description="For phone numbers without a country code."),
     ] = None
     origins: Annotated[tuple[str, ...], Meta(description="Web origins that may post from a browser.")] = ()
 

@@ -162,9 +162,7 @@ class TestBrowsers:
         async with http.options("/v1/t", headers={"Origin": "https://shop.example", **asked}) as answer:
             assert "https://shop.example" == answer.headers["Access-Control-Allow-Origin"]
             assert "true" == answer.headers["Access-Control-Allow-Credentials"]
-            assert {"authorization", "x-retry-count"} <= set(
-                answer.headers["Access-Control-Allow-Headers"].split(", ")
-            )
+            assert {"authorization", "x-retry-count"} <= set(answer.headers["Access-Control-Allow-Headers"].split(", "))
         async with http.options("/v1/t", headers={"Origin": "https://evil.example", **asked}) as answer:
             assert "Access-Control-Allow-Origin" not in answer.headers
 

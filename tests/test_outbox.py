@@ -250,11 +250,11 @@ class TestLanes:
         await store.settle(lane, [Mark(seqs=[1, 2], state="dead", at=NOW, attempts=1, reason="HTTP 400")])
         assert 1 == await store.revive(lane, Selection(state="dead", seqs=[1]), "cli")
         assert 0 == await store.revive(lane, Selection(state="dead", seqs=[1]), "cli")
-        assert 2 == await store.drop(lane, Selection(state="waiting"), [3], "cli")
+        assert 1 == await store.drop(lane, Selection(state="waiting"), [], "cli")
 
         counters = query(store.directory / "state.db", "SELECT delivered, dead, parked, cursor FROM lane")
-        assert [(0, 3, 0, 3)] == counters
-        assert [("retry", 1), ("retry", 0), ("drop", 2)] == query(
+        assert [(0, 2, 0, 2)] == counters
+        assert [("retry", 1), ("retry", 0), ("drop", 1)] == query(
             store.directory / "state.db", "SELECT what, count FROM audit ORDER BY id"
         )
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import sqlite3
 import stat
 import sys
 import time
@@ -23,6 +22,7 @@ from router.cli import DONE, FAILED
 from router.cli.files import directory
 from router.cli.options import config_option, json_option, registry
 from router.cli.output import coloured, line
+from router.outbox import SQLITE
 from router.terminal import escaped
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _print(finding: Finding) -> None:
 def examined(path: Path) -> Iterator[Finding]:
     """Every finding, as it is made: the slow ones come last."""
     yield of_python(sys.version_info[:3])
-    yield of_sqlite(sqlite3.sqlite_version_info[:3])
+    yield of_sqlite(SQLITE)
     yield _of_config(path)
     outbox = directory(path)
     yield of_file_system(file_system(outbox, _mounts()))

@@ -17,7 +17,7 @@ def line(value: Any) -> None:
     """One object as one line of JSON on stdout."""
     import msgspec
 
-    print(msgspec.json.encode(value).decode())
+    print(msgspec.json.encode(value).decode(), flush=True)  # a reader of a pipe waits for each line
 
 
 def coloured(stream: TextIO) -> bool:

@@ -7,6 +7,7 @@ its neighbours anything.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -35,6 +36,9 @@ class Tally:
     def rejected(self, source: str, code: str) -> None:
         """One was turned away."""
 
+    def ingest(self, seconds: float) -> None:
+        """So long from the last byte of a request to the commit of what is in it."""
+
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """The body of a 200. The counts add up to the items of the request; ``id`` is that of a single event."""
@@ -55,10 +59,12 @@ class Intake:
 
     async def take(self, body: Body, sender: Sender, visit: door.Visit) -> Answer:
         """Store what is good, quarantine what is not. NotDurable where the good ones are not on disk."""
+        began = time.perf_counter()
         events, turned_away = await self._admitted(body.items, sender, visit)
         repeated, _ = await asyncio.gather(self._append(events), self._quarantine(sender, visit, turned_away))
         duplicate = sum(repeated)
         self._count(sender.name, events, repeated, turned_away)
+        self._tally.ingest(time.perf_counter() - began)
         return Answer(
             accepted=len(events) - duplicate,
             duplicate=duplicate,

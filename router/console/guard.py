@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
 from router.secret import Secret
@@ -33,13 +33,16 @@ HEADERS: Mapping[str, str] = {
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?", re.ASCII)
 
 
-def known_host(host: str | None, listen: str) -> bool:
-    """Does this Host header mean us? An IP literal always does: rebinding needs a name."""
+def known_host(host: str | None, listen: str, more: Collection[str] = ()) -> bool:
+    """Does this Host header mean us? An IP literal always does: rebinding needs a name. ``more`` are names that a proxy
+    in front forwards.
+    """
     found = _HOST.fullmatch(host) if host else None
     if found is None:
         return False
     name = found["name"].strip("[]").lower().removesuffix(".")
-    return name in {"localhost", listen.rpartition(":")[0].strip("[]").lower()} or _literal(name)
+    ours = {"localhost", listen.rpartition(":")[0].strip("[]").lower(), *(each.lower() for each in more)}
+    return name in ours or _literal(name)
 
 
 def _literal(name: str) -> bool:

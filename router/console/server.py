@@ -110,13 +110,13 @@ class _Door:
     __middleware_version__ = 1  # what ``web.middleware`` sets on a function
 
     def __init__(self, settings: Settings, clock: Clock, unguarded: frozenset[str]) -> None:
-        self._listen, self._token = settings.console.listen, settings.console.token
+        self._listen, self._hosts, self._token = settings.console.listen, settings.console.hosts, settings.console.token
         self._clock, self._unguarded = clock, unguarded
         self._guesses = guard.Guesses()
 
     async def __call__(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not guard.known_host(request.headers.get("Host"), self._listen):
-            raise Fault(421, "unknown_host", "the Host header must name the address that the console listens on")
+        if not guard.known_host(request.headers.get("Host"), self._listen, self._hosts):
+            raise Fault(421, "unknown_host", "the Host header is not the console's: list its name in [console] hosts")
         if request.path not in self._unguarded:
             self._identify(request)
         if request.method not in {"GET", "HEAD"} and guard.foreign(request.headers):

@@ -510,8 +510,8 @@ class LaneRunner:
         if chosen.state == "waiting":
             seqs = None if chosen.seqs is None else frozenset(chosen.seqs)
             fresh = self._drop_in_hand(seqs)
-            beyond = range(self._taken + 1, self._store.last + 1)
-            fresh += [seq for seq in beyond if seqs is None or seq in seqs]
+            beyond = range(max(self._taken, self.lane.cursor) + 1, self._store.last + 1)
+            fresh += [seq for seq in beyond if (seqs is None or seq in seqs) and seq not in self.lane.done]
         return await self._store.drop(self.lane, chosen, fresh, who)
 
     def _drop_in_hand(self, seqs: frozenset[int] | None) -> list[int]:

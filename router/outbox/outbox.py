@@ -22,7 +22,7 @@ from router.outbox.dedup import Filter, key
 from router.outbox.errors import Broken, Busy, DiskFull, NotDurable, OutboxError
 from router.outbox.lock import Lock
 from router.outbox.log import Row, Segment, Stored
-from router.outbox.state import Attempt, Due, Held, Mark, Quarantined, Selection, Settlement
+from router.outbox.state import DROPPED, Attempt, Due, Held, Mark, Quarantined, Selection, Settlement
 from router.outbox.vault import Vault, new_key
 from router.outbox.writer import Writer, connect
 
@@ -32,6 +32,7 @@ SEGMENT_EVENTS = 100_000
 SEGMENT_AGE = 86_400_000  # ms
 WAITING_BYTES = 64 * 1024 * 1024  # payloads that may wait for the disk before senders are told to come back
 TAIL_BYTES = 16 * 1024 * 1024  # payloads kept decoded for lanes that keep up
+ROWS_AT_ONCE = 5_000  # in one transaction of an operator's
 LONGEST_WAIT = 86_400_000  # ms; a due time further off than this was written under another clock
 
 
@@ -492,18 +493,14 @@ class Outbox:
         return count
 
     async def drop(self, lane: Lane, chosen: Selection, fresh: Sequence[int], who: str) -> int:
-        """Give deliveries up: waiting rows that are ``chosen``, and ``fresh`` ones that have no row yet."""
+        """Give up waiting rows that are ``chosen``, and ``fresh`` events that have no row yet. Returns how many."""
         now = self._clock.now()
-        mark = Mark(seqs=fresh, state="dead", at=now, reason="dropped by the operator")
-        settlement = _settlement(lane, [mark] if fresh else [], [])
-
-        def unit(connection: sqlite3.Connection) -> int:
-            count = state.drop(connection, lane.id, chosen, now) + len(fresh)
-            state.settle(connection, [settlement], self.config)
-            state.audit(connection, now, who, "drop", f"{lane.name} {chosen.state}", count)
-            return count
-
-        return await self._state.write(unit)
+        count = await self._state.write(lambda unit: state.drop(unit, lane.id, chosen, now)) + len(fresh)
+        for start in range(0, len(fresh), ROWS_AT_ONCE):
+            part = fresh[start : start + ROWS_AT_ONCE]
+            await self.settle(lane, [Mark(seqs=part, state="dead", at=now, reason=DROPPED)])
+        await self.note(who, "drop", f"{lane.name} {chosen.state}", count)
+        return count
 
     async def note(self, who: str, what: str, selection: str, count: int = 1) -> None:
         """Write an operator's act into the audit."""
@@ -545,7 +542,7 @@ def _clamp_due(connection: sqlite3.Connection, latest: int) -> None:
 
 
 def _keys_of(path: Path) -> list[str]:
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     try:
         return [name for name, _ in log.keys(connection)]
     finally:

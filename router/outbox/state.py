@@ -17,6 +17,8 @@ import msgspec
 
 from router.lifecycle import State
 
+DROPPED = "dropped by the operator"
+
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
     """One end, or one more waiting, shared by some events of a lane.
@@ -297,8 +299,8 @@ def drop(connection: sqlite3.Connection, number: int, chosen: Selection, now: in
         return 0
     where, values = chosen.where()
     moved = connection.execute(
-        f"UPDATE delivery SET state = 'dead', due = NULL, at = ?, reason = 'dropped by the operator' WHERE lane = ? AND {where}",  # noqa: S608 - from where()
-        (now, number, *values),
+        f"UPDATE delivery SET state = 'dead', due = NULL, at = ?, reason = ? WHERE lane = ? AND {where}",  # noqa: S608 - from where()
+        (now, DROPPED, number, *values),
     ).rowcount
     connection.execute("UPDATE lane SET dead = dead + ?, parked = parked - ? WHERE id = ?", (moved, moved, number))
     return moved
