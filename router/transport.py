@@ -57,10 +57,25 @@ class _Blocked(OSError):
         super().__init__("blocked")
 
 
-# is_global calls these global in Python 3.11: translations of private addresses, and multicast.
+# What ``is_global`` lets through and must not be dialled: translations of private addresses, retired and later ranges
+# (IANA special-purpose registries, newer than some Pythons know), and a metadata address that looks public.
 _SPECIAL = tuple(
     ipaddress.ip_network(text)
-    for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "192.88.99.0/24", "::/96")
+    for text in (
+        "64:ff9b::/96",
+        "64:ff9b:1::/48",
+        "::ffff:0:0:0/96",
+        "::/96",
+        "2002::/16",
+        "2001::/23",
+        "fec0::/10",
+        "100::/32",
+        "3fff::/20",
+        "5f00::/16",
+        "192.0.0.0/24",
+        "192.88.99.0/24",
+        "168.63.129.16/32",
+    )
 )
 
 
@@ -119,13 +134,17 @@ class Transport:
     def __init__(self, name: str, clock: Clock, *, timeout: float, concurrency: int, allow_private: bool) -> None:
         self._clock, self._allow_private = clock, allow_private
         self._name, self._timeout, self._concurrency = name, timeout, concurrency
-        self._session: aiohttp.ClientSession | None = None
+        self._resolver: _Resolver | None = None
+        self._kept: aiohttp.ClientSession | None = None  # keeps its connections
+        self._fresh: aiohttp.ClientSession | None = None  # one connection a request
 
-    def _open(self) -> aiohttp.ClientSession:
+    def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
+        self._resolver = self._resolver or _Resolver(self._name)
         connector = aiohttp.TCPConnector(
             limit=self._concurrency,
-            resolver=_Resolver(self._name),
+            resolver=self._resolver,
             ttl_dns_cache=30,
+            force_close=fresh,
             socket_factory=None if self._allow_private else _guarded_socket,
         )
         return aiohttp.ClientSession(
@@ -138,43 +157,59 @@ class Transport:
         )
 
     async def send(self, request: Request) -> Response | Failure:
-        """One request, one answer. A connection that the partner closed as we wrote is tried once more on a new one:
-        the same dedup key travels, so a double arrival is recognised there.
+        """One request, one answer. Where the partner closed a kept connection as we wrote, it is tried once more on a
+        new one: the same dedup key travels, so a double arrival is recognised there.
         """
-        if self._session is None:
-            self._session = self._open()
-        url = URL(request.url)
+        try:
+            url = URL(request.url)
+            headers = {name: _header(value) for name, value in request.headers.items()}
+            if request.query:
+                url = url.update_query({name: _text(value) for name, value in request.query.items()})
+        except ValueError:
+            return _failure("request")
         if url.scheme != "https" and not (self._allow_private and url.scheme == "http"):
             return _failure("blocked")
-        answer = await self._tried(self._session, url, request)
-        return await self._tried(self._session, url, request) if answer is _RACED else answer
+        self._kept = self._kept or self._session(fresh=False)
+        answer = await self._tried(self._kept, url, headers, request)
+        if answer is _RACED:
+            self._fresh = self._fresh or self._session(fresh=True)
+            return await self._tried(self._fresh, url, headers, request)
+        return answer
 
-    async def _tried(self, session: aiohttp.ClientSession, url: URL, request: Request) -> Response | Failure:
+    async def _tried(
+        self, session: aiohttp.ClientSession, url: URL, headers: dict[str, str], request: Request
+    ) -> Response | Failure:
         try:
-            return await self._exchange(session, url, request)
+            async with session.request(
+                request.method, url, data=request.body, headers=headers, allow_redirects=False
+            ) as answer:
+                body = await _read(answer)
+                return Response(
+                    status=answer.status,
+                    request=request,
+                    at=self._clock.now(),
+                    headers={name.lower(): value for name, value in answer.headers.items()},
+                    body=body,
+                )
         except _FAULTS as error:
             return _RACED if _raced(error) else _failure(_kind(error))
 
-    async def _exchange(self, session: aiohttp.ClientSession, url: URL, request: Request) -> Response:
-        if request.query:
-            url = url.update_query({name: _text(value) for name, value in request.query.items()})
-        headers = {name: _text(value) for name, value in request.headers.items()}
-        async with session.request(
-            request.method, url, data=request.body, headers=headers, allow_redirects=False
-        ) as answer:
-            body = await _read(answer)
-            return Response(
-                status=answer.status,
-                request=request,
-                at=self._clock.now(),
-                headers={name.lower(): value for name, value in answer.headers.items()},
-                body=body,
-            )
-
     async def close(self) -> None:
-        if self._session is not None:
-            session, self._session = self._session, None
-            await session.close()
+        for session in (self._kept, self._fresh):
+            if session is not None:
+                await session.close()
+        if self._resolver is not None:
+            await self._resolver.close()
+        self._kept = self._fresh = self._resolver = None
+
+
+def _header(value: Header) -> str:
+    """A header's value as it may travel: no line break, no half character. ValueError for another."""
+    text = _text(value)
+    text.encode()
+    if any((character < " " and character != "\t") or character == "\x7f" for character in text):
+        raise ValueError("a control character")
+    return text
 
 
 async def _read(answer: aiohttp.ClientResponse) -> bytes:

@@ -200,7 +200,6 @@ class TestActs:
         [
             pytest.param(
                 "links",
-                marks=pytest.mark.xfail(reason="LaneRunner.drop takes ended events for fresh ones", strict=True),
             ),
             "gone",
         ],

@@ -311,8 +311,8 @@ class TestAnswers:
                 answering(b"HTTP/1.1 503 No\r\nContent-Length: 100\r\n\r\nbroken"), "HTTP 503", id="cut error"
             ),
             pytest.param(
-                answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"zz\r\nnonsense\r\n"),
-                "HTTP 200",
+                answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nnonsense\r\n"),
+                "closed",
                 id="chunks that are none",
             ),
             pytest.param(
@@ -435,7 +435,6 @@ class TestRequests:
             pytest.param("a\nX-Injected: 1", id="a bare line feed"),
             pytest.param("a\rX-Injected: 1", id="a bare carriage return"),
             pytest.param("a\0b", id="NUL"),
-            pytest.param("a\udc80", id="half a character"),
         ],
     )
     @pytest.mark.parametrize("wrap", [str, Secret], ids=["text", "secret"])

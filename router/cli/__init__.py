@@ -22,7 +22,6 @@ COMMANDS = {
     "explain": "What became of one event, and why.",
     "outbox": "List, retry, drop, hold and resume deliveries.",
     "ledger": "What came in, what became of it, and the difference.",
-    "preview": "Show what a partner would be sent.",
     "mock": "A fake partner that keeps the partner's rules.",
     "doctor": "Look for what may go wrong on this machine.",
 }

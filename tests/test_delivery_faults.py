@@ -1,0 +1,554 @@
+"""Lanes against partners that misbehave on the socket: what each fault makes of the events, and what it must not cost.
+
+The partner is a raw socket whose answers are bytes, so that nothing on its side corrects them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import msgspec
+import pytest
+
+from router.delivery.lane import LaneRunner, Observer
+from router.destination import Destination, Request, Response, by_status
+from router.event import Clear, Event
+from router.outbox.outbox import Lane, Outbox
+from router.outbox.state import Held, Mark, Selection
+from router.outcome import Hold, Outcome, Retry, Split
+from router.secret import Secret
+from tests.builders import NOW, an_event, many, rows
+from tests.stepped import SteppedClock
+
+HOUR = 3_600_000
+
+Answer = Callable[[int, list[str]], Awaitable[bytes | None] | bytes | None]
+
+
+class Ids(Destination, tag="ids", frozen=True, kw_only=True):
+    """Posts the ids of its events. ``say``, where given, is what every answer means."""
+
+    url: str
+    token: Secret | None = None
+    say: Any = None
+
+    title: ClassVar[str] = "Ids"
+    home: ClassVar[str] = ""
+    docs: ClassVar[str] = ""
+    max_batch: ClassVar[int] = 1000
+    dedup_key: ClassVar[str] = "id"
+    clear: ClassVar[frozenset[str]] = frozenset({"ip", "user_agent"})
+
+    def requests(self, events: Sequence[Event], now: int) -> Iterator[Request]:
+        yield Request.json(self.url, [event.id for event in events], events)
+
+    def outcome(self, response: Response) -> Outcome:
+        return by_status(response) if self.say is None else self.say(response)
+
+
+class Grouped(Ids, tag="grouped", frozen=True, kw_only=True):
+    """Makes one request of a whole batch and two of a part of it, as a partner may that groups by account."""
+
+    def requests(self, events: Sequence[Event], now: int) -> Iterator[Request]:
+        whole = len(events) > 2
+        for part in [events] if whole else [[event] for event in events]:
+            yield Request.json(self.url, [event.id for event in part], part)
+
+
+def http(status: int, body: bytes = b"", *headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status} Said", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+class Peer:
+    """What reached the partner: the ids of every request, in order."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.requests: list[list[str]] = []
+        self.bodies: list[bytes] = []
+        self.url = ""
+
+    @property
+    def seen(self) -> set[str]:
+        return {each for ids in self.requests for each in ids}
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                (length,) = (line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+                body = await reader.readexactly(int(length.partition(b":")[2]))
+                self.bodies.append(body)
+                self.requests.append(msgspec.json.decode(body, type=list[str]))
+                said = self.answer(len(self.requests), self.requests[-1])
+                said = await said if isinstance(said, Awaitable) else said
+                if said is None:  # no answer, ever
+                    await reader.read()
+                    break
+                writer.write(said)
+                await writer.drain()
+                if b"Content-Length" not in said:
+                    break
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def partner(answer: Answer) -> AsyncIterator[Peer]:
+    peer = Peer(answer)
+    server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
+    peer.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/in"
+    try:
+        yield peer
+    finally:
+        server.close()
+
+
+@contextlib.asynccontextmanager
+async def running(
+    store: Outbox, clock: SteppedClock, lane: Lane, kind: type[Ids] = Ids, **settings: Any
+) -> AsyncIterator[LaneRunner]:
+    destination = kind(**{"allow_private": True, "timeout": "500ms", **settings})
+    runner = LaneRunner(lane.name, destination, lane, store, clock, observer=Observer(), chance=lambda: 0.5)
+    runner.start()
+    try:
+        yield runner
+    finally:
+        await runner.stop(1.0)
+
+
+async def until(reached: Callable[[], object], stepping: Callable[[], None] = lambda: None) -> None:
+    """Poll the outside world, for at most 5 s, taking a step of the clock between two looks."""
+    async with asyncio.timeout(5):
+        while not reached():
+            stepping()
+            await asyncio.sleep(0.005)
+
+
+async def quiet(look: Callable[[], object]) -> object:
+    """What ``look`` gives once it has not changed for half a second."""
+    before, same = look(), 0
+    async with asyncio.timeout(8):
+        while same < 50:
+            await asyncio.sleep(0.01)
+            now = look()
+            same = same + 1 if now == before else 0
+            before = now
+    return before
+
+
+def asked(store: Outbox, sql: str) -> list[tuple[Any, ...]]:
+    connection = sqlite3.connect(f"file:{store.directory / 'state.db'}?mode=ro", uri=True)
+    try:
+        return connection.execute(sql).fetchall()
+    finally:
+        connection.close()
+
+
+def sums(store: Outbox) -> dict[str, Any]:
+    names = ("delivered", "filtered", "dead", "parked", "hold_reason")
+    ((*values,),) = asked(store, f"SELECT {', '.join(names)} FROM lane")
+    return {name: value for name, value in zip(names, values, strict=True) if value}
+
+
+class TestBehaviours:
+    """One event, one way to misbehave: the delivery ends or waits as it should, and never just disappears."""
+
+    @pytest.mark.parametrize(
+        ("said", "expected"),
+        [
+            pytest.param(http(200), {"delivered": 1}, id="taken"),
+            pytest.param(http(204), {"delivered": 1}, id="nothing to say"),
+            pytest.param(http(200, b"\xff\xfe\x00garbage"), {"delivered": 1}, id="a body that is no text"),
+            pytest.param(http(200, b"x", "Content-Encoding: gzip"), {"delivered": 1}, id="a body that is not packed"),
+            pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\ncut", {"delivered": 1}, id="cut after a 200"),
+            pytest.param(b"HTTP/1.1 500 No\r\nContent-Length: 99\r\n\r\ncut", {"parked": 1}, id="cut after a 500"),
+            pytest.param(b"", {"parked": 1}, id="closed without an answer"),
+            pytest.param(b"garbage\r\n\r\n", {"parked": 1}, id="garbage"),
+            pytest.param(b"<html>", {"parked": 1}, id="HTTP 0.9"),
+            pytest.param(None, {"parked": 1}, id="no answer"),
+            pytest.param(http(408), {"parked": 1}, id="408"),
+            pytest.param(http(425), {"parked": 1}, id="425"),
+            pytest.param(http(429), {"parked": 1}, id="429"),
+            pytest.param(http(429, b"", "Retry-After: 1e9"), {"parked": 1}, id="429 with a wait that is none"),
+            pytest.param(
+                http(429, b"", "Retry-After: 99999999999999999999"), {"parked": 1}, id="429 with too long a wait"
+            ),
+            pytest.param(
+                http(429, b"", "Retry-After: Fri, 31 Dec 9999 23:59:59 GMT"), {"parked": 1}, id="429 for ever"
+            ),
+            pytest.param(http(500, b"<h1>oops"), {"parked": 1}, id="500"),
+            pytest.param(http(599), {"parked": 1}, id="599"),
+            pytest.param(http(999), {"parked": 1}, id="999"),
+            pytest.param(http(301, b"", "Location: http://127.0.0.1:1/"), {"held": 1}, id="301"),
+            pytest.param(http(302, b"", "Location: /elsewhere"), {"held": 1}, id="302 to itself"),
+            pytest.param(http(401), {"held": 1}, id="401"),
+            pytest.param(http(403), {"held": 1}, id="403"),
+            pytest.param(http(410), {"held": 1}, id="410"),
+            pytest.param(http(400), {"dead": 1}, id="400"),
+            pytest.param(http(413), {"dead": 1}, id="413"),
+            pytest.param(http(422), {"dead": 1}, id="422"),
+        ],
+    )
+    async def test_every_fault_has_its_end(
+        self, store: Outbox, clock: SteppedClock, said: bytes | None, expected: dict[str, int]
+    ):
+        """
+        Taken, waiting for another try, held or dead: by status where there is one, else waiting.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(1))
+        async with partner(lambda *_: said) as peer, running(store, clock, lane, url=peer.url):
+            await until(lambda: sums(store))
+            found = sums(store)
+
+        if "hold_reason" in found:
+            found = {"held": 1, **{name: value for name, value in found.items() if name != "hold_reason"}}
+        assert expected == found
+
+    async def test_a_retry_sends_the_same_bytes(self, store: Outbox, clock: SteppedClock):
+        """
+        First from memory, then from disk: the body does not change by a byte.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(1))
+        async with partner(lambda n, _: http(200) if n == 4 else http(500)) as peer:
+            async with running(store, clock, lane, url=peer.url):
+                await until(lambda: sums(store).get("delivered"), lambda: clock.step(1))
+
+        assert 4 == len(peer.bodies)
+        assert 1 == len(set(peer.bodies))
+
+
+class TestNothingGetsLost:
+    """Whatever goes wrong inside a lane, an event is sent, ends with a reason, or goes again."""
+
+    async def test_events_behind_a_long_finished_stretch(self, store: Outbox, clock: SteppedClock):
+        """
+        One request hung while hundreds behind it were delivered, then the process died: the next one sends the first
+        and what comes behind the finished stretch, without waiting for a new event.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(200))
+        await store.settle(lane, [Mark(seqs=range(2, 151), state="delivered", at=NOW, attempts=1)])
+        async with partner(lambda *_: http(200)) as peer, running(store, clock, lane, url=peer.url):
+            await until(lambda: sums(store).get("delivered") == 200)
+
+            assert 51 == len(peer.requests)
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            pytest.param("https://partner.example:99999/", id="a port that is none"),
+            pytest.param("https://[::1", id="half an address"),
+            pytest.param("https://partner.example:port/", id="a port in words"),
+        ],
+    )
+    async def test_an_address_that_is_none_is_seen(self, store: Outbox, clock: SteppedClock, url: str):
+        """
+        A wrong address holds the lane or ends its events with a reason; it never makes them vanish from view.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(1))
+        async with running(store, clock, lane, url=url):
+            await until(lambda: sums(store))
+
+    @pytest.mark.parametrize(
+        "wait", [pytest.param(float("inf"), id="for ever"), pytest.param(float("nan"), id="not a number")]
+    )
+    async def test_a_wait_that_is_no_number(self, store: Outbox, clock: SteppedClock, wait: float):
+        """
+        A destination that reads such a wait out of an answer does not lose the event.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(1))
+        async with partner(lambda *_: http(500)) as peer:
+            async with running(store, clock, lane, url=peer.url, say=lambda _: Retry("later", after=wait)):
+                await until(lambda: sums(store).get("parked") == 1)
+
+    async def test_a_batch_that_falls_apart_while_it_is_bisected(self, store: Outbox, clock: SteppedClock):
+        """
+        The destination makes two requests of a half: all are sent, and only the bad one dies.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(4))
+        async with partner(lambda _, ids: http(400 if "e-3" in ids else 200)) as peer:
+            async with running(store, clock, lane, Grouped, url=peer.url, batch=4):
+                await until(lambda: sums(store) == {"delivered": 3, "dead": 1})
+
+    async def test_a_partner_that_names_nobody_of_the_batch(self, store: Outbox, clock: SteppedClock):
+        """
+        An index out of range finds nobody: the batch is bisected, not sent again and again at once.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(4))
+        say: Callable[[Response], Outcome] = lambda answer: (
+            Split("bad", rejected={99: "bad"}) if answer.status == 400 else by_status(answer)
+        )
+        async with partner(lambda _, ids: http(400 if "e-3" in ids else 200)) as peer:
+            async with running(store, clock, lane, url=peer.url, batch=4, say=say):
+                await until(lambda: sums(store) == {"delivered": 3, "dead": 1} or len(peer.requests) > 50)
+
+        assert 10 > len(peer.requests)
+
+    async def test_dropping_what_is_in_hand_forgets_nobody_else(self, store: Outbox, clock: SteppedClock):
+        """
+        One retry was refused and is dropped; another that became due in between is still sent.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(2))
+        now = clock.now()
+        early = Mark(seqs=[1], state="waiting", at=now, attempts=1, due=now)
+        later = Mark(seqs=[2], state="waiting", at=now, attempts=1, due=now + 5000)
+        await store.settle(lane, [early, later])
+        gate = asyncio.Event()
+
+        async def refused_first(n: int, _: list[str]) -> bytes:
+            await gate.wait()
+            return http(401 if n == 1 else 200)
+
+        async with partner(refused_first) as peer:
+            async with running(store, clock, lane, url=peer.url, timeout="5s") as runner:
+                await until(lambda: peer.requests)
+                gate.set()
+                await until(lambda: "hold_reason" in sums(store))
+                assert 1 == await runner.drop(Selection(state="waiting", seqs=[1]), "cli")
+                await runner.resume("cli")
+                await until(lambda: ["e-2"] in peer.requests, lambda: clock.step(1))
+
+    async def test_what_was_dropped_is_not_sent(self, store: Outbox, clock: SteppedClock):
+        """
+        Retries that wait in the lane's hand for a free slot are given up like the others.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(20))
+        now = clock.now()
+        await store.settle(lane, [Mark(seqs=range(1, 21), state="waiting", at=now, attempts=1, due=now)])
+        gate = asyncio.Event()
+
+        async def held_back(*_: object) -> bytes:
+            await gate.wait()
+            return http(200)
+
+        async with partner(held_back) as peer:
+            async with running(store, clock, lane, url=peer.url, timeout="5s", concurrency=2) as runner:
+                await until(lambda: len(peer.requests) == 2)
+                await runner.drop(Selection(state="waiting"), "cli")
+                gate.set()
+                await quiet(lambda: len(peer.requests))
+
+        assert 2 == len(peer.requests)
+
+    async def test_an_error_while_the_log_is_read(self, store: Outbox, clock: SteppedClock):
+        """
+        A read that fails once is done again: the retry it was for is sent.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(1))
+        now = clock.now()
+        await store.settle(lane, [Mark(seqs=[1], state="waiting", at=now, attempts=1, due=now)])
+        await store._reading(lambda: store._file(store._segments[0]))
+        connection, _ = store._open_files[1]
+        await store._reading(lambda: connection.set_progress_handler(lambda: 1, 1))  # SQLITE_INTERRUPT
+        async with partner(lambda *_: http(200)) as peer, running(store, clock, lane, url=peer.url):
+            await clock.somebody_sleeps()
+            await store._reading(lambda: connection.set_progress_handler(None, 0))
+            await until(lambda: peer.requests, lambda: clock.step(1))
+
+    async def test_an_error_while_the_state_is_read(self, store: Outbox, clock: SteppedClock):
+        """
+        The lane goes on, or the owner is told that the outbox failed; it does not end in silence.
+        """
+        told: list[object] = []
+        store.on_failure = told.append
+        lane = await store.lane("ids", "ids")
+        await store.append(many(1))
+        now = clock.now()
+        await store.settle(lane, [Mark(seqs=[1], state="waiting", at=now, attempts=1, due=now)])
+        state = store._state._connection
+        assert state is not None
+        await store._state.read(lambda unit: unit.set_progress_handler(lambda: 1, 1))
+        async with partner(lambda *_: http(200)) as peer, running(store, clock, lane, url=peer.url):
+            await quiet(lambda: len(peer.requests))
+            state.set_progress_handler(None, 0)
+            await until(lambda: told or peer.requests, lambda: clock.step(1))
+
+    async def test_a_drop_that_met_a_full_disk_changed_nothing(self, store: Outbox, clock: SteppedClock):
+        """
+        What could not be written down as dropped still waits, and is sent.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(3000))
+        pages = await store._state.read(lambda unit: unit.execute("PRAGMA page_count").fetchone()[0])
+        await store._state.read(lambda unit: unit.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+        with contextlib.suppress(Exception):
+            await store.drop(lane, Selection(state="waiting"), range(1, 3001), "cli")
+        await store._state.read(lambda unit: unit.execute("PRAGMA max_page_count = 1000000").fetchone())
+
+        assert (0, set()) == (lane.cursor, lane.done)
+
+
+class TestHolding:
+    async def test_a_wrong_address_is_held_for_batches_too(self, store: Outbox, clock: SteppedClock):
+        """
+        404 on every batch, and on every part of it: the lane is held before more than a few events are dead.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(100))
+        async with partner(lambda *_: http(404)) as peer:
+            async with running(store, clock, lane, url=peer.url, batch=10, concurrency=1):
+                await until(lambda: "hold_reason" in sums(store) or sums(store).get("dead") == 100)
+                found = sums(store)
+
+        assert "hold_reason" in found
+        assert 5 >= found.get("dead", 0)
+
+    async def test_a_hold_that_ended_already_is_no_loop(self, store: Outbox, clock: SteppedClock):
+        """
+        A partner whose quota "resets" in the past is not asked again and again at once.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(3))
+        say: Callable[[Response], Outcome] = lambda answer: Hold("quota", until=answer.at - 1000)
+        async with partner(lambda *_: http(402)) as peer:
+            async with running(store, clock, lane, url=peer.url, say=say, concurrency=1):
+                await until(lambda: "hold_reason" in sums(store))
+                for _ in range(30):
+                    await asyncio.sleep(0.01)
+
+        assert 2 >= len(peer.requests)
+
+    async def test_a_pause_holds_back_what_waits_for_its_turn(self, store: Outbox, clock: SteppedClock):
+        """
+        With a rate set, requests that wait for it do not leave once the partner has said Retry-After.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(20))
+        async with partner(lambda *_: http(429, b"", "Retry-After: 60")) as peer:
+            async with running(store, clock, lane, url=peer.url, rate="10/s", concurrency=16, timeout="5s"):
+                await until(lambda: peer.requests)
+                await quiet(lambda: len(peer.requests))
+
+        assert 10 >= len(peer.requests)
+
+    async def test_time_spent_held_is_not_held_against_an_event(self, store: Outbox, clock: SteppedClock):
+        """
+        One fault, then four days without credentials: once they are back the event is sent, not expired.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(1))
+        now = clock.now()
+        await store.settle(lane, [Mark(seqs=[1], state="waiting", at=now, attempts=1, due=now + 1000)])
+        await store.hold(lane, Held(reason="credentials", by="partner", at=now, until=now + 96 * HOUR))
+        async with partner(lambda *_: http(200)) as peer, running(store, clock, lane, url=peer.url):
+            clock.step(96 * 3600)
+            await until(lambda: sums(store).get("delivered") or sums(store).get("dead"), lambda: clock.step(1))
+
+            assert {"delivered": 1} == sums(store)
+
+    async def test_an_operator_may_try_again_after_days(self, store: Outbox, clock: SteppedClock):
+        """
+        Rejected on Monday, the mapping corrected on Friday: retry sends it.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(1))
+        await store.settle(lane, [Mark(seqs=[1], state="dead", at=NOW, attempts=1, reason="HTTP 400")])
+        clock.step(96 * 3600)
+        async with partner(lambda *_: http(200)) as peer, running(store, clock, lane, url=peer.url) as runner:
+            assert 1 == await runner.retry(Selection(state="dead"), "cli")
+            await until(lambda: sums(store).get("delivered"))
+
+    async def test_a_clock_that_is_set_back_does_not_freeze_a_lane(self, store: Outbox, clock: SteppedClock):
+        """
+        The machine's clock was a year ahead while the partner asked for a second.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(1))
+        async with partner(lambda n, _: http(429, b"", "Retry-After: 1") if n == 1 else http(200)) as peer:
+            async with running(store, clock, lane, url=peer.url):
+                await until(lambda: sums(store).get("parked"))
+                clock._now -= 365 * 24 * HOUR
+                clock._sleepers = [(0, order, future) for _, order, future in clock._sleepers]
+                await until(lambda: sums(store).get("delivered"), lambda: clock.step(60))
+
+
+class TestNeighbours:
+    async def test_a_lane_that_filters_everything_lets_others_run(self, store: Outbox, clock: SteppedClock):
+        """
+        While it passes over a long backlog in memory, other work of the process goes on.
+        """
+        lane = await store.lane("ids", "ids")
+        for start in range(0, 9000, 900):
+            await store.append(many(900, start=start))
+        turns = 0
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        neighbour = asyncio.create_task(other())
+        await asyncio.sleep(0)
+        async with running(store, clock, lane, url="https://partner.example/", events=("never",)) as runner:
+            before = turns
+            while runner._taken < 9000:
+                await asyncio.sleep(0)
+            after = turns
+        neighbour.cancel()
+
+        assert 9000 // 64 // 2 < after - before
+
+    async def test_one_blip_is_one_failure(self, store: Outbox, clock: SteppedClock):
+        """
+        Sixteen requests under way fail at the same moment: the lane waits seconds, not a quarter of an hour.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(16))
+        together = asyncio.Event()
+
+        async def fail(n: int, _: list[str]) -> bytes:
+            if n == 16:
+                together.set()
+            await together.wait()
+            return http(503)
+
+        async with partner(fail) as peer:
+            async with running(store, clock, lane, url=peer.url, concurrency=16, timeout="5s") as runner:
+                await until(lambda: sums(store).get("parked") == 16)
+
+                assert 10 > runner._closed_for(clock.now())
+
+
+class TestLeaks:
+    TOKEN = "canary-abcdefghijklmnopqrstuvwxyz/+="
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            pytest.param(TOKEN.encode(), id="as it is"),
+            pytest.param(b"x" * (4096 - len(TOKEN) + 1) + TOKEN.encode(), id="where the text is cut"),
+            pytest.param(TOKEN.replace("/", "\\/").encode(), id="as JSON of PHP"),
+            pytest.param(b"canary-abcdefghijklmnopqrstuvwxyz%2F%2B%3D", id="as part of a URL"),
+            pytest.param(b"visitor 203.0.113.77 with CanaryBrowser/9", id="what partners need readable"),
+            pytest.param(b"x" * 4090 + b"203.0.113.77", id="an address where the text is cut"),
+            pytest.param(b"x " * 2040 + b"jane.canary@example.com", id="an e-mail address where the text is cut"),
+        ],
+    )
+    async def test_an_echo_is_not_kept(self, store: Outbox, clock: SteppedClock, body: bytes):
+        """
+        What a partner repeats of our key or of the visitor is not in the answer that people are shown.
+        """
+        lane = await store.lane("ids", "ids")
+        clear = Clear(ip="203.0.113.77", user_agent="CanaryBrowser/9")
+        await store.append(rows(an_event(clear=clear)))
+        async with partner(lambda *_: http(400, body)) as peer:
+            async with running(store, clock, lane, url=peer.url, token=Secret(self.TOKEN)):
+                await until(lambda: sums(store).get("dead"))
+        ((answer,),) = asked(store, "SELECT answer FROM attempt")
+
+        assert not any(canary in answer for canary in ("canary", "Canary", "203.0"))
