@@ -88,9 +88,25 @@ class App:
         runner = web.AppRunner(pages, access_log=None, keepalive_timeout=15.0)
         self.console_port = await _listen(stack, runner, settings.console.listen)
         stack.push_async_callback(self.delivery.stop, GRACE / 2)
-        await self.delivery.start(settings.destinations)
+        await self.delivery.apply(settings.destinations)
         server = web.ServerRunner(Server(self.collector), shutdown_timeout=GRACE / 2)
         self.collect_port = await _listen(stack, server, settings.collect.listen)
+
+    async def reload(self, settings: Settings) -> None:
+        """Take over sources and destinations of a checked configuration while running. Addresses and the outbox need a
+        restart."""
+        if (settings.collect, settings.console, settings.outbox) != (
+            self.settings.collect,
+            self.settings.console,
+            self.settings.outbox,
+        ):
+            log.warning("restart_needed", reason="collect, console and outbox settings are read at start only")
+        self.settings = settings
+        await self.store.configure(*described(settings))
+        self.metrics.configured(VERSION, self.store.config, self.clock.now())
+        self.collector.keyring = keyring(settings)
+        await self.delivery.apply(settings.destinations)
+        log.info("reloaded", version=self.store.config)
 
     async def stop(self) -> None:
         """Stop accepting, finish what was admitted, settle what is under way, give the outbox back."""
@@ -145,24 +161,47 @@ async def _listen(stack: contextlib.AsyncExitStack, runner: web.ServerRunner | w
     return int(listener.getsockname()[1])
 
 
-async def serve(settings: Settings, *, ready: Callable[[App], None] | None = None) -> int:
+async def serve(
+    settings: Settings,
+    *,
+    ready: Callable[[App], None] | None = None,
+    reread: Callable[[], Settings | None] = lambda: None,
+) -> int:
     """Run until a signal or a broken outbox; returns the exit code. A second signal ends the process at once.
 
-    OutboxError and OSError say why it cannot start; nothing is left running then.
+    SIGHUP asks ``reread`` for new settings; None, because the file is bad, changes nothing. OutboxError and OSError say
+    why it cannot start; nothing is left running then.
     """
     app = App(settings)
-    stop = asyncio.Event()
+    stop, hang_up = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in _STOPS:
-        asyncio.get_running_loop().add_signal_handler(number, _ask, stop)
+        loop.add_signal_handler(number, _ask, stop)
+    loop.add_signal_handler(signal.SIGHUP, hang_up.set)
     await app.start()
     if ready is not None:
         ready(app)
+    reloading = asyncio.create_task(_reload_for_ever(app, hang_up, reread))
     stopped = asyncio.create_task(stop.wait())
-    ends: set[asyncio.Future[Any]] = {stopped, app.broken}
+    ends: set[asyncio.Future[Any]] = {stopped, reloading, app.broken}
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
+    for task in (stopped, reloading):
+        task.cancel()
+    await asyncio.gather(stopped, reloading, return_exceptions=True)
     await app.stop()
     return BROKEN if app.broken.done() else 0
+
+
+async def _reload_for_ever(app: App, hang_up: asyncio.Event, reread: Callable[[], Settings | None]) -> None:
+    """One reload after another, however many signals come meanwhile."""
+    while True:
+        await hang_up.wait()
+        hang_up.clear()
+        settings = await asyncio.to_thread(reread)
+        if settings is None:
+            log.error("reload_refused", reason="the configuration has errors: the old one stays in force")
+            continue
+        await app.reload(settings)
 
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)

@@ -289,7 +289,7 @@ class TestActs:
         await store.append(many(3))
         await store.settle(lane, [Mark(seqs=[1], state="dead", at=NOW, attempts=1, reason="HTTP 400")])
         delivery = Delivery(store, clock)
-        await delivery.start({"links": LinkTrace(api_key=Secret("k"))})
+        await delivery.apply({"links": LinkTrace(api_key=Secret("k"))})
         app = console.application(
             reader=Reader(store.directory),
             store=store,

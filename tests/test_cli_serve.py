@@ -256,3 +256,57 @@ class TestLoop:
         monkeypatch.setitem(sys.modules, "uvloop", None)
 
         assert loop_factory() is None
+
+
+class TestReload:
+    async def test_a_destination_is_added_while_it_runs(self, tmp_path: Path):
+        """
+        SIGHUP after a change: the new destination takes what comes from then on, and no connection is dropped.
+        """
+        partner = Webhook(now=SystemClock().now, secret=SECRET)
+        async with (
+            running(partner) as url,
+            turnout("serve", "--config", config(tmp_path), "--json", **ENVIRON) as server,
+        ):
+            at = await server.object()
+            async with aiohttp.ClientSession(at["collect"], headers=HEADERS) as http:
+                async with http.post("/collect", json={"event": "before", "id": "before"}) as answer:
+                    assert 200 == answer.status
+                with (tmp_path / "config.toml").open("a") as file:
+                    file.write(
+                        f'[destinations.new]\ntype = "webhook"\nurl = "{url}"\nsecrets = ["env:HOOK_SECRET"]\n'
+                        "allow_private = true\n"
+                    )
+                server.signal(signal.SIGHUP)
+                async with asyncio.timeout(10):
+                    number = 0
+                    while partner.counts.distinct == 0:
+                        number += 1
+                        async with http.post("/collect", json={"event": "after", "id": f"after-{number}"}) as answer:
+                            assert 200 == answer.status
+            server.signal(signal.SIGTERM)
+            code, _, _ = await server.ended()
+
+        assert 0 == code
+        assert "before" not in partner.taken
+
+    async def test_a_bad_file_changes_nothing(self, tmp_path: Path):
+        """
+        SIGHUP with errors in the file: they are said with their place, and everything goes on as it was.
+        """
+        async with turnout("serve", "--config", config(tmp_path), "--json", **ENVIRON) as server:
+            at = await server.object()
+            path = tmp_path / "config.toml"
+            path.write_text(path.read_text().replace("allow_private", "alow_private"))
+            for _ in range(20):
+                server.signal(signal.SIGHUP)
+            async with aiohttp.ClientSession(at["collect"], headers=HEADERS) as http:
+                async with http.post("/collect", json={"event": "e"}) as answer:
+                    assert 200 == answer.status
+            await asyncio.sleep(0.3)
+            server.signal(signal.SIGTERM)
+            code, _, err = await server.ended()
+
+        assert 0 == code
+        assert "alow_private" in err
+        assert "reload_refused" in err

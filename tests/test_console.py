@@ -35,7 +35,7 @@ async def delivery(store: Outbox, clock: SteppedClock) -> AsyncIterator[Delivery
     await store.lane("gone", "webhook")
     await store.hold(links, Held(reason="key refused", by="operator", at=NOW))
     delivery = Delivery(store, clock)
-    await delivery.start({"links": LinkTrace(api_key=Secret("k"), base_url="http://127.0.0.1:1", allow_private=True)})
+    await delivery.apply({"links": LinkTrace(api_key=Secret("k"), base_url="http://127.0.0.1:1", allow_private=True)})
     yield delivery
     await delivery.stop(0.0)
 

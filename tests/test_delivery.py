@@ -56,7 +56,7 @@ async def lanes(
             partners[name] = partner
             destinations[name] = settings(kind, await stack.enter_async_context(running(partner)), **more)
         delivery = Delivery(store, clock)
-        await delivery.start(destinations)
+        await delivery.apply(destinations)
         try:
             yield delivery, partners
         finally:

@@ -286,9 +286,10 @@ class TestNothingGetsLost:
         """
         lane = await store.lane("ids", "ids")
         await store.append(many(4))
-        say: Callable[[Response], Outcome] = lambda answer: (
-            Split("bad", rejected={99: "bad"}) if answer.status == 400 else by_status(answer)
-        )
+        def say(answer: Response) -> Outcome:
+            return (
+                    Split("bad", rejected={99: "bad"}) if answer.status == 400 else by_status(answer)
+                )
         async with partner(lambda _, ids: http(400 if "e-3" in ids else 200)) as peer:
             async with running(store, clock, lane, url=peer.url, batch=4, say=say):
                 await until(lambda: sums(store) == {"delivered": 3, "dead": 1} or len(peer.requests) > 50)
@@ -355,7 +356,8 @@ class TestNothingGetsLost:
         connection, _ = store._open_files[1]
         await store._reading(lambda: connection.set_progress_handler(lambda: 1, 1))  # SQLITE_INTERRUPT
         async with partner(lambda *_: http(200)) as peer, running(store, clock, lane, url=peer.url):
-            await clock.somebody_sleeps()
+            async with asyncio.timeout(5):
+                await clock.somebody_sleeps()
             await store._reading(lambda: connection.set_progress_handler(None, 0))
             await until(lambda: peer.requests, lambda: clock.step(1))
 
@@ -377,19 +379,25 @@ class TestNothingGetsLost:
             state.set_progress_handler(None, 0)
             await until(lambda: told or peer.requests, lambda: clock.step(1))
 
-    async def test_a_drop_that_met_a_full_disk_changed_nothing(self, store: Outbox, clock: SteppedClock):
+    async def test_a_drop_that_met_a_full_disk_is_whole_or_not_at_all(self, store: Outbox, clock: SteppedClock):
         """
-        What could not be written down as dropped still waits, and is sent.
+        What could not be written down as dropped still waits; no cursor passes it without an end.
         """
         lane = await store.lane("ids", "ids")
         await store.append(many(3000))
         pages = await store._state.read(lambda unit: unit.execute("PRAGMA page_count").fetchone()[0])
         await store._state.read(lambda unit: unit.execute(f"PRAGMA max_page_count = {pages}").fetchone())
-        with contextlib.suppress(Exception):
-            await store.drop(lane, Selection(state="waiting"), range(1, 3001), "cli")
+        drop = asyncio.create_task(store.drop(lane, Selection(state="waiting"), range(1, 3001), "cli"))
+        await quiet(drop.done)
         await store._state.read(lambda unit: unit.execute("PRAGMA max_page_count = 1000000").fetchone())
+        clock.step(1)
+        await asyncio.wait({drop}, timeout=5)
+        await store.append(many(1, start=9000))
+        await store.settle(lane, [Mark(seqs=[3001], state="delivered", at=NOW, attempts=1)])
 
-        assert (0, set()) == (lane.cursor, lane.done)
+        ((cursor, ended),) = asked(store, "SELECT cursor, delivered + dead FROM lane")
+        assert (cursor, ended) in {(0, 1), (3001, 3001)}
+        assert drop.done()
 
 
 class TestHolding:
@@ -413,7 +421,8 @@ class TestHolding:
         """
         lane = await store.lane("ids", "ids")
         await store.append(many(3))
-        say: Callable[[Response], Outcome] = lambda answer: Hold("quota", until=answer.at - 1000)
+        def say(answer: Response) -> Outcome:
+            return Hold("quota", until=answer.at - 1000)
         async with partner(lambda *_: http(402)) as peer:
             async with running(store, clock, lane, url=peer.url, say=say, concurrency=1):
                 await until(lambda: "hold_reason" in sums(store))
@@ -496,8 +505,7 @@ class TestNeighbours:
         await asyncio.sleep(0)
         async with running(store, clock, lane, url="https://partner.example/", events=("never",)) as runner:
             before = turns
-            while runner._taken < 9000:
-                await asyncio.sleep(0)
+            await until(lambda: runner._taken == 9000)
             after = turns
         neighbour.cancel()
 

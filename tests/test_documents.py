@@ -127,7 +127,7 @@ def commands(block: Block) -> list[tuple[str, str]]:
     return list(zip(parts[1::2], parts[2::2], strict=True))
 
 
-DEMO, SUITE = block("demo"), block("suite")
+DEMO, SUITE, AGAIN, CHECKS = block("demo"), block("suite"), block("suite-again"), block("checks")
 INSTALL = re.compile(r"python3 -m venv \.venv && \.venv/bin/pip install -q (.*?) && \.venv/bin/(.*)")
 
 
@@ -140,6 +140,15 @@ class TestTwoCommands:
 
         assert command in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
         assert re.search(r"^\d+ passed.* in [\d.]+s", shown, re.MULTILINE)
+
+    def test_contributors_are_told_the_same(self):
+        """
+        The commands that contributors are asked to run are those of CI, in its order.
+        """
+        lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+        asked = [*AGAIN.text.splitlines(), *CHECKS.text.splitlines()]
+
+        assert asked == [line for line in lines if line.startswith(("python3 ", ".venv/"))]
 
     def test_both_begin_alike(self):
         """
@@ -185,9 +194,9 @@ async def _until_accepted(process: asyncio.subprocess.Process, events: int) -> s
 
 
 def _figures(text: str) -> str:
-    """Without figures, and without the notes, which are another's at each moment."""
-    lines = [re.sub(r"(?<=N)  +\S.*", "", re.sub(r"\b\d+\b", "N", line)) for line in text.splitlines(keepends=True)]
-    return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
+    """Without figures, and of a partner's row without its note, which is another at each moment."""
+    plain = re.sub(r"\b\d+\b", "N", text)
+    return re.sub(r"^([a-z]+(?: +N){4}) .*$", r"\1", plain, flags=re.MULTILINE)
 
 
 # The first minute, and everything after it that needs a server
@@ -295,13 +304,16 @@ def test_the_first_minute(shell: Shell, tmp_path: Path):
             assert agrees(shown, came), f"README.md:{each.line}: {command}\n{came}"
 
 
+TYPO, CHECK = block("snap-typo"), block("check")
+
+
 def test_check(shell: Shell, tmp_path: Path):
     """
     The deliberate typos are found where they are, with what to write instead.
     """
-    (tmp_path / "config.toml").write_text(block("snap-typo").text)
+    (tmp_path / "config.toml").write_text(TYPO.text)
     shell.run(". .venv/bin/activate; export SHOP_TOKEN=shop-key SNAP_TOKEN=snap-key")
-    for command, shown in commands(block("check")):
+    for command, shown in commands(CHECK):
         came = shell.run(command)
 
         assert agrees(shown, came), came
@@ -327,9 +339,6 @@ def test_every_metric_that_is_named_exists():
 
     assert isinstance(Metrics(), Metrics)
     assert [] == sorted(name for name in named if f'"{name}' not in source and name.count("_") > 1)
-
-
-block("snap-typo"), block("check")
 
 
 # Senders
@@ -744,7 +753,7 @@ async def sink(statuses: Sequence[int]) -> AsyncIterator[tuple[str, Sink]]:
 
 
 def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|") or " "
+    return str(value).replace("|", "\\|")
 
 
 def _made(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -767,14 +776,16 @@ def _limits() -> str:
         ("Events in one request", body.MAX_EVENTS),
         ("Levels of nesting", body.MAX_DEPTH),
         ("Keys in one event", body.MAX_KEYS),
-        ("A name, an event id", f"{door.MAX_NAME}, {door.MAX_ID} characters"),
+        ("An event's name", f"{door.MAX_NAME} characters"),
+        ("An event's id", f"{door.MAX_ID} characters; a longer one is replaced by ours"),
         ("A key", f"{door.MAX_KEY} characters"),
     )
     return _made(("What", "At most"), rows)
 
 
 def _operators() -> str:
-    return _made(("Word", "The field"), [(_code(word), means) for word, (means, _) in route._OPERATORS.items()])
+    rows = [(_code(word), means or "is there; with `false` is not") for word, (means, _) in route._OPERATORS.items()]
+    return _made(("Word", "The field"), rows)
 
 
 def _destinations() -> str:
@@ -824,45 +835,38 @@ def _settings() -> str:
     for each in partners:
         own = [setting for setting in each.settings if not setting.common]
         parts.append(f'`[destinations.NAME]` with `type = "{each.type}"`\n\n{_rows(own)}')
-    common = [setting for setting in partners[0].settings if setting.common]
-    general = [_varying(setting, partners) for setting in common]
+    general = [_varying(field, partners) for field in msgspec.structs.fields(Destination)]
     parts.append(f"Every `[destinations.NAME]`\n\n{_rows(general)}")
     return "\n" + "\n".join(parts) + "\n"
 
 
-def _varying(setting: Setting, partners: Sequence[Partner]) -> Setting:
+def _varying(field: msgspec.structs.FieldInfo, partners: Sequence[Partner]) -> Setting:
     """A setting that every destination takes; its default only where it is the same for all."""
-    same = {
-        msgspec.json.encode([each.default, each.description])
-        for one in partners
-        for each in one.settings
-        if each.name == setting.name
-    }
-    first = next(field for field in msgspec.structs.fields(Destination) if field.name == setting.name)
-    plain = _setting(first, {})
-    return plain if len(same) == 1 else msgspec.structs.replace(plain, default="the partner's")
+    defaults = [each.default for one in partners for each in one.settings if each.name == field.name]
+    same = all(default == defaults[0] for default in defaults)
+    return msgspec.structs.replace(_setting(field, {}), default=defaults[0] if same else PARTNERS_OWN)
+
+
+PARTNERS_OWN = "the partner's"
 
 
 def _rows(settings: Sequence[Setting]) -> str:
-    rows = [
-        (
-            _code(each.name),
-            each.form,
-            _default(each),
-            _code(each.limits.replace("at least 1 long", "")),
-            each.description,
-        )
-        for each in settings
-    ]
-    return _made(("Key", "Form", "Default", "Limits", "Meaning"), rows)
+    rows = [(_code(each.name), _form(each), _default(each), each.description) for each in settings]
+    return _made(("Key", "Form", "Default", "Meaning"), rows)
+
+
+def _form(setting: Setting) -> str:
+    """With its limits, where they are numbers; patterns are the check's to explain."""
+    found = re.findall(r"[<>]=? \d+", setting.limits)
+    return f"{setting.form}, {', '.join(found)}" if found else setting.form
 
 
 def _default(setting: Setting) -> str:
     if setting.required:
         return "required"
-    if setting.default is None:
-        return "none"
-    return "the partner's" if setting.default == "the partner's" else _code(json.dumps(setting.default))
+    if setting.default in (None, PARTNERS_OWN):
+        return setting.default or "none"
+    return _code(json.dumps(setting.default))
 
 
 TABLES: Mapping[str, Callable[[], str]] = {

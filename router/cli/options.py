@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from router.cli import USAGE
+from router.cli import FAILED
 
 if TYPE_CHECKING:
     from router.destination import Destination
@@ -52,5 +52,4 @@ def configured(path: Path) -> Settings:
     if not isinstance(loaded, list):
         return loaded
     click.echo(text(loaded), err=True)
-    click.echo("Nothing was started.", err=True)
-    sys.exit(USAGE)
+    sys.exit(FAILED)

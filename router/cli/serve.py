@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 @json_option
 def command(path: Path, log_level: str, as_json: bool) -> None:
-    """Collect events and deliver them, until SIGTERM or Ctrl-C; a second one ends it at once.
+    """Collect events and deliver them, until SIGTERM or Ctrl-C; a second one ends it at once. SIGHUP reads the file again.
 
     Exits 0 after a stop in good order, 1 where it cannot run, 75 where another process owns the outbox.
     """
@@ -37,6 +37,9 @@ def command(path: Path, log_level: str, as_json: bool) -> None:
     from router.outbox.errors import Locked, OutboxError
 
     settings = _settings(path)
+    if settings is None:
+        click.echo("Nothing was started.", err=True)
+        sys.exit(FAILED)
     logs.configure(log_level, sys.stderr)
 
     def ready(app: App) -> None:
@@ -45,7 +48,7 @@ def command(path: Path, log_level: str, as_json: bool) -> None:
         gc.freeze()  # what start has made stays: the collector need not look at it again
 
     try:
-        code = _run(settings, ready)
+        code = _run(settings, path, ready)
     except Locked as error:
         click.echo(f"{error}.", err=True)
         code = EX_TEMPFAIL
@@ -58,27 +61,24 @@ def command(path: Path, log_level: str, as_json: bool) -> None:
     sys.exit(code)
 
 
-def _settings(path: Path) -> Settings:
-    """The settings, with warnings said; where there are errors all of them are, and the process ends."""
+def _settings(path: Path) -> Settings | None:
+    """The settings, with warnings said; None where there are errors, all of which are said."""
     from router import config
     from router.cli.check import text
 
     settings, findings = config.examine(path, os.environ, destinations=registry())
     if findings:
         click.echo(text(findings), err=True, color=coloured(sys.stderr))
-    if settings is None:
-        click.echo("Nothing was started.", err=True)
-        sys.exit(FAILED)
     return settings
 
 
-def _run(settings: Settings, ready: Callable[[App], None]) -> int:
+def _run(settings: Settings, path: Path, ready: Callable[[App], None]) -> int:
     import asyncio
 
     from router.app import serve
 
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(serve(settings, ready=ready))
+        return runner.run(serve(settings, ready=ready, reread=lambda: _settings(path)))
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

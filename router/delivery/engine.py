@@ -11,6 +11,7 @@ from router.destination import Destination
 from router.outbox.outbox import Lane, Outbox
 from router.outbox.state import Held
 
+PATIENCE = 5.0  # seconds for requests that are under way when a reload changes their lane
 DISABLED = "disabled in the configuration: set enabled = true to go on"
 REMOVED = "not in the configuration: add the destination again, or drop what waits"
 
@@ -22,21 +23,30 @@ class Delivery:
         self._store, self._clock, self._observer = store, clock, observer or Observer()
         self.lanes: dict[str, LaneRunner] = {}
 
-    async def start(self, destinations: Mapping[str, Destination]) -> None:
-        """Run these destinations. Lanes of others keep their backlog, held, with the reason shown."""
+    async def apply(self, destinations: Mapping[str, Destination]) -> None:
+        """Run these destinations, at the start or after a reload.
+
+        A lane whose settings did not change goes on untouched, but looks at once whether its partner works again.
+        Lanes of others keep their backlog, held, with the reason shown.
+        """
+        changed = [name for name, runner in self.lanes.items() if destinations.get(name) != runner.destination]
+        await asyncio.gather(*(self.lanes[name].stop(PATIENCE) for name in changed))
+        for name in changed:
+            del self.lanes[name]
         for name, destination in destinations.items():
+            if name in self.lanes:
+                self.lanes[name].probe()
+                continue
             lane = await self._store.lane(name, str(type(destination).__struct_config__.tag))
             if destination.enabled:
                 await self._release(lane)
-                self.lanes[name] = LaneRunner(
-                    name, destination, lane, self._store, self._clock, observer=self._observer
-                )
+                runner = LaneRunner(name, destination, lane, self._store, self._clock, observer=self._observer)
+                self.lanes[name] = runner
+                runner.start()
             else:
                 await self._keep(lane, DISABLED)
         for lane in await self._store.other_lanes(destinations):
             await self._keep(lane, REMOVED)
-        for runner in self.lanes.values():
-            runner.start()
 
     async def stop(self, patience: float) -> None:
         """Finish what is under way, all lanes side by side, within ``patience`` seconds."""

@@ -120,6 +120,8 @@ class LaneRunner:
         for task in set(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(NotDurable):
+            await self._store.settle(self.lane, [])  # behind everything of this lane that is still to be written
         await self._transport.close()
 
     def _wake(self) -> None:
@@ -484,6 +486,11 @@ class LaneRunner:
             log.info("lane_resumed", destination=self.name)
 
     # The operator
+
+    def probe(self) -> None:
+        """Look at once whether a lane that its partner closed works again."""
+        self._probe_at = 0
+        self._wake()
 
     async def hold(self, reason: str, who: str) -> None:
         await self._store.hold(self.lane, Held(reason=reason, by="operator", at=self._clock.now()))

@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
 from router.clock import Clock
 from router.outbox import log, schema, state
 from router.outbox.dedup import Filter, key
@@ -400,6 +402,8 @@ class Outbox:
 
     async def lane(self, name: str, kind: str) -> Lane:
         """The lane of a destination, where it left off. A new one takes events from now on."""
+        if name in self.lanes:
+            return self.lanes[name]
         last = self.last
 
         def take(unit: sqlite3.Connection) -> tuple[state.LaneRow, set[int], int | None]:
@@ -413,7 +417,7 @@ class Outbox:
         """Lanes of destinations that have none of these names any more."""
         known = set(names)
         rows = await self._state.read(state.lanes)
-        return [Lane(row, set(), None) for row in rows if row.name not in known]
+        return [await self.lane(row.name, row.type) for row in rows if row.name not in known]
 
     async def settle(self, lane: Lane, marks: Sequence[Mark], attempts: Sequence[Attempt] = ()) -> None:
         """Write down what became of some deliveries; returns once it is on disk. Lanes share commits."""
@@ -523,10 +527,17 @@ def _refuse(future: asyncio.Future[Any], fault: NotDurable) -> None:
 
 
 def _settlement(lane: Lane, marks: Sequence[Mark], attempts: Sequence[Attempt]) -> Settlement:
+    """Moves the lane's cursor. A fresh event ends once: of two ends for it the first one counts."""
+    counted = []
     for mark in marks:
+        kept = mark
         if not mark.parked:
-            lane.end(mark.seqs)
-    return Settlement(lane=lane.id, cursor=lane.cursor, marks=marks, attempts=attempts)
+            new = [seq for seq in mark.seqs if seq > lane.cursor and seq not in lane.done]
+            kept = mark if len(new) == len(mark.seqs) else msgspec.structs.replace(mark, seqs=new)
+            lane.end(new)
+        if kept.seqs:
+            counted.append(kept)
+    return Settlement(lane=lane.id, cursor=lane.cursor, marks=counted, attempts=attempts)
 
 
 def _segments(connection: sqlite3.Connection) -> list[Segment]:
