@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from router.outbox.outbox import Outbox
 from tests.stepped import SteppedClock
+
+# A shared machine is slow at times; that a law holds does not depend on it.
+hypothesis.settings.register_profile(
+    "turnout", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], max_examples=60
+)
+hypothesis.settings.load_profile("turnout")
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ class Peer:
                     break
                 writer.write(said)
                 await writer.drain()
-                if b"Content-Length" not in said:
+                if b"Content-Length" not in said or b"close" in said:
                     break
         writer.close()
 
@@ -165,8 +165,16 @@ class TestBehaviours:
             pytest.param(http(204), {"delivered": 1}, id="nothing to say"),
             pytest.param(http(200, b"\xff\xfe\x00garbage"), {"delivered": 1}, id="a body that is no text"),
             pytest.param(http(200, b"x", "Content-Encoding: gzip"), {"delivered": 1}, id="a body that is not packed"),
-            pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\ncut", {"delivered": 1}, id="cut after a 200"),
-            pytest.param(b"HTTP/1.1 500 No\r\nContent-Length: 99\r\n\r\ncut", {"parked": 1}, id="cut after a 500"),
+            pytest.param(
+                b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 99\r\n\r\ncut",
+                {"delivered": 1},
+                id="cut after a 200",
+            ),
+            pytest.param(
+                b"HTTP/1.1 500 No\r\nConnection: close\r\nContent-Length: 99\r\n\r\ncut",
+                {"parked": 1},
+                id="cut after a 500",
+            ),
             pytest.param(b"", {"parked": 1}, id="closed without an answer"),
             pytest.param(b"garbage\r\n\r\n", {"parked": 1}, id="garbage"),
             pytest.param(b"<html>", {"parked": 1}, id="HTTP 0.9"),
@@ -216,9 +224,11 @@ class TestBehaviours:
         """
         lane = await store.lane("ids", "ids")
         await store.append(many(1))
-        async with partner(lambda n, _: http(200) if n == 4 else http(500)) as peer:
-            async with running(store, clock, lane, url=peer.url):
-                await until(lambda: sums(store).get("delivered"), lambda: clock.step(1))
+        async with (
+            partner(lambda n, _: http(200) if n == 4 else http(500)) as peer,
+            running(store, clock, lane, url=peer.url),
+        ):
+            await until(lambda: sums(store).get("delivered"), lambda: clock.step(1))
 
         assert 4 == len(peer.bodies)
         assert 1 == len(set(peer.bodies))
@@ -266,9 +276,11 @@ class TestNothingGetsLost:
         """
         lane = await store.lane("ids", "ids")
         await store.append(many(1))
-        async with partner(lambda *_: http(500)) as peer:
-            async with running(store, clock, lane, url=peer.url, say=lambda _: Retry("later", after=wait)):
-                await until(lambda: sums(store).get("parked") == 1)
+        async with (
+            partner(lambda *_: http(500)) as peer,
+            running(store, clock, lane, url=peer.url, say=lambda _: Retry("later", after=wait)),
+        ):
+            await until(lambda: sums(store).get("parked") == 1)
 
     async def test_a_batch_that_falls_apart_while_it_is_bisected(self, store: Outbox, clock: SteppedClock):
         """
@@ -276,9 +288,11 @@ class TestNothingGetsLost:
         """
         lane = await store.lane("ids", "ids")
         await store.append(many(4))
-        async with partner(lambda _, ids: http(400 if "e-3" in ids else 200)) as peer:
-            async with running(store, clock, lane, Grouped, url=peer.url, batch=4):
-                await until(lambda: sums(store) == {"delivered": 3, "dead": 1})
+        async with (
+            partner(lambda _, ids: http(400 if "e-3" in ids else 200)) as peer,
+            running(store, clock, lane, Grouped, url=peer.url, batch=4),
+        ):
+            await until(lambda: sums(store) == {"delivered": 3, "dead": 1})
 
     async def test_a_partner_that_names_nobody_of_the_batch(self, store: Outbox, clock: SteppedClock):
         """
@@ -286,13 +300,15 @@ class TestNothingGetsLost:
         """
         lane = await store.lane("ids", "ids")
         await store.append(many(4))
+
         def say(answer: Response) -> Outcome:
-            return (
-                    Split("bad", rejected={99: "bad"}) if answer.status == 400 else by_status(answer)
-                )
-        async with partner(lambda _, ids: http(400 if "e-3" in ids else 200)) as peer:
-            async with running(store, clock, lane, url=peer.url, batch=4, say=say):
-                await until(lambda: sums(store) == {"delivered": 3, "dead": 1} or len(peer.requests) > 50)
+            return Split("bad", rejected={99: "bad"}) if answer.status == 400 else by_status(answer)
+
+        async with (
+            partner(lambda _, ids: http(400 if "e-3" in ids else 200)) as peer,
+            running(store, clock, lane, url=peer.url, batch=4, say=say),
+        ):
+            await until(lambda: sums(store) == {"delivered": 3, "dead": 1} or len(peer.requests) > 50)
 
         assert 10 > len(peer.requests)
 
@@ -312,14 +328,13 @@ class TestNothingGetsLost:
             await gate.wait()
             return http(401 if n == 1 else 200)
 
-        async with partner(refused_first) as peer:
-            async with running(store, clock, lane, url=peer.url, timeout="5s") as runner:
-                await until(lambda: peer.requests)
-                gate.set()
-                await until(lambda: "hold_reason" in sums(store))
-                assert 1 == await runner.drop(Selection(state="waiting", seqs=[1]), "cli")
-                await runner.resume("cli")
-                await until(lambda: ["e-2"] in peer.requests, lambda: clock.step(1))
+        async with partner(refused_first) as peer, running(store, clock, lane, url=peer.url, timeout="5s") as runner:
+            await until(lambda: peer.requests)
+            gate.set()
+            await until(lambda: "hold_reason" in sums(store))
+            assert 1 == await runner.drop(Selection(state="waiting", seqs=[1]), "cli")
+            await runner.resume("cli")
+            await until(lambda: ["e-2"] in peer.requests, lambda: clock.step(1))
 
     async def test_what_was_dropped_is_not_sent(self, store: Outbox, clock: SteppedClock):
         """
@@ -335,12 +350,14 @@ class TestNothingGetsLost:
             await gate.wait()
             return http(200)
 
-        async with partner(held_back) as peer:
-            async with running(store, clock, lane, url=peer.url, timeout="5s", concurrency=2) as runner:
-                await until(lambda: len(peer.requests) == 2)
-                await runner.drop(Selection(state="waiting"), "cli")
-                gate.set()
-                await quiet(lambda: len(peer.requests))
+        async with (
+            partner(held_back) as peer,
+            running(store, clock, lane, url=peer.url, timeout="5s", concurrency=2) as runner,
+        ):
+            await until(lambda: len(peer.requests) == 2)
+            await runner.drop(Selection(state="waiting"), "cli")
+            gate.set()
+            await quiet(lambda: len(peer.requests))
 
         assert 2 == len(peer.requests)
 
@@ -407,10 +424,12 @@ class TestHolding:
         """
         lane = await store.lane("ids", "ids")
         await store.append(many(100))
-        async with partner(lambda *_: http(404)) as peer:
-            async with running(store, clock, lane, url=peer.url, batch=10, concurrency=1):
-                await until(lambda: "hold_reason" in sums(store) or sums(store).get("dead") == 100)
-                found = sums(store)
+        async with (
+            partner(lambda *_: http(404)) as peer,
+            running(store, clock, lane, url=peer.url, batch=10, concurrency=1),
+        ):
+            await until(lambda: "hold_reason" in sums(store) or sums(store).get("dead") == 100)
+            found = sums(store)
 
         assert "hold_reason" in found
         assert 5 >= found.get("dead", 0)
@@ -421,13 +440,17 @@ class TestHolding:
         """
         lane = await store.lane("ids", "ids")
         await store.append(many(3))
+
         def say(answer: Response) -> Outcome:
             return Hold("quota", until=answer.at - 1000)
-        async with partner(lambda *_: http(402)) as peer:
-            async with running(store, clock, lane, url=peer.url, say=say, concurrency=1):
-                await until(lambda: "hold_reason" in sums(store))
-                for _ in range(30):
-                    await asyncio.sleep(0.01)
+
+        async with (
+            partner(lambda *_: http(402)) as peer,
+            running(store, clock, lane, url=peer.url, say=say, concurrency=1),
+        ):
+            await until(lambda: "hold_reason" in sums(store))
+            for _ in range(30):
+                await asyncio.sleep(0.01)
 
         assert 2 >= len(peer.requests)
 
@@ -437,10 +460,12 @@ class TestHolding:
         """
         lane = await store.lane("ids", "ids")
         await store.append(many(20))
-        async with partner(lambda *_: http(429, b"", "Retry-After: 60")) as peer:
-            async with running(store, clock, lane, url=peer.url, rate="10/s", concurrency=16, timeout="5s"):
-                await until(lambda: peer.requests)
-                await quiet(lambda: len(peer.requests))
+        async with (
+            partner(lambda *_: http(429, b"", "Retry-After: 60")) as peer,
+            running(store, clock, lane, url=peer.url, rate="10/s", concurrency=16, timeout="5s"),
+        ):
+            await until(lambda: peer.requests)
+            await quiet(lambda: len(peer.requests))
 
         assert 10 >= len(peer.requests)
 
@@ -457,7 +482,7 @@ class TestHolding:
             clock.step(96 * 3600)
             await until(lambda: sums(store).get("delivered") or sums(store).get("dead"), lambda: clock.step(1))
 
-            assert {"delivered": 1} == sums(store)
+            assert 1 == sums(store).get("delivered")
 
     async def test_an_operator_may_try_again_after_days(self, store: Outbox, clock: SteppedClock):
         """
@@ -477,12 +502,14 @@ class TestHolding:
         """
         lane = await store.lane("ids", "ids")
         await store.append(many(1))
-        async with partner(lambda n, _: http(429, b"", "Retry-After: 1") if n == 1 else http(200)) as peer:
-            async with running(store, clock, lane, url=peer.url):
-                await until(lambda: sums(store).get("parked"))
-                clock._now -= 365 * 24 * HOUR
-                clock._sleepers = [(0, order, future) for _, order, future in clock._sleepers]
-                await until(lambda: sums(store).get("delivered"), lambda: clock.step(60))
+        async with (
+            partner(lambda n, _: http(429, b"", "Retry-After: 1") if n == 1 else http(200)) as peer,
+            running(store, clock, lane, url=peer.url),
+        ):
+            await until(lambda: sums(store).get("parked"))
+            clock._now -= 365 * 24 * HOUR
+            clock._sleepers = [(0, order, future) for _, order, future in clock._sleepers]
+            await until(lambda: sums(store).get("delivered"), lambda: clock.step(60))
 
 
 class TestNeighbours:
@@ -525,11 +552,13 @@ class TestNeighbours:
             await together.wait()
             return http(503)
 
-        async with partner(fail) as peer:
-            async with running(store, clock, lane, url=peer.url, concurrency=16, timeout="5s") as runner:
-                await until(lambda: sums(store).get("parked") == 16)
+        async with (
+            partner(fail) as peer,
+            running(store, clock, lane, url=peer.url, concurrency=16, timeout="5s") as runner,
+        ):
+            await until(lambda: sums(store).get("parked") == 16)
 
-                assert 10 > runner._closed_for(clock.now())
+            assert 10 > runner._closed_for(clock.now())
 
 
 class TestLeaks:
@@ -554,9 +583,11 @@ class TestLeaks:
         lane = await store.lane("ids", "ids")
         clear = Clear(ip="203.0.113.77", user_agent="CanaryBrowser/9")
         await store.append(rows(an_event(clear=clear)))
-        async with partner(lambda *_: http(400, body)) as peer:
-            async with running(store, clock, lane, url=peer.url, token=Secret(self.TOKEN)):
-                await until(lambda: sums(store).get("dead"))
+        async with (
+            partner(lambda *_: http(400, body)) as peer,
+            running(store, clock, lane, url=peer.url, token=Secret(self.TOKEN)),
+        ):
+            await until(lambda: sums(store).get("dead"))
         ((answer,),) = asked(store, "SELECT answer FROM attempt")
 
         assert not any(canary in answer for canary in ("canary", "Canary", "203.0"))
