@@ -94,7 +94,8 @@ class App:
 
     async def reload(self, settings: Settings) -> None:
         """Take over sources and destinations of a checked configuration while running. Addresses and the outbox need a
-        restart."""
+        restart.
+        """
         if (settings.collect, settings.console, settings.outbox) != (
             self.settings.collect,
             self.settings.console,

@@ -8,6 +8,9 @@ only what is shaped so that it is hardly anything else: order numbers, timestamp
 bar codes stay. Every function gives back the very object it was given when nothing had to go, and scrubbing twice changes
 nothing more.
 
+Page addresses, titles and the words of a shop repeat from event to event, so the last answers on short texts and on sets
+of keys are remembered. That memory is bounded, the process's alone and written nowhere; ``forget`` empties it.
+
 Sources: RFC 5322 and 6531 (e-mail characters), ITU-T E.164, SWIFT IBAN Registry and ISO 13616 (mod 97), ISO/IEC 7812
 (Luhn), GS1 General Specifications (check digit), RFC 6750 (Bearer), RFC 7519 (JWT), WHATWG URL.
 """
@@ -15,8 +18,10 @@ Sources: RFC 5322 and 6531 (e-mail characters), ITU-T E.164, SWIFT IBAN Registry
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import string
+from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import accumulate, count
 from typing import Any, Final, Literal
 from urllib.parse import quote, unquote, unquote_plus
 
@@ -32,16 +37,40 @@ URL_LENGTH: Final = 4096
 DEPTH: Final = 40  # an item is at most 32 deep; what lies deeper was not let in by the door and goes
 
 
+_REMEMBERED: Final = 8192  # texts, and as many addresses
+_SHORT: Final = 256  # characters; longer text is seldom the same again
+_ROUNDS: Final = 4
+
+
 def text(value: str) -> str:
-    """``value`` with marks in place of personal data and secrets, and U+FFFD in place of NUL, at which SQLite stops."""
-    rules = _rules(value)
-    if not rules:
-        return value
-    # What a mark replaces may have hidden its neighbour from a rule that looks at word ends. Every round leaves fewer
-    # characters that a rule can match, so this ends.
-    while (cleaned := _applied(rules, value)) != value:
-        value = cleaned
-    return value
+    """``value`` with marks in place of personal data and secrets, and U+FFFD in place of NUL, at which SQLite stops.
+
+    Takes linear time. Where numbers are chained so that each hides the next, all of it becomes one mark.
+    """
+    cleaned = _text(value) if len(value) > _SHORT else _remembered_text(value)
+    return value if cleaned is None else cleaned
+
+
+def _text(value: str) -> str | None:
+    """The cleaned text; None where nothing has to go."""
+    if not (rules := _rules(value)) or (cleaned := _applied(rules, value)) == value:
+        return None
+    # What a mark replaces may have hidden its neighbour from a rule that looks at word ends. A chain of thousands
+    # ("+12345678+12345678") would take as many rounds, and no sentence takes four.
+    for _ in range(_ROUNDS):
+        value, cleaned = cleaned, _applied(rules, cleaned)
+        if cleaned == value:
+            return cleaned
+    return SECRET
+
+
+_remembered_text: Final = lru_cache(maxsize=_REMEMBERED)(_text)
+
+
+def forget() -> None:
+    """Empty the memory of texts, keys and addresses, as an erasure asks."""
+    for memory in (_remembered_text, _remembered_url, _remembered_string, _kind, _parameter_kind, _remembered_telling):
+        memory.cache_clear()
 
 
 def contains_personal(value: str) -> bool:
@@ -75,7 +104,7 @@ def url(value: str) -> str | None:
 
     Paths and queries without a scheme are URLs too. Click ids stay byte for byte. Cut at ``URL_LENGTH``.
     """
-    cleaned = _url(value, 2)
+    cleaned = _url(value, 2) if len(value) > 2 * _SHORT else _remembered_url(value)
     if cleaned is None or cleaned == value:
         cleaned = cleaned and value
     return cleaned if cleaned is None or len(cleaned) <= URL_LENGTH else cleaned[:URL_LENGTH]
@@ -221,27 +250,26 @@ def _without_ibans(value: str) -> str:
     return "".join((*kept, value[done:])) if kept else value
 
 
+_IBAN_OF: Final = {
+    length: re.compile(rf"[A-Za-z0-9](?:[ -]*[A-Za-z0-9]){{{length - 1}}}") for length in set(_IBAN_LENGTHS.values())
+}
+
+
 def _iban_end(value: str, start: int) -> int | None:
     """Where the IBAN at ``start`` ends; None where the country, the length or the check digits are not an IBAN's."""
     length = _IBAN_LENGTHS.get(value[start : start + 2].upper())
-    if length is None:
+    if length is None or (found := _IBAN_OF[length].match(value, start, start + 2 * length)) is None:
         return None
-    characters: list[str] = []
-    for position in range(start, min(len(value), start + 2 * length)):
-        char = value[position]
-        if char.isascii() and char.isalnum():
-            characters.append(char)
-        elif char not in " -":
-            return None
-        if len(characters) == length:
-            end = position + 1
-            ends = end == len(value) or not value[end].isalnum()
-            return end if ends and _mod97("".join(characters)) == 1 else None
-    return None
+    end = found.end()
+    ends = end == len(value) or not value[end].isalnum()
+    return end if ends and _mod97(found[0].replace(" ", "").replace("-", "")) == 1 else None
+
+
+_IN_BASE_36: Final = str.maketrans({char: str(int(char, 36)) for char in string.ascii_letters})
 
 
 def _mod97(iban: str) -> int:
-    return int("".join(str(int(char, 36)) for char in iban[4:] + iban[:4])) % 97
+    return int((iban[4:] + iban[:4]).translate(_IN_BASE_36)) % 97
 
 
 # Payment cards: 13 to 19 digits, a known network, a right check digit
@@ -257,6 +285,9 @@ _NETWORK: Final = re.compile(
     re.ASCII,
 )
 
+# How many digits, by the first one: what follows from ``_NETWORK``, and is asked first because it is quick.
+_CARD_SIZES: Final = {"2": (16,), "3": range(14, 20), "4": (13, 16, 19), "5": range(13, 20), "6": range(13, 20)}
+
 
 def _is_card(digits: str) -> bool:
     if _NETWORK.fullmatch(digits) is None or _luhn(digits) % 10:
@@ -265,13 +296,18 @@ def _is_card(digits: str) -> bool:
     return len(digits) > 14 or _gs1(digits) % 10 != 0
 
 
+_ONCE: Final = bytes.maketrans(b"0123456789", bytes(range(10)))
+_DOUBLED: Final = bytes.maketrans(b"0123456789", bytes([0, 2, 4, 6, 8, 1, 3, 5, 7, 9]))  # less 9 above 9
+
+
 def _luhn(digits: str) -> int:
-    doubled = (int(digit) * 2 for digit in digits[-2::-2])
-    return sum(map(int, digits[-1::-2])) + sum(two - 9 if two > 9 else two for two in doubled)
+    sent = digits.encode()
+    return sum(sent[-1::-2].translate(_ONCE)) + sum(sent[-2::-2].translate(_DOUBLED))
 
 
 def _gs1(digits: str) -> int:
-    return sum(map(int, digits[-1::-2])) + 3 * sum(map(int, digits[-2::-2]))
+    sent = digits.encode().translate(_ONCE)
+    return sum(sent[-1::-2]) + 3 * sum(sent[-2::-2])
 
 
 # International phone numbers: after + or 00
@@ -327,46 +363,65 @@ _SHAPES: Final = frozenset(
 )
 
 
+_MOST_WINDOWS: Final = 4096  # that are looked at in one text; a page of prose or a list of a hundred numbers has fewer
+
+
 def _without_runs(value: str) -> str:
-    return _RUN.sub(_run, value)
+    windows = count()
+    return _RUN.sub(lambda found: _run(found, windows), value)
 
 
-def _run(found: re.Match[str]) -> str:
+def _run(found: re.Match[str], windows: Iterator[int]) -> str:
     """The run with marks for the windows of whole groups that are a card or a phone.
 
     A window begins and ends at the run's own ends or at a space: what a dash or dot joins to more is a longer number.
+    After ``_MOST_WINDOWS`` of them nothing more is told apart, and the rest of a run is one mark.
     """
     written = found[0]
     if written.isdecimal() and not (12 < len(written) < 20 and written[0] in "23456"):
         return written
-    groups = [group.span() for group in _BRACKETED.finditer(written)]
+    spans = [group.span() for group in _BRACKETED.finditer(written)]
+    groups = _GROUP.findall(written)
+    sizes = tuple(map(len, groups))
     opened = not (found.start() and _JOINED_BEFORE.match(found.string, found.start() - 1))
     closed = not _JOINED_AFTER.match(found.string, found.end())
     kept: list[str] = []
     done = 0
-    for index, (begin, _) in enumerate(groups):
+    for first, (begin, _) in enumerate(spans):
         if begin < done or not (written[begin - 1] in _SPACES if begin else opened):
             continue
-        total = 0
-        for start, end in groups[index : index + 8]:
-            total += end - start
-            if total < 9 or not (written[end] in _SPACES if end < len(written) else closed):
+        for last in _candidates(sizes, first, written[begin]):
+            end = spans[last][1]
+            if not (written[end] in _SPACES if end < len(written) else closed):
                 continue
-            if (mark := _mark(written[begin:end])) is not None:
+            if next(windows) >= _MOST_WINDOWS:
+                return "".join((*kept, written[done:begin], PHONE))
+            if (mark := _mark(groups[first : last + 1], written[begin:end])) is not None:
                 kept += (written[done:begin], mark)
                 done = end
                 break
     return "".join((*kept, written[done:])) if kept else written
 
 
+def _candidates(sizes: tuple[int, ...], first: int, start: str) -> list[int]:
+    """Where a window from group ``first`` may end, as far as its digits' number and its first character tell.
+
+    Text can be nothing but groups of digits, so most windows must fall here and not be looked at.
+    """
+    any_shape, cards = start not in "123456789", _CARD_SIZES.get(start, ())
+    return [
+        last
+        for last, total in enumerate(accumulate(sizes[first : first + 8]), first)
+        if 8 < total < 20 and (any_shape or total in cards or sizes[first : last + 1] in _SHAPES)
+    ]
+
+
 _BRACKETED: Final = re.compile(r"\(?\d+\)?")
 _SPACES: Final = " \u00a0\u202f"
 
 
-def _mark(written: str) -> str | None:
-    groups = _GROUP.findall(written)
-    digits = "".join(groups)
-    if 13 <= len(digits) <= 19 and _is_card(digits) and _IN_CARDS.issuperset(written):
+def _mark(groups: list[str], written: str) -> str | None:
+    if written[0] in _CARD_SIZES and _is_card("".join(groups)) and _IN_CARDS.issuperset(written):
         return CARD
     return PHONE if _is_phone(groups, written) else None
 
@@ -376,12 +431,14 @@ _IN_CARDS: Final = frozenset("0123456789 -\u00a0")
 
 def _is_phone(groups: list[str], written: str) -> bool:
     shape = tuple(map(len, groups))
-    if len(shape) < 2 or not 9 <= sum(shape) <= 15 or _DATE.match(written):
+    if len(shape) < 2 or not 9 <= sum(shape) <= 15:
         return False
     if int(groups[0][0]) == 0:
-        return sum(shape) < 13 and shape[0] > 1 and (len(shape) > 2 or shape[0] > 2)
-    # 612 345 678 may be a number, 612.345.678 an amount; 612-345-678 is neither.
-    return written[0] == "(" or (shape in _SHAPES and (shape != (3, 3, 3) or "-" in written))
+        looks = sum(shape) < 13 and shape[0] > 1 and (len(shape) > 2 or shape[0] > 2)
+    else:
+        # 612 345 678 may be a number, 612.345.678 an amount; 612-345-678 is neither.
+        looks = written[0] == "(" or (shape in _SHAPES and (shape != (3, 3, 3) or "-" in written))
+    return looks and not _DATE.match(written)
 
 
 _NUMERIC: Final[tuple[Rule, ...]] = (_without_ibans, _without_international, _without_runs)
@@ -419,6 +476,8 @@ _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}:")
 def _walk(value: Any, depth: int) -> Any:
     """The cleaned value; the same object where nothing changed; ``_GONE`` where nothing may stay."""
     if isinstance(value, str):
+        if len(value) < 9 and value.isalnum():  # most of a shop's words, and too short for anybody's address or number
+            return value
         return _string(value)
     if isinstance(value, dict):
         return _dict(value, depth - 1) if depth else _GONE
@@ -431,8 +490,13 @@ def _walk(value: Any, depth: int) -> Any:
 
 def _dict(value: dict[Any, Any], depth: int) -> dict[Any, Any]:
     changes: dict[Any, Any] = {}
+    for key, kind in _remembered_telling(tuple(value)) if len(value) <= _FEW else _telling(tuple(value)):
+        if kind == "forbidden" or not (isinstance(value[key], (bool, dict)) or value[key] is None):
+            changes[key] = _GONE
     for key, member in value.items():
-        cleaned = _GONE if _drops(key, member) else _walk(member, depth)
+        if member is None or isinstance(member, (bool, float)) or key in changes:
+            continue
+        cleaned = _walk(member, depth)
         if cleaned is not member:
             changes[key] = cleaned
     if not changes:
@@ -449,10 +513,19 @@ def _list(value: list[Any], depth: int) -> list[Any]:
 
 
 def _string(value: str) -> Any:
-    if _looks_like_url(value):
-        cleaned = url(value)
-        return _GONE if cleaned is None else cleaned
-    return text(value)
+    cleaned = _cleaned(value) if len(value) > _SHORT else _remembered_string(value)
+    return value if cleaned is None else cleaned
+
+
+def _cleaned(value: str) -> Any:
+    """What stands for a string in a tree; None where it stays as it is."""
+    if not _looks_like_url(value):
+        return _text(value)
+    cleaned = url(value)
+    return _GONE if cleaned is None else None if cleaned == value else cleaned
+
+
+_remembered_string: Final = lru_cache(maxsize=_REMEMBERED)(_cleaned)
 
 
 def _looks_like_url(value: str) -> bool:
@@ -461,11 +534,16 @@ def _looks_like_url(value: str) -> bool:
     return "://" in value and " " not in value and _SCHEME.match(value) is not None
 
 
-def _drops(key: object, member: object) -> bool:
-    if not isinstance(key, str):
-        return False
-    kind = _kind(key) if len(key) <= 64 else _kind.__wrapped__(key)
-    return kind == "forbidden" or (kind == "personal" and not isinstance(member, (bool, dict)) and member is not None)
+_FEW: Final = 32  # keys; a sender's objects of one kind have the same ones, and seldom more
+
+
+def _telling(keys: tuple[Any, ...]) -> tuple[tuple[str, str], ...]:
+    """Those of an object's keys that are not free, and their kind."""
+    kinds = ((key, _kind(key) if len(key) <= 64 else _kind.__wrapped__(key)) for key in keys if isinstance(key, str))
+    return tuple((key, kind) for key, kind in kinds if kind != "free")
+
+
+_remembered_telling: Final = lru_cache(maxsize=1024)(_telling)
 
 
 @lru_cache(maxsize=4096)
@@ -481,7 +559,7 @@ def _folded(name: str) -> str:
     return "".join(filter(str.isalnum, name)).lower()
 
 
-# URLs
+# URLs, remembered up to twice the length of other texts
 
 _NO_SCHEMES: Final = frozenset({"javascript", "data", "file", "vbscript", "blob", "about", "filesystem", "view-source"})
 # The advertisers' click ids, in lower case. Their values are opaque and may look like anything.
@@ -527,6 +605,9 @@ def _url(value: str, depth: int) -> str | None:
     if hash_ and (kept := _fragment(fragment, depth)) is not None:
         cleaned += hash_ + kept
     return cleaned
+
+
+_remembered_url: Final = lru_cache(maxsize=_REMEMBERED)(lambda value: _url(value, 2))
 
 
 def _fragment(fragment: str, depth: int) -> str | None:

@@ -10,10 +10,11 @@ What happened is a value: a Response to classify, or a Failure where none came.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
 import ssl
-from concurrent.futures import ThreadPoolExecutor
+import threading
 from typing import Any, Literal
 
 import aiohttp
@@ -97,17 +98,19 @@ def _guarded_socket(info: tuple[Any, ...]) -> socket.socket:
 
 
 class _Resolver(AbstractResolver):
-    """getaddrinfo on a thread of the lane's own: a hanging name server stops this lane only."""
+    """getaddrinfo, one look-up at a time, on a thread that the process need not wait for: a hanging name server stops
+    this lane only, and nobody's end (threads of an executor are joined at exit).
+    """
 
     def __init__(self, name: str) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"resolve-{name}")
+        self._name = f"resolve-{name}"
+        self._one_at_a_time = asyncio.Lock()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        found = await asyncio.get_running_loop().run_in_executor(
-            self._pool, lambda: socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
-        )
+        async with self._one_at_a_time:
+            found = await self._looked_up(host, port, family)
         return [
             ResolveResult(
                 hostname=host,
@@ -120,8 +123,33 @@ class _Resolver(AbstractResolver):
             for kind, _, proto, _, address in found
         ]
 
+    async def _looked_up(self, host: str, port: int, family: socket.AddressFamily) -> list[Any]:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[list[Any]] = loop.create_future()
+
+        def look() -> None:
+            found: list[Any] | OSError | UnicodeError
+            try:
+                found = list(socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM))
+            except (OSError, UnicodeError) as error:  # the latter: a label too long for a name
+                found = error
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody asks any more
+                loop.call_soon_threadsafe(_tell, answer, found)
+
+        threading.Thread(target=look, name=self._name, daemon=True).start()
+        return await answer
+
     async def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Nothing is kept."""
+
+
+def _tell(answer: asyncio.Future[list[Any]], found: list[Any] | OSError | UnicodeError) -> None:
+    if answer.done():
+        return
+    if isinstance(found, OSError | UnicodeError):
+        answer.set_exception(found)
+    else:
+        answer.set_result(found)
 
 
 def _text(value: Header) -> str:

@@ -369,13 +369,13 @@ class TestNothingGetsLost:
         await store.append(many(1))
         now = clock.now()
         await store.settle(lane, [Mark(seqs=[1], state="waiting", at=now, attempts=1, due=now)])
-        await store._reading(lambda: store._file(store._segments[0]))
-        connection, _ = store._open_files[1]
-        await store._reading(lambda: connection.set_progress_handler(lambda: 1, 1))  # SQLITE_INTERRUPT
+        await store.segments._reading(lambda: store.segments._file(store.segments.all[0]))
+        connection, _ = store.segments._files[1]
+        await store.segments._reading(lambda: connection.set_progress_handler(lambda: 1, 1))  # SQLITE_INTERRUPT
         async with partner(lambda *_: http(200)) as peer, running(store, clock, lane, url=peer.url):
             async with asyncio.timeout(5):
                 await clock.somebody_sleeps()
-            await store._reading(lambda: connection.set_progress_handler(None, 0))
+            await store.segments._reading(lambda: connection.set_progress_handler(None, 0))
             await until(lambda: peer.requests, lambda: clock.step(1))
 
     async def test_an_error_while_the_state_is_read(self, store: Outbox, clock: SteppedClock):

@@ -449,7 +449,7 @@ class TestStory:
         Where the stored bytes do not add up, the story says so and shows none of them.
         """
         await store.append(many(1))
-        await store._log.read(lambda unit: unit.execute("UPDATE event SET crc = crc + 1"))
+        await store.journal._writer.read(lambda unit: unit.execute("UPDATE event SET crc = crc + 1"))
 
         story = await reader.story(1)
         assert story is not None

@@ -35,6 +35,7 @@ from router.problem import Malformed
 log: Any = structlog.get_logger()
 
 BODY_DEADLINE = 10.0  # seconds for a whole body
+UNDER_WAY = 64 * 1024 * 1024  # bytes; a thousand slow senders must not take the memory
 KEEP_ALIVE = 15.0
 MAX_HEADER = 8190
 SERVER = "Turnout"  # else the library's name and version
@@ -108,6 +109,7 @@ class Collector:
     ) -> None:
         self.keyring = keyring
         self.draining = False
+        self._under_way = 0  # bytes of bodies that are not whole yet, of all connections
         self._intake, self._clock, self._network, self._strict, self._chance = (
             intake,
             clock,
@@ -186,7 +188,9 @@ class Collector:
             return _closing(_error(415, "bad_charset", "send UTF-8"))
         try:
             async with asyncio.timeout(BODY_DEADLINE):
-                raw = await _read(request)
+                raw = await self._read(request)
+        except _Full:
+            return _closing(self._later(429, "busy", "too much is under way; send it again later"))
         except TimeoutError:
             return _closing(_error(408, "slow_body", "the body did not arrive within 10 s; send it again"))
         except (HttpProcessingError, web.RequestPayloadError, ConnectionError):
@@ -197,6 +201,25 @@ class Collector:
             )
         read = bodies.read(raw, request.headers.get("Content-Encoding"), strict_utf8=self._strict)
         return _malformed(read) if isinstance(read, Malformed) else read
+
+    async def _read(self, request: web.BaseRequest) -> bytes | None:
+        """The whole body, or None where it is longer than a request may be, even packed."""
+        if (request.content_length or 0) > bodies.MAX_REQUEST:
+            return None
+        parts: list[bytes] = []
+        size = 0
+        try:
+            while part := await request.content.readany():
+                parts.append(part)
+                size += len(part)
+                self._under_way += len(part)
+                if size > bodies.MAX_REQUEST:
+                    return None
+                if self._under_way > UNDER_WAY:
+                    raise _Full
+        finally:
+            self._under_way -= size
+        return b"".join(parts)
 
     async def _taken(
         self, request: web.BaseRequest, path: str, body: bodies.Body, sender: Sender, *, pixel: bool
@@ -234,18 +257,8 @@ def _pixel(request: web.BaseRequest) -> bodies.Body | web.Response:
     return bodies.Body(items=[bodies.Item(value=bodies.pixel(query), size=len(request.path_qs))], single=True)
 
 
-async def _read(request: web.BaseRequest) -> bytes | None:
-    """The whole body, or None where it is longer than a request may be, even packed."""
-    if (request.content_length or 0) > bodies.MAX_REQUEST:
-        return None
-    parts: list[bytes] = []
-    size = 0
-    while part := await request.content.readany():
-        parts.append(part)
-        size += len(part)
-        if size > bodies.MAX_REQUEST:
-            return None
-    return b"".join(parts)
+class _Full(Exception):
+    """So many bytes of requests are under way that no more are taken."""
 
 
 def _allow(answer: web.StreamResponse, origin: str) -> None:

@@ -16,17 +16,18 @@ LONGEST_QUOTA = 45 * 86_400_000  # ms
 
 
 class Job(msgspec.Struct, frozen=True):
-    """One event on its way. ``parked``: it has a row in the outbox, from an earlier try."""
+    """One event on its way. ``parked``: it has a row in the outbox, from an earlier try, and waits ``since`` then."""
 
     seq: int
     event: Event
     attempts: int = 0
     parked: bool = False
+    since: int | None = None  # UTC ms
 
 
 def tried(job: Job) -> Job:
     """The job with one more attempt spent."""
-    return Job(job.seq, job.event, job.attempts + 1, job.parked)
+    return Job(job.seq, job.event, job.attempts + 1, job.parked, job.since)
 
 
 def _alike(jobs: Sequence[Job]) -> dict[tuple[int, bool], list[int]]:

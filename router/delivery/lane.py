@@ -11,41 +11,35 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-import msgspec
 import structlog
 from aiolimiter import AsyncLimiter
 
-from router import retry, route, scrub
+from router import route
 from router.clock import Clock
 from router.delivery import ends
 from router.delivery.bisection import Bisection
 from router.delivery.ends import LONGEST_QUOTA, Job
 from router.delivery.pace import Pace
-from router.destination import Destination, Request, Response
-from router.event import Clear, Event
+from router.delivery.sender import Sender, remarkable
+from router.destination import Destination, Request
 from router.outbox import outbox
 from router.outbox.errors import NotDurable
 from router.outbox.log import Stored
 from router.outbox.state import Attempt, Held, Mark, Selection
-from router.outcome import Delivered, Hold, Outcome, Refusal, Rejected, Retry, Split
-from router.secret import Secret
+from router.outcome import Delivered, Hold, Outcome, Rejected, Retry, Split
 from router.settings import per_second, seconds
-from router.transport import Failure, Transport
 
 log: Any = structlog.get_logger()
 
-TAKE = 64  # requests' worth of events looked at in one go
+TAKE = 64  # events looked at in one go, where a batch is not larger
 PROBE_EVERY = 300_000  # ms between looks at whether a held lane works again
+SHORTEST_HOLD = 60_000  # ms; a partner that says "until" a moment that is gone is not asked without end
 UNSETTLED = 4  # times the concurrency: requests answered but not yet written down
 WRONG_ADDRESS_AFTER = 5  # answers 404 or 405 in a row
-ANSWER_KEPT = 4096
 FOR_EVER = 1e9  # seconds: until something new arrives
-
-_NOTHING = Clear()
-_A_CODE = 2  # letters of a country, which say nothing of a person and occur in any text
 
 
 class Observer:
@@ -81,28 +75,28 @@ class LaneRunner:
         self._window = int(seconds(window) * 1000) if window else None
         self._retry_for = int(seconds(destination.retry_for) * 1000)
         self._limiter = _limiter(destination.rate or destination.default_rate)
-        self._transport = Transport(
-            name,
-            clock,
-            timeout=seconds(destination.timeout or destination.default_timeout),
-            concurrency=self._concurrency,
-            allow_private=destination.allow_private,
-        )
-        self._secrets = tuple(secret for secret in _secrets(destination) if secret)
+        self._sender = Sender(name, destination, clock, self._concurrency)
         self._pace = Pace(self._concurrency)
+
         self._taken = lane.cursor  # the last event taken from the log
-        self._again: deque[list[Job]] = deque()  # taken, not sent or to be sent again at once
-        self._flying: set[int] = set()  # parked events that are in hand
+        self._again: deque[list[Job]] = deque()  # in hand, to be written as requests
+        self._ready: deque[tuple[Request, list[Job]]] = deque()  # in hand, written
+        self._parked_in_hand: set[int] = set()  # those in hand or under way that have a row
+        lane.next_due = 0  # look at once
+
         self._tasks: set[asyncio.Task[None]] = set()
         self._sending = 0
         self._unsettled = 0
         self._change = asyncio.Event()
         self._stopping = False
+        self._task: asyncio.Task[None] | None = None
+
         self._misses = 0
         self._epoch = 0  # begins anew with every hold and resumption: answers to older requests change neither
         self._unwritten_hold = False
         self._probe_at = (lane.held.until or 0) if lane.held else 0
-        self._task: asyncio.Task[None] | None = None
+        self._open_since = 0  # the end of the last hold: time spent held is nobody's fault
+        self._seen = clock.now()
 
     # Life
 
@@ -120,9 +114,10 @@ class LaneRunner:
         for task in set(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        with contextlib.suppress(NotDurable):
-            await self._store.settle(self.lane, [])  # behind everything of this lane that is still to be written
-        await self._transport.close()
+        with contextlib.suppress(NotDurable, TimeoutError):
+            async with asyncio.timeout(patience):  # behind everything of this lane that is still to be written
+                await self._store.settle(self.lane, [])
+        await self._sender.close()
 
     def _wake(self) -> None:
         self._change.set()
@@ -133,7 +128,9 @@ class LaneRunner:
             try:
                 await self._step()
             except NotDurable:
-                return  # the outbox has told the process to stop
+                if self._store.failed is not None:
+                    return  # the outbox has told the process to stop
+                await self._clock.sleep(1.0)
             except Exception:
                 # A fault of ours must not end the lane for good, nor spin.
                 log.exception("lane_failed", destination=self.name)
@@ -142,13 +139,24 @@ class LaneRunner:
     async def _step(self) -> None:
         self.lane.more.clear()
         now = self._clock.now()
+        if now < self._seen:
+            await self._set_back(self._seen - now)
+        self._seen = now
         if (wait := self._closed_for(now)) > 0:
             await self._idle(wait)
         elif jobs := await self._next(now):
-            await self._send_all(self._routed(jobs, now))
+            self._write(self._routed(jobs, now))
+            await self._send_all()
+            await asyncio.sleep(0)  # a lane that filters everything would otherwise never let go of the loop
         else:
             due = self.lane.next_due
             await self._idle(FOR_EVER if due is None else max(0.0, (due - now) / 1000))
+
+    async def _set_back(self, by: int) -> None:
+        """The clock was set back: waits are lengths of time, and none becomes longer by it."""
+        self._pace.paused_until -= by
+        self._probe_at -= by
+        await self._store.clamp_due()
 
     def _closed_for(self, now: int) -> float:
         """Seconds that the lane must not send; 0 where it may, be it for a probe."""
@@ -175,47 +183,41 @@ class LaneRunner:
         """What to send next: what is in hand already, overdue retries, then fresh events."""
         if self._again:
             return self._again.popleft()
-        probing = self.lane.held is not None or self._pace.open
-        most = 1 if probing else max(self._batch, TAKE)
+        await self._until(lambda: self._unsettled < UNSETTLED * self._concurrency)
+        most = 1 if self.lane.held is not None or self._pace.open else max(self._batch, TAKE)
         if self.lane.next_due is not None and self.lane.next_due <= now and (overdue := await self._overdue(now, most)):
             return overdue
-        found = await self._store.read(self._taken, most)
-        if found:
+        while found := await self._store.read(self._taken, most):
             self._taken = found[-1].seq
-        fresh = [each for each in found if each.seq > self.lane.cursor and each.seq not in self.lane.done]
-        return self._intact(fresh, {}, now)
+            fresh = [each for each in found if each.seq > self.lane.cursor and each.seq not in self.lane.done]
+            if jobs := self._intact(fresh, now):
+                return jobs
+            await asyncio.sleep(0)
+        return []
 
     async def _overdue(self, now: int, most: int) -> list[Job]:
-        due = await self._store.due(self.lane, now, most + len(self._flying))
-        attempts = {each.seq: each.attempts for each in due if each.seq not in self._flying}
-        wanted = sorted(attempts)[:most]
-        if not wanted:
-            self.lane.next_due = None if due else self.lane.next_due  # all in hand: their settling looks again
+        rows = {each.seq: each for each in await self._store.due(self.lane, now, most, self._parked_in_hand)}
+        if not rows:
             return []
-        self._flying.update(wanted)
-        return self._intact(await self._store.pick(wanted), attempts, now)
-
-    def _intact(self, found: Sequence[Stored], attempts: dict[int, int], now: int) -> list[Job]:
-        """Jobs of what was read. A damaged event ends here, visibly; the others flow."""
+        found = await self._store.pick(list(rows))
+        self._parked_in_hand.update(rows)
         jobs = [
-            Job(each.seq, each.event, attempts.get(each.seq, 0), each.seq in attempts) for each in found if each.event
+            Job(each.seq, each.event, rows[each.seq].attempts, parked=True, since=rows[each.seq].since)
+            for each in found
+            if each.event is not None
         ]
-        if len(jobs) < len(found):
-            damaged = [each.seq for each in found if each.event is None]
-            self._settle_soon(
-                [
-                    Mark(
-                        seqs=(seq,),
-                        state="dead",
-                        at=now,
-                        parked=seq in attempts,
-                        attempts=attempts.get(seq, 0),
-                        reason="the stored event is damaged: run turnout doctor",
-                    )
-                    for seq in damaged
-                ]
-            )
+        whole = {job.seq for job in jobs}
+        if lost := [seq for seq in rows if seq not in whole]:
+            reason = "the stored event is damaged or gone: run turnout doctor"
+            self._settle_soon([Mark(seqs=lost, state="dead", at=now, parked=True, reason=reason)])
         return jobs
+
+    def _intact(self, found: Sequence[Stored], now: int) -> list[Job]:
+        """Jobs of what was read. A damaged event ends here, visibly; the others flow."""
+        if damaged := [each.seq for each in found if each.event is None]:
+            reason = "the stored event is damaged: run turnout doctor"
+            self._settle_soon([Mark(seqs=damaged, state="dead", at=now, reason=reason)])
+        return [Job(each.seq, each.event) for each in found if each.event is not None]
 
     def _routed(self, jobs: Sequence[Job], now: int) -> list[Job]:
         """Those that are to be sent; the others are settled as filtered or dead, with the reason."""
@@ -231,95 +233,74 @@ class LaneRunner:
                 send.append(job)
         marks = [mark for reason, ended in filtered.items() for mark in ends.unsent(ended, "filtered", reason, now)]
         marks += [mark for reason, ended in late.items() for mark in ends.unsent(ended, "dead", reason, now)]
-        if marks:
-            self._settle_soon(marks)
+        self._settle_soon(marks)
         return send
 
     def _too_late(self, job: Job, now: int) -> str | None:
         if self._window is not None and now - job.event.time > self._window:
             return "expired: older than the partner accepts"
-        if job.attempts and now - job.event.received > self._retry_for:
+        if job.since is not None and now - max(job.since, self._open_since) > self._retry_for:
             return "expired: passing faults for as long as retry_for allows"
         return None
 
     # Sending
 
-    async def _send_all(self, jobs: Sequence[Job]) -> None:
+    def _write(self, jobs: Sequence[Job]) -> None:
+        """Make requests of jobs, as many events in each as the partner takes."""
         for start in range(0, len(jobs), self._batch):
-            for request, carried in self._written(jobs[start : start + self._batch]):
-                await self._slot()
-                now = self._clock.now()
-                if self._stopping or self._closed_for(now) > 0:
-                    self._again.append(carried)
-                    continue
+            self._ready.extend(self._written(jobs[start : start + self._batch]))
+
+    def _written(self, jobs: Sequence[Job]) -> list[tuple[Request, list[Job]]]:
+        """Requests with their jobs; what the destination cannot express is settled."""
+        written = self._sender.write(jobs)
+        now = self._clock.now()
+        refused: dict[str, list[Job]] = {}
+        for job, reason in written.ended:
+            refused.setdefault(reason, []).append(job)
+        self._settle_soon(
+            [mark for reason, ended in refused.items() for mark in ends.unsent(ended, "dead", reason, now)]
+        )
+        return written.requests
+
+    async def _send_all(self) -> None:
+        while self._ready:
+            await self._until(self._may_send)
+            now = self._clock.now()
+            if self._stopping or self._closed_for(now) > 0:
+                while self._ready:  # written anew when the lane may go on: signatures age
+                    self._again.append(self._ready.popleft()[1])
+            elif self._ready:
                 self._probe_at = now + PROBE_EVERY
                 self._sending += 1
-                self._background(self._carry(request, carried))
+                self._background(self._carry(*self._ready.popleft(), self._epoch))
 
-    def _background(self, work: Any) -> None:
+    def _may_send(self) -> bool:
+        now = self._clock.now()
+        if self._closed_for(now) > 0:
+            return True  # to find out that it may not
+        return self._sending < self._pace.allowed(now) and self._unsettled < UNSETTLED * self._concurrency
+
+    async def _until(self, ready: Callable[[], bool]) -> None:
+        """Until ``ready`` says so, or the lane stops."""
+        while not self._stopping and not ready():
+            self._change.clear()
+            await self._change.wait()
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
         task: asyncio.Task[None] = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _written(self, jobs: Sequence[Job]) -> list[tuple[Request, list[Job]]]:
-        """The destination's requests with their jobs. What it refuses is settled; a fault in its mapping ends one
-        event, never the lane.
-        """
-        now = self._clock.now()
-        try:
-            pieces = list(self.destination.requests([self._visible(job.event) for job in jobs], now))
-            return self._paired(jobs, pieces, now)
-        except Exception as error:  # noqa: BLE001 - whatever a partner's file raises ends one event, not the lane
-            if len(jobs) > 1:
-                return [pair for job in jobs for pair in self._written([job])]
-            log.warning("mapping_failed", destination=self.name, reason=type(error).__name__)
-            reason = f"the mapping failed ({type(error).__name__}): report it with the event's id"
-            self._settle_soon(ends.unsent(jobs, "dead", reason, now))
-            return []
-
-    def _visible(self, event: Event) -> Event:
-        """The event with only those clear values that this destination declares."""
-        if event.clear == _NOTHING:
-            return event
-        kept = {name: getattr(event.clear, name) for name in self.destination.clear}
-        return msgspec.structs.replace(event, clear=Clear(**kept))
-
-    def _paired(
-        self, jobs: Sequence[Job], pieces: Sequence[Request | Refusal], now: int
-    ) -> list[tuple[Request, list[Job]]]:
-        by_id: dict[tuple[str, str], list[Job]] = {}
-        for job in jobs:
-            by_id.setdefault((job.event.source, job.event.id), []).append(job)
-        pairs: list[tuple[Request, list[Job]]] = []
-        refused: dict[str, list[Job]] = {}
-        for piece in pieces:
-            if isinstance(piece, Refusal):
-                refused.setdefault(piece.reason, []).append(by_id[piece.event.source, piece.event.id].pop(0))
-            else:
-                pairs.append((piece, [by_id[each.source, each.id].pop(0) for each in piece.events]))
-        if any(by_id.values()):
-            raise ValueError("the destination left an event out")
-        marks = [mark for reason, ended in refused.items() for mark in ends.unsent(ended, "dead", reason, now)]
-        if marks:
-            self._settle_soon(marks)
-        return pairs
-
-    async def _slot(self) -> None:
-        """Until one more request may be under way, or none may."""
-        while not self._stopping:
-            now = self._clock.now()
-            if self._closed_for(now) > 0:
-                return
-            if self._sending < self._pace.allowed(now) and self._unsettled < UNSETTLED * self._concurrency:
-                return
-            self._change.clear()
-            await self._change.wait()
-
-    async def _carry(self, request: Request, jobs: list[Job]) -> None:
+    async def _carry(self, request: Request, jobs: list[Job], epoch: int) -> None:
         """Send one request and bring its events to an end, or to their next wait."""
         self._unsettled += 1
         try:
             try:
+                if self._limiter is not None:
+                    await self._limiter.acquire()
+                if epoch != self._epoch or self._clock.now() < self._pace.paused_until:
+                    self._take_again(jobs)  # the lane closed while this one waited for its turn
+                    return
                 outcome, attempt = await self._attempt(request, jobs)
                 if isinstance(outcome, Split) and not outcome.rejected and len(jobs) > 1:
                     await self._bisect(jobs, attempt)
@@ -330,55 +311,44 @@ class LaneRunner:
             await self._apply(outcome, jobs, attempt)
         except NotDurable:
             return
+        except Exception as error:
+            log.exception("carry_failed", destination=self.name)
+            await self._give_back(jobs, f"a fault of ours ({type(error).__name__}): report it")
         finally:
             self._unsettled -= 1
             self._change.set()
 
+    async def _give_back(self, jobs: Sequence[Job], reason: str) -> None:
+        """After a fault of ours: those without an end wait for another try, as after any fault, and do not spin."""
+        now = self._clock.now()
+        attempt = Attempt(seqs=[job.seq for job in jobs], began=now, at=now, outcome="fault", reason=reason)
+        marks = ends.retried(jobs, attempt, after=60.0, until=None, chance=self._chance())
+        await self._settle_quietly(marks)
+
     async def _attempt(self, request: Request, jobs: Sequence[Job]) -> tuple[Outcome, Attempt]:
-        """One request on the wire and what it means."""
-        if self._limiter is not None:
-            await self._limiter.acquire()
-        began, epoch = self._clock.now(), self._epoch
-        answer = await self._transport.send(request)
-        at = self._clock.now()
-        if isinstance(answer, Response):
-            status, outcome = answer.status, self._classified(answer, at)
-            text = self._kept(answer) if _remarkable(outcome, jobs) else None
-        else:
-            status, text, outcome = None, None, _of_failure(answer)
-        outcome = self._felt(outcome, status, at, current=epoch == self._epoch)
-        kind, reason = type(outcome).__name__.lower(), getattr(outcome, "reason", None)
-        self._observer.attempted(self.name, kind, status, (at - began) / 1000)
+        """One request on the wire, what it means, and what that does to the lane."""
+        epoch = self._epoch
+        outcome, attempt = await self._sender.send(request, jobs)
+        outcome = self._felt(outcome, attempt, current=epoch == self._epoch)
+        self._observer.attempted(self.name, attempt.outcome, attempt.status, (attempt.at - attempt.began) / 1000)
         if not isinstance(outcome, Delivered):
-            log.info("attempt", destination=self.name, outcome=kind, status=status, reason=reason, count=len(jobs))
-        seqs = [job.seq for job in jobs]
-        attempt = Attempt(seqs=seqs, began=began, at=at, outcome=kind, status=status, reason=reason, answer=text)
+            log.info(
+                "attempt",
+                destination=self.name,
+                outcome=attempt.outcome,
+                status=attempt.status,
+                reason=attempt.reason,
+                count=len(jobs),
+            )
         return outcome, attempt
 
-    def _classified(self, answer: Response, at: int) -> Outcome:
-        try:
-            outcome = self.destination.outcome(answer)
-        except Exception:
-            log.exception("outcome_failed", destination=self.name)
-            outcome = Retry("the answer could not be read")
-        if isinstance(outcome, Retry) and outcome.after is None and outcome.until is None:
-            return Retry(outcome.reason, after=retry.retry_after(answer.headers.get("retry-after"), at))
-        return outcome
-
-    def _kept(self, answer: Response) -> str:
-        """The partner's words for people: cut, without our secrets and without personal data that it echoes."""
-        text = answer.body[:ANSWER_KEPT].decode("utf-8", "replace")
-        clear = {getattr(event.clear, name) for event in answer.request.events for name in self.destination.clear}
-        for private in (*self._secrets, *(value for value in clear if value and len(value) > _A_CODE)):
-            text = text.replace(private, "***")
-        return scrub.text(text)
-
-    def _felt(self, outcome: Outcome, status: int | None, at: int, *, current: bool) -> Outcome:
+    def _felt(self, outcome: Outcome, attempt: Attempt, *, current: bool) -> Outcome:
         """What an outcome does to the lane as a whole, at once: nothing more leaves before it is written down.
 
         ``current``: no hold or resumption came between the request and this answer to it.
         """
-        missed = status in {404, 405} and isinstance(outcome, Rejected)
+        at = attempt.at
+        missed = attempt.status in {404, 405} and isinstance(outcome, Rejected | Split)
         self._misses = self._misses + 1 if missed else 0
         if self._misses >= WRONG_ADDRESS_AFTER:
             outcome = Hold("every event is answered 404 or 405: check base_url and ids, then resume")
@@ -393,13 +363,13 @@ class LaneRunner:
             case _:
                 self._pace.succeeded(at)
                 if current:
-                    self._reopen()
+                    self._reopen(at)
         return outcome
 
     # Settling
 
     async def _apply(self, outcome: Outcome, jobs: list[Job], attempt: Attempt) -> None:
-        kept = [attempt] if _remarkable(outcome, jobs) else []
+        kept = [attempt] if remarkable(outcome, jobs) else []
         match outcome:
             case Delivered():
                 await self._settle(ends.delivered(jobs, outcome, attempt), kept)
@@ -430,13 +400,22 @@ class LaneRunner:
         await self._store.settle(self.lane, marks, attempts)
         parked = [seq for mark in marks if mark.parked for seq in mark.seqs]
         if parked:
-            self._flying.difference_update(parked)
-            self.lane.next_due = 0  # look again: rows may be due that were in hand before
+            self._parked_in_hand.difference_update(parked)
+            self.lane.next_due = 0  # look again: some wait anew
         if parked or any(mark.due is not None for mark in marks):
             self.lane.more.set()
 
     def _settle_soon(self, marks: Sequence[Mark]) -> None:
-        self._background(self._settle_quietly(marks))
+        if marks:
+            self._unsettled += 1
+            self._background(self._settle_counted(marks))
+
+    async def _settle_counted(self, marks: Sequence[Mark]) -> None:
+        try:
+            await self._settle_quietly(marks)
+        finally:
+            self._unsettled -= 1
+            self._change.set()
 
     async def _settle_quietly(self, marks: Sequence[Mark]) -> None:
         with contextlib.suppress(NotDurable):
@@ -448,8 +427,13 @@ class LaneRunner:
         search = Bisection([ends.tried(job) for job in jobs])
         while not search.finished:
             asked = search.question()
-            ((request, _),) = self._written(asked)
-            outcome, tried = await self._attempt(request, asked)
+            pairs = self._written(asked)
+            if len(pairs) != 1 or len(pairs[0][1]) != len(asked):
+                # A part that is no longer one request: its pieces are sent for themselves.
+                for piece in [search.abandon(), *(carried for _, carried in pairs)]:
+                    self._take_again(piece)
+                return
+            outcome, tried = await self._attempt(pairs[0][0], asked)
             match outcome:
                 case Delivered():
                     search.good()
@@ -469,20 +453,25 @@ class LaneRunner:
     # Holding
 
     def _close(self, outcome: Hold, now: int) -> None:
-        until = None if outcome.until is None else min(outcome.until, now + LONGEST_QUOTA)
+        until = None
+        if outcome.until is not None:
+            until = min(max(outcome.until, now + SHORTEST_HOLD), now + LONGEST_QUOTA)
         self._probe_at = now + PROBE_EVERY if until is None else until
-        if self.lane.held is None:
+        held = self.lane.held
+        if held is None:
             self._epoch += 1
             log.warning("lane_held", destination=self.name, reason=outcome.reason)
-        if self.lane.held is None or self.lane.held.by == "partner":
-            self.lane.held = Held(reason=outcome.reason, by="partner", at=now, until=until)
+        if held is None or held.by == "partner":
+            since = held.at if held is not None and held.reason == outcome.reason else now
+            self.lane.held = Held(reason=outcome.reason, by="partner", at=since, until=until)
             self._unwritten_hold = True
 
-    def _reopen(self) -> None:
+    def _reopen(self, now: int) -> None:
         if self.lane.held is not None and self.lane.held.by == "partner":
             self.lane.held = None
             self._unwritten_hold = True
             self._epoch += 1
+            self._open_since = now
             log.info("lane_resumed", destination=self.name)
 
     # The operator
@@ -493,6 +482,7 @@ class LaneRunner:
         self._wake()
 
     async def hold(self, reason: str, who: str) -> None:
+        self._epoch += 1
         await self._store.hold(self.lane, Held(reason=reason, by="operator", at=self._clock.now()))
         await self._store.note(who, "hold", self.name)
         self._wake()
@@ -502,6 +492,7 @@ class LaneRunner:
         self._pace.resume()
         self._misses = 0
         self._epoch += 1
+        self._open_since = self._clock.now()
         self._unwritten_hold = False
         await self._store.hold(self.lane, None)
         await self._store.note(who, "resume", self.name)
@@ -519,41 +510,25 @@ class LaneRunner:
             fresh = self._drop_in_hand(seqs)
             beyond = range(max(self._taken, self.lane.cursor) + 1, self._store.last + 1)
             fresh += [seq for seq in beyond if (seqs is None or seq in seqs) and seq not in self.lane.done]
-        return await self._store.drop(self.lane, chosen, fresh, who)
+        under_way = tuple(self._parked_in_hand)
+        chosen = Selection(state=chosen.state, seqs=chosen.seqs, besides=under_way)
+        count = await self._store.drop(self.lane, chosen, fresh, who)
+        self.lane.next_due = 0
+        self._wake()
+        return count
 
     def _drop_in_hand(self, seqs: frozenset[int] | None) -> list[int]:
-        """Take the meant ones out of what waits in hand; the fresh ones among them, which have no row yet."""
+        """Let go of the meant ones among what waits in hand; returns the fresh ones, which have no row yet."""
+        waiting = [*self._again, *(jobs for _, jobs in self._ready)]
+        self._again.clear()
+        self._ready.clear()
         fresh: list[int] = []
-        for _ in range(len(self._again)):
-            jobs = self._again.popleft()
+        for jobs in waiting:
             dropped = [job for job in jobs if seqs is None or job.seq in seqs]
-            self._flying.difference_update(job.seq for job in dropped)
+            self._parked_in_hand.difference_update(job.seq for job in dropped)
             fresh += [job.seq for job in dropped if not job.parked]
-            self._take_again([job for job in jobs if job not in dropped])
+            self._take_again([job for job in jobs if seqs is not None and job.seq not in seqs])
         return fresh
-
-
-def _remarkable(outcome: Outcome, jobs: Sequence[Job]) -> bool:
-    """Is this attempt worth a row of its own? A delivery at the first try is not: its run says it all."""
-    return not isinstance(outcome, Delivered) or bool(outcome.rejected) or any(job.attempts for job in jobs)
-
-
-def _of_failure(failure: Failure) -> Outcome:
-    match failure.kind:
-        case "tls" | "blocked":
-            return Hold(failure.reason)
-        case "request":
-            return Rejected(failure.reason)
-        case _:
-            return Retry(failure.reason)
-
-
-def _secrets(destination: Destination) -> Iterable[str]:
-    for name in destination.__struct_fields__:
-        value = getattr(destination, name)
-        for each in value if isinstance(value, tuple) else (value,):
-            if isinstance(each, Secret):
-                yield each.reveal()
 
 
 def _limiter(rate: str | None) -> AsyncLimiter | None:

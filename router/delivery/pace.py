@@ -51,6 +51,8 @@ class Pace:
         self._limit = min(float(self._most), self._limit + 1.0 / self._limit)
 
     def failed(self, now: int, chance: float) -> None:
+        if self.open and now < self.paused_until:
+            return  # it left before the breaker opened
         self._failures += 1
         self._limit = max(1.0, self._limit / 2)
         if self.open:

@@ -7,9 +7,8 @@ a sealed segment has an index on disk, and the filter here says for nearly every
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-_FIRST_CAPACITY = 1 << 18
 _MASK = (1 << 64) - 1
 
 
@@ -18,37 +17,27 @@ def key(source: str, event_id: str) -> str:
 
 
 class Filter:
-    """A set of 64-bit fingerprints that may answer yes wrongly (one in 10^12) and never no wrongly.
+    """A fixed set of 64-bit fingerprints that may answer yes wrongly (one in 10^12) and never no wrongly.
 
-    Open addressing over ``array('Q')``, at most half full: 16 bytes an id, where a set of strings takes 150. Full
-    tables stay as they are and a larger one is added, so nothing is ever rehashed while events wait.
+    Open addressing over ``array('Q')``, at most half full: some 16 to 32 bytes an id, where a set of strings takes 150.
     """
 
-    def __init__(self) -> None:
-        self._tables: list[array[int]] = []
-        self._room = 0
-
-    def add(self, keys: Iterable[str]) -> None:
+    def __init__(self, keys: Sequence[str]) -> None:
+        size = 1 << max(4, (2 * len(keys)).bit_length())
+        self._table = table = array("Q", bytes(8 * size))
         for text in keys:
-            if self._room == 0:
-                capacity = _FIRST_CAPACITY << len(self._tables)
-                self._tables.append(array("Q", bytes(8 * capacity)))
-                self._room = capacity // 2
-            table = self._tables[-1]
             mark = (hash(text) & _MASK) or 1
-            slot = mark % len(table)
+            slot = mark % size
             while (there := table[slot]) and there != mark:
-                slot = (slot + 1) % len(table)
-            if not there:
-                table[slot] = mark
-                self._room -= 1
+                slot = (slot + 1) % size
+            table[slot] = mark
 
     def __contains__(self, text: str) -> bool:
+        table, size = self._table, len(self._table)
         mark = (hash(text) & _MASK) or 1
-        for table in self._tables:
-            slot = mark % len(table)
-            while there := table[slot]:
-                if there == mark:
-                    return True
-                slot = (slot + 1) % len(table)
+        slot = mark % size
+        while there := table[slot]:
+            if there == mark:
+                return True
+            slot = (slot + 1) % size
         return False

@@ -39,11 +39,15 @@ class Broken(NotDurable):
     code = "broken"
 
 
+# No space, a quota, a read-only remount, no inode or descriptor left: nothing was damaged, and it passes.
+_NO_ROOM = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_IOERR_SHMSIZE")
+
+
 def fault(error: sqlite3.Error) -> NotDurable:
     """What a failed write means. A failed fsync is never tried again (PostgreSQL wiki, "Fsync Errors"): Broken."""
     name = getattr(error, "sqlite_errorname", "") or ""
-    if name.startswith("SQLITE_FULL"):
-        return DiskFull("no space on the disk of the outbox: free some, acceptance resumes by itself")
+    if name.startswith(_NO_ROOM):
+        return DiskFull("the disk of the outbox takes nothing: free some space, acceptance resumes by itself")
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return Busy("the outbox is locked by another program: close it")
     return Broken(f"the outbox cannot be written ({name or type(error).__name__}): check the disk, then start again")

@@ -128,9 +128,9 @@ def _stored(each: tuple[int, bytes, bytes | None, int], vault: Vault) -> Stored:
 
 
 def keys(connection: sqlite3.Connection) -> Iterable[tuple[str, int]]:
-    """Every dedup key of a segment with its sequence number."""
-    for seq, source, event_id in connection.execute("SELECT seq, source, id FROM event"):
-        yield key(source, event_id), seq
+    """Every dedup key of a segment and when it was received (UTC ms)."""
+    for received, source, event_id in connection.execute("SELECT received, source, id FROM event"):
+        yield key(source, event_id), received
 
 
 def known(connection: sqlite3.Connection, pairs: Sequence[tuple[str, str]], since: int) -> list[tuple[str, str]]:
@@ -146,6 +146,17 @@ def known(connection: sqlite3.Connection, pairs: Sequence[tuple[str, str]], sinc
 def last(connection: sqlite3.Connection, segment: Segment) -> int:
     """The last sequence number of a segment, or the one before its first where it is empty."""
     return int(connection.execute("SELECT coalesce(max(seq), ?) FROM event", (segment.first - 1,)).fetchone()[0])
+
+
+def has_events(path: Path) -> bool:
+    """Does this file, which nobody writes, hold any event?"""
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute("SELECT 1 FROM event LIMIT 1").fetchone() is not None
+    except sqlite3.OperationalError:
+        return False  # its creation was cut short
+    finally:
+        connection.close()
 
 
 def duplicates(connection: sqlite3.Connection) -> int:

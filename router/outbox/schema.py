@@ -73,6 +73,7 @@ STATE: Sequence[Migration] = (
             state TEXT NOT NULL,
             attempts INTEGER NOT NULL,
             due INTEGER,
+            since INTEGER NOT NULL,
             at INTEGER NOT NULL,
             status INTEGER,
             reason TEXT,

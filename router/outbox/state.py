@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import msgspec
 
 from router.lifecycle import State
+from router.outbox.log import Segment
 
 DROPPED = "dropped by the operator"
 
@@ -64,8 +66,11 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Due(msgspec.Struct, frozen=True):
+    """``since`` is when its waiting began (UTC ms): its first fault, or the operator's retry."""
+
     seq: int
     attempts: int
+    since: int
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,9 +141,9 @@ def _run(connection: sqlite3.Connection, lane: object, marks: Sequence[Mark], co
 
 def _park(connection: sqlite3.Connection, lane: int, mark: Mark, config: int) -> None:
     connection.executemany(
-        "INSERT INTO delivery VALUES(?,?,?,?,?,?,?,?,?)",
+        "INSERT INTO delivery VALUES(?,?,?,?,?,?,?,?,?,?)",
         [
-            (lane, seq, mark.state, mark.attempts, mark.due, mark.at, mark.status, _note(mark), config)
+            (lane, seq, mark.state, mark.attempts, mark.due, mark.at, mark.at, mark.status, _note(mark), config)
             for seq in mark.seqs
         ],
     )
@@ -161,7 +166,7 @@ def _move(connection: sqlite3.Connection, lane: int, mark: Mark, config: int) ->
             _note(mark),
             config,
             lane,
-            msgspec.json.encode(list(mark.seqs)).decode(),
+            _array(mark.seqs),
         ),
     ).rowcount
     _count(connection, lane, mark, moved)
@@ -244,19 +249,61 @@ def done_beyond(connection: sqlite3.Connection, number: int, cursor: int) -> set
     return done
 
 
-def due(connection: sqlite3.Connection, number: int, now: int, limit: int) -> list[Due]:
-    """Waiting rows whose time has come, the longest overdue first."""
+def due(connection: sqlite3.Connection, number: int, now: int, limit: int, besides: Sequence[int] = ()) -> list[Due]:
+    """Waiting rows whose time has come, the longest overdue first, without those that are in hand."""
     found = connection.execute(
-        "SELECT seq, attempts FROM delivery WHERE lane = ? AND state = 'waiting' AND due <= ? ORDER BY due, seq LIMIT ?",
-        (number, now, limit),
+        "SELECT seq, attempts, since FROM delivery WHERE lane = ? AND state = 'waiting' AND due <= ?"
+        " AND seq NOT IN (SELECT value FROM json_each(?)) ORDER BY due, seq LIMIT ?",
+        (number, now, _array(besides), limit),
     )
-    return [Due(seq, attempts) for seq, attempts in found]
+    return [Due(*row) for row in found]
 
 
-def next_due(connection: sqlite3.Connection, number: int) -> int | None:
-    found = connection.execute("SELECT min(due) FROM delivery WHERE lane = ? AND state = 'waiting'", (number,))
-    value = found.fetchone()[0]
-    return None if value is None else int(value)
+def next_due(connection: sqlite3.Connection, number: int, besides: Sequence[int] = ()) -> int | None:
+    found = connection.execute(
+        "SELECT due FROM delivery WHERE lane = ? AND state = 'waiting'"
+        " AND seq NOT IN (SELECT value FROM json_each(?)) ORDER BY due LIMIT 1",
+        (number, _array(besides)),
+    ).fetchone()
+    return None if found is None else int(found[0])
+
+
+def clamp_due(connection: sqlite3.Connection, latest: int) -> None:
+    """A due time beyond ``latest`` was written under another clock."""
+    connection.execute("UPDATE delivery SET due = ? WHERE state = 'waiting' AND due > ?", (latest, latest))
+
+
+def reached(connection: sqlite3.Connection) -> int:
+    """The highest sequence number that anything was written about."""
+    found = connection.execute(
+        "SELECT max(max(cursor, coalesce((SELECT max(seq) FROM delivery WHERE delivery.lane = lane.id), 0),"
+        " coalesce((SELECT last FROM run WHERE run.lane = lane.id ORDER BY first DESC LIMIT 1), 0))) FROM lane"
+    )
+    return int(found.fetchone()[0] or 0)
+
+
+def segments(connection: sqlite3.Connection) -> list[Segment]:
+    found = connection.execute("SELECT number, first, opened, key, sealed FROM segment ORDER BY number")
+    return [
+        Segment(number=number, first=first, opened=opened, key=secret, sealed=sealed)
+        for number, first, opened, secret, sealed in found
+    ]
+
+
+def add_segment(connection: sqlite3.Connection, segment: Segment) -> None:
+    connection.execute(
+        "INSERT INTO segment(number, first, key, opened) VALUES(?,?,?,?)",
+        (segment.number, segment.first, segment.key, segment.opened),
+    )
+
+
+def seal_segment(connection: sqlite3.Connection, segment: Segment) -> None:
+    connection.execute("UPDATE segment SET sealed = ? WHERE number = ?", (segment.sealed, segment.number))
+
+
+def _array(numbers: Sequence[int]) -> str:
+    """For json_each: as many values as one likes, bound as one."""
+    return msgspec.json.encode(list(numbers)).decode()
 
 
 def hold(connection: sqlite3.Connection, number: int, held: Held | None) -> None:
@@ -267,26 +314,28 @@ def hold(connection: sqlite3.Connection, number: int, held: Held | None) -> None
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """Which rows an operator means."""
+    """Which rows an operator means: all of a state or ``seqs``, without ``besides``, which are under way."""
 
     state: str
     seqs: Sequence[int] | None = None
+    besides: Sequence[int] = ()
 
-    def where(self) -> tuple[str, tuple[object, ...]]:
-        if self.seqs is None:
-            return "state = ?", (self.state,)
-        return "state = ? AND seq IN (SELECT value FROM json_each(?))", (
-            self.state,
-            msgspec.json.encode(list(self.seqs)).decode(),
-        )
+    WHERE: ClassVar[str] = (
+        "state = ? AND seq NOT IN (SELECT value FROM json_each(?))"
+        " AND (? IS NULL OR seq IN (SELECT value FROM json_each(?)))"
+    )
+
+    def values(self) -> tuple[object, ...]:
+        """To bind in WHERE."""
+        seqs = None if self.seqs is None else _array(self.seqs)
+        return self.state, _array(self.besides), seqs, seqs
 
 
 def revive(connection: sqlite3.Connection, number: int, chosen: Selection, now: int) -> int:
     """An operator tries dead deliveries again, or waiting ones at once. Returns how many."""
-    where, values = chosen.where()
     moved = connection.execute(
-        f"UPDATE delivery SET state = 'waiting', due = ?, at = ? WHERE lane = ? AND {where}",  # noqa: S608 - from where()
-        (now, now, number, *values),
+        f"UPDATE delivery SET state = 'waiting', due = ?, at = ?, since = ? WHERE lane = ? AND {Selection.WHERE}",  # noqa: S608 - a constant
+        (now, now, now, number, *chosen.values()),
     ).rowcount
     if chosen.state == "dead":
         connection.execute("UPDATE lane SET dead = dead - ?, parked = parked + ? WHERE id = ?", (moved, moved, number))
@@ -297,10 +346,9 @@ def drop(connection: sqlite3.Connection, number: int, chosen: Selection, now: in
     """An operator gives waiting deliveries up. Returns how many; dead ones stay as they are."""
     if chosen.state != "waiting":
         return 0
-    where, values = chosen.where()
     moved = connection.execute(
-        f"UPDATE delivery SET state = 'dead', due = NULL, at = ?, reason = ? WHERE lane = ? AND {where}",  # noqa: S608 - from where()
-        (now, DROPPED, number, *values),
+        f"UPDATE delivery SET state = 'dead', due = NULL, at = ?, reason = ? WHERE lane = ? AND {Selection.WHERE}",  # noqa: S608 - a constant
+        (now, DROPPED, number, *chosen.values()),
     ).rowcount
     connection.execute("UPDATE lane SET dead = dead + ?, parked = parked - ? WHERE id = ?", (moved, moved, number))
     return moved

@@ -47,6 +47,9 @@ def connect(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute("PRAGMA foreign_keys = ON")
         migrate(connection, migrations, path.name)
+    except sqlite3.OperationalError as error:
+        connection.close()
+        raise fault(error) from error
     except sqlite3.DatabaseError as error:
         connection.close()
         raise OutboxError(f"{path} is not a usable database: restore it from a backup") from error
@@ -90,6 +93,10 @@ class Writer:
         if connection is None:
             raise OutboxError("this writer is not open")
         return connection
+
+    def attach(self, connection: sqlite3.Connection) -> None:
+        """Take a detached connection back."""
+        self._connection = connection
 
     async def close(self) -> None:
         if self._connection is not None:

@@ -1,0 +1,170 @@
+"""Between a lane and its partner: requests from events, and from an answer what it means and what of it is kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+
+from router import retry
+from router.clock import Clock
+from router.delivery.ends import Job
+from router.delivery.redact import redacted
+from router.destination import Destination, Request, Response
+from router.event import Clear, Event
+from router.outbox.state import Attempt
+from router.outcome import Delivered, Hold, Outcome, Refusal, Rejected, Retry, Split
+from router.secret import Secret
+from router.settings import seconds
+from router.transport import Failure, Transport
+
+log: Any = structlog.get_logger()
+
+_NOTHING = Clear()
+_A_CODE = 2  # letters of a country, which say nothing of a person and occur in any text
+
+
+class Written(msgspec.Struct):
+    """What a destination made of some jobs: requests with the jobs they carry, and ends without a request."""
+
+    requests: list[tuple[Request, list[Job]]] = []
+    ended: list[tuple[Job, str]] = []  # with the reason
+
+
+class Sender:
+    """One lane's way to its partner. Keeps no queue and knows no pace."""
+
+    def __init__(self, name: str, destination: Destination, clock: Clock, concurrency: int) -> None:
+        self._name, self._destination, self._clock = name, destination, clock
+        self._transport = Transport(
+            name,
+            clock,
+            timeout=seconds(destination.timeout or destination.default_timeout),
+            concurrency=concurrency,
+            allow_private=destination.allow_private,
+        )
+        self._secrets = tuple(secret for secret in _secrets(destination) if secret)
+
+    async def close(self) -> None:
+        await self._transport.close()
+
+    # Out
+
+    def write(self, jobs: Sequence[Job]) -> Written:
+        """Every job is in one request or ended. A fault in the destination's mapping ends one event, never the lane."""
+        now = self._clock.now()
+        try:
+            pieces = list(self._destination.requests([self._visible(job.event) for job in jobs], now))
+            return _paired(jobs, pieces)
+        except Exception as error:  # noqa: BLE001 - whatever a partner's file raises ends one event, not the lane
+            if len(jobs) > 1:
+                parts = [self.write([job]) for job in jobs]
+                return Written(
+                    [pair for part in parts for pair in part.requests], [end for part in parts for end in part.ended]
+                )
+            log.warning("mapping_failed", destination=self._name, reason=type(error).__name__)
+            reason = f"the mapping failed ({type(error).__name__}): report it with the event's id"
+            return Written(ended=[(job, reason) for job in jobs])
+
+    def _visible(self, event: Event) -> Event:
+        """The event with only those clear values that this destination declares."""
+        if event.clear == _NOTHING:
+            return event
+        kept = {name: getattr(event.clear, name) for name in self._destination.clear}
+        return msgspec.structs.replace(event, clear=Clear(**kept))
+
+    # And back
+
+    async def send(self, request: Request, jobs: Sequence[Job]) -> tuple[Outcome, Attempt]:
+        """One request on the wire and what it means."""
+        began = self._clock.now()
+        answer = await self._transport.send(request)
+        at = self._clock.now()
+        status, text = None, None
+        if isinstance(answer, Response):
+            status, outcome = answer.status, self._classified(answer, at)
+            if remarkable(outcome, jobs):
+                text = redacted(answer.body, (*self._secrets, *self._told(answer)))
+        else:
+            outcome = _of_failure(answer)
+        reason = getattr(outcome, "reason", None)
+        kind = type(outcome).__name__.lower()
+        seqs = [job.seq for job in jobs]
+        return outcome, Attempt(seqs=seqs, began=began, at=at, outcome=kind, status=status, reason=reason, answer=text)
+
+    def _classified(self, answer: Response, at: int) -> Outcome:
+        try:
+            outcome = self._destination.outcome(answer)
+        except Exception:
+            log.exception("outcome_failed", destination=self._name)
+            outcome = Retry("the answer could not be read")
+        return _sane(outcome, answer, at)
+
+    def _told(self, answer: Response) -> Iterable[str]:
+        """Clear values that this partner was sent and may repeat."""
+        for event in answer.request.events:
+            for name in self._destination.clear:
+                value = getattr(event.clear, name)
+                if value and len(value) > _A_CODE:
+                    yield value
+
+
+def remarkable(outcome: Outcome, jobs: Sequence[Job]) -> bool:
+    """Is an attempt worth a row of its own? A delivery at the first try is not: its run says it all."""
+    return not isinstance(outcome, Delivered) or bool(outcome.rejected) or any(job.attempts for job in jobs)
+
+
+def _paired(jobs: Sequence[Job], pieces: Sequence[Request | Refusal]) -> Written:
+    by_id: dict[tuple[str, str], list[Job]] = {}
+    for job in jobs:
+        by_id.setdefault((job.event.source, job.event.id), []).append(job)
+    written = Written([], [])
+    for piece in pieces:
+        if isinstance(piece, Refusal):
+            written.ended.append((by_id[piece.event.source, piece.event.id].pop(0), piece.reason))
+        else:
+            written.requests.append((piece, [by_id[each.source, each.id].pop(0) for each in piece.events]))
+    if any(by_id.values()):
+        raise ValueError("the destination left an event out")
+    return written
+
+
+def _sane(outcome: Outcome, answer: Response, at: int) -> Outcome:
+    """What a destination returned, with numbers that can be waited for and indexes that exist."""
+    match outcome:
+        case Retry(reason=reason, after=None, until=None):
+            return Retry(reason, after=retry.retry_after(answer.headers.get("retry-after"), at))
+        case Retry(reason=reason, after=after, until=until):
+            usable = after is not None and math.isfinite(after) and after > 0
+            return Retry(reason, after=min(after or 0.0, retry.LONGEST_RETRY_AFTER) if usable else None, until=until)
+        case Split(reason=reason, rejected=rejected):
+            return Split(reason, _existing(rejected, answer))
+        case Delivered(rejected=rejected) if rejected:
+            return msgspec.structs.replace(outcome, rejected=_existing(rejected, answer))
+        case _:
+            return outcome
+
+
+def _existing(rejected: dict[int, str], answer: Response) -> dict[int, str]:
+    return {index: reason for index, reason in rejected.items() if 0 <= index < len(answer.request.events)}
+
+
+def _of_failure(failure: Failure) -> Outcome:
+    match failure.kind:
+        case "tls" | "blocked":
+            return Hold(failure.reason)
+        case "request":
+            return Rejected(failure.reason)
+        case _:
+            return Retry(failure.reason)
+
+
+def _secrets(destination: Destination) -> Iterable[str]:
+    for name in destination.__struct_fields__:
+        value = getattr(destination, name)
+        for each in value if isinstance(value, tuple) else (value,):
+            if isinstance(each, Secret):
+                yield each.reveal()

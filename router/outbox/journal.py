@@ -1,0 +1,240 @@
+"""Appending to the log: group commit, duplicates, the memory of what came last, and the change to a new segment.
+
+Requests that wait at the same moment share one commit, whatever their source; nothing waits longer to gather more
+(waiting 1 ms was measured to lose a quarter of the throughput). An append is answered after it is on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from router.clock import Clock
+from router.outbox import log, schema
+from router.outbox.dedup import key
+from router.outbox.errors import Busy, NotDurable
+from router.outbox.log import Row, Segment, Stored
+from router.outbox.segments import Segments
+from router.outbox.vault import Vault, new_key
+from router.outbox.writer import Writer
+
+SEGMENT_EVENTS = 100_000
+SEGMENT_AGE = 86_400_000  # ms
+WAITING_BYTES = 64 * 1024 * 1024  # payloads that may wait for the disk before senders are told to come back
+TAIL_BYTES = 16 * 1024 * 1024  # payloads kept decoded for lanes that keep up
+TAIL_EVENTS = 8192
+
+
+class _Append:
+    __slots__ = ("future", "rows")
+
+    def __init__(self, rows: Sequence[Row], future: asyncio.Future[list[bool]]) -> None:
+        self.rows, self.future = rows, future
+
+
+class Tail:
+    """The newest events, decoded, for lanes that keep up: they need no disk."""
+
+    def __init__(self) -> None:
+        self._events: list[Stored] = []
+        self._sizes: list[int] = []
+        self._bytes = 0
+
+    def keep(self, first: int, rows: Sequence[Row]) -> None:
+        for seq, each in enumerate(rows, first):
+            self._events.append(Stored(seq, each.event))
+            self._sizes.append(len(each.payload))
+            self._bytes += len(each.payload)
+        if self._bytes > 2 * TAIL_BYTES or len(self._events) > 2 * TAIL_EVENTS:
+            cut = max(0, len(self._events) - TAIL_EVENTS)
+            self._bytes -= sum(self._sizes[:cut])
+            while self._bytes > TAIL_BYTES:
+                self._bytes -= self._sizes[cut]
+                cut += 1
+            del self._events[:cut]
+            del self._sizes[:cut]
+
+    def read(self, after: int, limit: int) -> list[Stored] | None:
+        """Up to ``limit`` events above ``after``, or None where the memory does not reach back so far."""
+        if not self._events or self._events[0].seq > after + 1:
+            return None
+        start = after + 1 - self._events[0].seq
+        return self._events[start : start + limit]
+
+    def clear(self) -> None:
+        self._events, self._sizes, self._bytes = [], [], 0
+
+
+class Journal:
+    """The writing end of the log. ``register`` and ``sealed`` note a new and a sealed segment in the state file."""
+
+    def __init__(
+        self,
+        segments: Segments,
+        clock: Clock,
+        *,
+        dedup: int,
+        segment_events: int,
+        register: Callable[[Segment], Awaitable[None]],
+        sealed: Callable[[Segment], Awaitable[None]],
+        committed: Callable[[], None],
+        failed: Callable[[Exception], NotDurable],
+    ) -> None:
+        self.last = 0  # the last sequence number on disk
+        self.waiting_bytes = 0
+        self.tail = Tail()
+        self.sealing: asyncio.Task[None] | None = None
+        self._segments, self._clock, self._dedup, self._segment_events = segments, clock, dedup, segment_events
+        self._register, self._sealed, self._committed, self._failed = register, sealed, committed, failed
+        self._writer = Writer("turnout-log")
+        self._vault = Vault(None)
+        self._ids: dict[str, int] = {}  # of the open segment: key -> received
+        self._queue: deque[_Append] = deque()
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Take up the newest segment, making the first where there is none."""
+        if not self._segments.all:
+            await self._begin_segment(self._clock.now())
+        else:
+            newest = self._segments.newest
+            await self._writer.open(newest.path(self._segments.directory), schema.LOG)
+            self._vault = Vault(newest.key)
+            self.last = await self._writer.read(lambda connection: log.last(connection, newest))
+            self._ids = dict(await self._writer.read(lambda connection: list(log.keys(connection))))
+        since = self._clock.now() - self._dedup
+        self.sealing = asyncio.create_task(self._segments.prepare(self._sealed, since), name="outbox-seal")
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="outbox-append")
+
+    async def close(self) -> None:
+        """Finish what waits, fold the WAL in."""
+        self._stopping = True
+        self._wake.set()
+        if self._task is not None:
+            await self._task
+        if self.sealing is not None:
+            await asyncio.gather(self.sealing, return_exceptions=True)
+        with contextlib.suppress(sqlite3.Error):  # a failing disk: what was acknowledged is in the WAL
+            await self._writer.close()
+
+    # Appending
+
+    async def append(self, rows: Sequence[Row]) -> list[bool]:
+        """Which of the rows were duplicates and not stored again, once the others are on disk."""
+        size = sum(len(each.payload) for each in rows)
+        if self.waiting_bytes + size > WAITING_BYTES or self._stopping:
+            raise Busy("too much is waiting for the disk: send it again later")
+        self.waiting_bytes += size
+        future: asyncio.Future[list[bool]] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Append(rows, future))
+        self._wake.set()
+        try:
+            return await future
+        finally:
+            self.waiting_bytes -= size
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                group = self._next_group()
+                try:
+                    await self._commit(group)
+                except Exception as error:  # noqa: BLE001 - whoever waits must be told, whatever went wrong
+                    fault = self._failed(error)
+                    for each in group:
+                        _answer(each.future, fault)
+            if self._stopping:
+                return
+
+    def _next_group(self) -> list[_Append]:
+        """What waits now, up to one statement's worth of rows."""
+        group = [self._queue.popleft()]
+        rows = len(group[0].rows)
+        while self._queue and rows + len(self._queue[0].rows) <= log.ROWS_PER_STATEMENT:
+            group.append(self._queue.popleft())
+            rows += len(group[-1].rows)
+        return group
+
+    async def _commit(self, group: Sequence[_Append]) -> None:
+        await self._roll_if_full()
+        since = self._clock.now() - self._dedup
+        pairs = [(row.event.source, row.event.id) for each in group for row in each.rows]
+        repeated = await self._segments.known(pairs, since) if len(self._segments.all) > 1 else set()
+        fresh: list[Row] = []
+        ids: dict[str, int] = {}
+        answers: list[list[bool]] = []
+        for each in group:
+            answer = []
+            for row in each.rows:
+                name = key(row.event.source, row.event.id)
+                duplicate = name in ids or name in repeated or self._ids.get(name, since - 1) >= since
+                if not duplicate:
+                    ids[name] = row.event.received
+                    fresh.append(row)
+                answer.append(duplicate)
+            answers.append(answer)
+        first, duplicates = self.last + 1, sum(sum(answer) for answer in answers)
+        if fresh or duplicates:
+            await self._writer.read(lambda connection: log.append(connection, first, fresh, self._vault, duplicates))
+        self._ids.update(ids)
+        self.tail.keep(first, fresh)
+        self.last += len(fresh)
+        for each, answer in zip(group, answers, strict=True):
+            _answer(each.future, answer)
+        if fresh:
+            self._committed()
+
+    # Segments
+
+    async def _roll_if_full(self) -> None:
+        newest, now = self._segments.newest, self._clock.now()
+        held = self.last - newest.first + 1
+        if held < self._segment_events and (held == 0 or now - newest.opened < SEGMENT_AGE):
+            return
+        if self.sealing is not None:
+            await asyncio.gather(self.sealing, return_exceptions=True)
+        old = self._writer.detach()
+        try:
+            await self._begin_segment(now)
+        except BaseException:
+            self._writer.attach(old)  # the full one goes on a little longer
+            raise
+        ids, self._ids = self._ids, {}
+        self.sealing = asyncio.create_task(self._seal(newest, old, ids), name="outbox-seal")
+
+    async def _begin_segment(self, now: int) -> None:
+        """Its row and key are durable before its first event; a file without a row is of a start that was cut short."""
+        number = self._segments.newest.number + 1 if self._segments.all else 1
+        segment = Segment(number=number, first=self.last + 1, opened=now, key=new_key())
+        await self._writer.open(segment.path(self._segments.directory), schema.LOG)
+        try:
+            await self._register(segment)
+        except BaseException:
+            self._writer.detach().close()
+            raise
+        self._segments.all.append(segment)
+        self._vault = Vault(segment.key)
+
+    async def _seal(self, segment: Segment, connection: sqlite3.Connection, ids: dict[str, int]) -> None:
+        await self._segments.remember(segment, ids)
+        await self._segments.seal(segment, connection)
+        await self._sealed(segment)
+
+
+def _answer(future: asyncio.Future[Any], answer: list[bool] | NotDurable) -> None:
+    if future.done():
+        return
+    if isinstance(answer, NotDurable):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
