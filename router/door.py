@@ -3,14 +3,20 @@
 Personal data is hashed here, before anything is written, and free text is scrubbed. Depth, size and number of keys were
 checked by ``router.body``. Pure: the time and new ids are arguments. The notes an event may carry are listed in
 ``router.normalise``.
+
+A shop's products repeat from event to event, so the last answers on items are remembered by what was sent, as
+``router.identifiers`` and ``router.scrub`` do with theirs. All of that is bounded, stays in memory and is written nowhere;
+``forget`` empties it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final
 
+import msgspec
 from msgspec import Struct
 
 from router import dialects, identifiers, normalise, scrub
@@ -90,6 +96,14 @@ def admit(
             id=event.id,
         )
     return event
+
+
+def forget() -> None:
+    """Empty every memory of what senders sent, as an erasure asks."""
+    _remembered_item.cache_clear()
+    identifiers.forget()
+    normalise.forget()
+    scrub.forget()
 
 
 # -- turning away ----------------------------------------------------------------------------------------------------
@@ -190,7 +204,10 @@ def _has_long_key(value: Any) -> bool:
         if value and max(map(len, value)) > MAX_KEY:
             return True
         value = value.values()
-    return any(_has_long_key(member) for member in value if isinstance(member, _CONTAINERS))
+    for member in value:  # noqa: SIM110 - this looks at every member of every event, and a generator costs twice as much
+        if isinstance(member, _CONTAINERS) and _has_long_key(member):
+            return True
+    return False
 
 
 _CONTAINERS: Final = (dict, list)
@@ -283,11 +300,14 @@ def _app(app: dict[str, Any], findings: Findings) -> App:
 
 _ADDRESSES: Final = ("user_ip", "client_ip_address", "client_ip", "ip_address", "ip_override", "ip")
 _AGENTS: Final = ("user_agent", "client_user_agent", "userAgent")
+_LIFTED: Final = frozenset((*_ADDRESSES, *_AGENTS, "user_country"))
 
 
 def _lift(reading: Reading) -> None:
     """Take what is kept apart from the payload out of an event's own properties; IP Snare's senders put it there."""
     properties = reading.properties
+    if _LIFTED.isdisjoint(properties):
+        return
     for key in _ADDRESSES:
         if key in properties:
             reading.ip = properties.pop(key) or reading.ip
@@ -342,14 +362,15 @@ def _money(money: dict[str, Any], findings: Findings) -> Money:
     for field, value in money.items():
         if value is None:
             continue
-        if field in _TEXTS_OF_MONEY:
-            known[field] = _ident(value) if field == "order_id" else _words(value, MAX_LABEL, findings)
+        if field == "order_id":
+            known[field] = _ident(value)
+        elif field == "coupon":
+            known[field] = _words(value, MAX_LABEL, findings)
         else:
             known[field] = normalise.currency(value, findings) if field == "currency" else amount(value, findings)
     return Money(**known) if known else _NOTHING.money
 
 
-_TEXTS_OF_MONEY: Final = frozenset(("order_id", "coupon"))
 # Commanders Act, Segment (and its "sku") and GA4 name the same things; one vocabulary serves all dialects.
 _ITEM_FIELDS: Final = {
     "id": "id",
@@ -379,8 +400,32 @@ def _items(items: Any, findings: Findings) -> tuple[Item, ...]:
     return tuple(_item(item, index, findings) for index, item in enumerate(items) if isinstance(item, dict))
 
 
+_MAX_REMEMBERED: Final = 1024  # bytes of an item
+_json: Final = msgspec.json.Encoder()
+
+
 def _item(item: dict[str, Any], index: int, findings: Findings) -> Item:
+    """The item, read or remembered: by its JSON, which tells 1 from true and from 1.0 as no dictionary's key does."""
+    try:
+        sent = _json.encode(item)
+    except (UnicodeEncodeError, OverflowError):  # half a surrogate pair, or a number beyond 64 bits
+        sent = b""
+    made, noticed = _remembered_item(sent) if 0 < len(sent) <= _MAX_REMEMBERED else _read_item(item)
+    findings.note(*noticed.notes)
+    findings.long_key = findings.long_key or noticed.long_key
+    if noticed.out_of_range is not None and findings.out_of_range is None:
+        findings.out_of_range = f"items.{index}.{noticed.out_of_range}"
+    return made
+
+
+@lru_cache(maxsize=4096)
+def _remembered_item(sent: bytes) -> tuple[Item, Findings]:
+    return _read_item(msgspec.json.decode(sent))
+
+
+def _read_item(item: dict[str, Any]) -> tuple[Item, Findings]:
     """Commanders Act has a product inside the item, whose id is not that of the variant sold: the item's own wins."""
+    findings = Findings()
     known: dict[str, Any] = {}
     rest = _sorted_out(item, known)
     product = rest.get("product")
@@ -397,10 +442,10 @@ def _item(item: dict[str, Any], index: int, findings: Findings) -> Item:
         if field == "price":
             made[field] = amount(value, findings)
         elif field == "quantity":
-            made[field] = whole(value, f"items.{index}.quantity", findings)
+            made[field] = whole(value, field, findings)
         else:
             made[field] = _words(value, normalise.MAX_TEXT, findings)
-    return Item(**made, extra=_tree(rest, findings))
+    return Item(**made, extra=_tree(rest, findings)), findings
 
 
 def _sorted_out(item: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ Hashing is SHA-256 over UTF-8, written as 64 lower-case hex digits. Text is NFC 
 arrives as a SHA-256 already is lower-cased and never hashed again; MD5, SHA-1 and the hash of nothing are dropped. A value
 that is not certain yields no digest and a note from ``NOTES``: a wrong digest matches nobody, or somebody else.
 
-Visitors repeat, so each kind remembers its last 8 192 answers by raw text. That memory is the process's alone and is
-written nowhere; ``forget`` empties it.
+Visitors repeat, so each kind, and the person as a whole, remembers its last 8 192 answers by raw text. That memory is
+the process's alone and is written nowhere; ``forget`` empties it.
 
 Sources: Snap Conversions API v3, Parameters; Meta "Customer Information Parameters"; TikTok Events API 2.0, Parameters;
 Google "Send user-provided data with Measurement Protocol"; Pinterest API v5, events/create; Reddit Conversions API;
@@ -82,12 +82,34 @@ class Raw(msgspec.Struct, kw_only=True):
         return "Raw(***)"
 
 
+_FIELDS: Final = Raw.__struct_fields__[:-1]
+
+
 def digests(raw: Raw, default_country: str | None = None) -> tuple[Digests, tuple[str, ...]]:
     """Every form that can be made, and notes on what was dropped. Never raises, whatever JSON value a field holds.
 
     Numbers are read as text; of a list the first usable member counts. ``default_country`` (ISO 3166-1 alpha-2) reads
     phone numbers that carry no country code; without it they are dropped.
     """
+    *values, has_plus = msgspec.structs.astuple(raw)
+    # Only texts are remembered: to a dictionary 1, 1.0 and true are one key.
+    if _TEXT_OR_NOTHING.issuperset(map(type, values)) and len("".join(filter(None, values))) <= _LONGEST:
+        return _remembered_digests(tuple(values), has_plus, default_country)
+    return _digests_of(raw, default_country)
+
+
+_TEXT_OR_NOTHING: Final = frozenset((str, type(None)))
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _remembered_digests(
+    values: tuple[str | None, ...], has_plus: bool, default_country: str | None
+) -> tuple[Digests, tuple[str, ...]]:
+    fields = dict(zip(_FIELDS, values, strict=True))
+    return _digests_of(Raw(**fields, phone_hash_has_plus=has_plus), default_country)
+
+
+def _digests_of(raw: Raw, default_country: str | None) -> tuple[Digests, tuple[str, ...]]:
     found: dict[str, str] = {}
     notes: dict[str, None] = {}
     for name, read in _PLAIN:
@@ -164,7 +186,7 @@ def load() -> None:
 
 def forget() -> None:
     """Empty the memory of raw values, as an erasure asks."""
-    for memory in (*_MEMORIES, _alpha2, _subdivision):
+    for memory in (*_MEMORIES, _remembered_digests, _alpha2, _subdivision):
         memory.cache_clear()
 
 

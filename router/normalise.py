@@ -28,6 +28,7 @@ import ipaddress
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote, unquote_plus
 
@@ -37,6 +38,7 @@ MAX_TEXT: Final = 512
 MAX_AHEAD: Final = 10 * 60 * 1000  # ms
 _SKEW_WORTH_TELLING: Final = 1000  # ms; less is the way through the network
 _MAX_WHOLE: Final = 2**53
+_REMEMBERED: Final = 8192  # addresses of visitors, in memory only
 
 
 class Findings:
@@ -53,6 +55,11 @@ class Findings:
         for note in notes:
             if note not in self.notes:
                 self.notes.append(note)
+
+
+def forget() -> None:
+    """Empty the memory of addresses, as an erasure asks."""
+    _public_ip.cache_clear()
 
 
 # -- time ------------------------------------------------------------------------------------------------------------
@@ -275,8 +282,11 @@ _PUBLIC_IPV6: Final = ipaddress.IPv6Network("2000::/3")  # global unicast, RFC 4
 
 def public_ip(value: Any) -> str | None:
     """The canonical text of a public IPv4 or IPv6 address, of which a port, brackets and a zone are cut; else None."""
-    if not isinstance(value, str) or not 2 <= len(value) <= 64:
-        return None
+    return _public_ip(value) if isinstance(value, str) and 2 <= len(value) <= 64 else None
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _public_ip(value: str) -> str | None:
     text = value.strip()
     if (found := _IPV4.fullmatch(text)) is not None:
         return _public_ipv4(found[1])

@@ -363,7 +363,7 @@ _SHAPES: Final = frozenset(
 )
 
 
-_MOST_WINDOWS: Final = 4096  # that are looked at in one text; a page of prose or a list of a hundred numbers has fewer
+_MOST_WINDOWS: Final = 2048  # that are looked at in one text; a page of prose or a list of a hundred numbers has fewer
 
 
 def _without_runs(value: str) -> str:

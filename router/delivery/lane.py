@@ -156,7 +156,7 @@ class LaneRunner:
         """The clock was set back: waits are lengths of time, and none becomes longer by it."""
         self._pace.paused_until -= by
         self._probe_at -= by
-        await self._store.clamp_due()
+        await self._store.set_back(self.lane, by)
 
     def _closed_for(self, now: int) -> float:
         """Seconds that the lane must not send; 0 where it may, be it for a probe."""
@@ -239,7 +239,7 @@ class LaneRunner:
     def _too_late(self, job: Job, now: int) -> str | None:
         if self._window is not None and now - job.event.time > self._window:
             return "expired: older than the partner accepts"
-        if job.since is not None and now - max(job.since, self._open_since) > self._retry_for:
+        if job.since is not None and self.lane.held is None and now - max(job.since, self._open_since) > self._retry_for:
             return "expired: passing faults for as long as retry_for allows"
         return None
 

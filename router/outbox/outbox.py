@@ -268,10 +268,10 @@ class Outbox:
         found, lane.next_due = await self._written(look)
         return found
 
-    async def clamp_due(self) -> None:
-        """The clock was set back: nothing waits longer than it would have."""
-        latest = self._clock.now() + LONGEST_WAIT
-        await self._written(lambda unit: state.clamp_due(unit, latest))
+    async def set_back(self, lane: Lane, by: int) -> None:
+        """The clock was set back by so many ms: nothing of this lane waits longer than it would have."""
+        await self._written(lambda unit: state.set_back(unit, lane.id, by))
+        lane.next_due = 0
 
     async def hold(self, lane: Lane, held: Held | None) -> None:
         """Hold a lane, or let it go with None: at once in memory, and on disk when this returns."""

@@ -273,6 +273,12 @@ def clamp_due(connection: sqlite3.Connection, latest: int) -> None:
     connection.execute("UPDATE delivery SET due = ? WHERE state = 'waiting' AND due > ?", (latest, latest))
 
 
+def set_back(connection: sqlite3.Connection, number: int, by: int) -> None:
+    connection.execute(
+        "UPDATE delivery SET due = due - ?, since = since - ? WHERE lane = ? AND state = 'waiting'", (by, by, number)
+    )
+
+
 def reached(connection: sqlite3.Connection) -> int:
     """The highest sequence number that anything was written about."""
     found = connection.execute(
