@@ -88,7 +88,7 @@ def _decoded(raw: bytes, encoding: str | None) -> bytes | Malformed:
             return Malformed(
                 status=415,
                 code="bad_encoding",
-                message="This Content-Encoding is not supported; send the body as it is, or with one layer of gzip.",
+                message="this Content-Encoding is not supported; send the body as it is, or with one layer of gzip",
             )
 
 
@@ -108,12 +108,12 @@ def _unreadable(sent: bytes) -> Malformed | None:
     """What the first bytes alone give away."""
     start = sent[:2]
     if start in {b"\xff\xfe", b"\xfe\xff"} or b"\0" in start:
-        return Malformed(code="not_utf8", message="The body is UTF-16 or UTF-32; send UTF-8.", position=0)
+        return Malformed(code="not_utf8", message="the body is UTF-16 or UTF-32; send UTF-8", position=0)
     if start == b"\x1f\x8b":
-        message = "The body is gzip and no header says so; send Content-Encoding: gzip."
+        message = "the body is gzip and no header says so; send Content-Encoding: gzip"
         return Malformed(code="malformed_json", message=message, position=0)
     if not sent.strip(_BLANK + _BOM):
-        return Malformed(code="empty_body", message="The body is empty; send one JSON object or an array of them.")
+        return Malformed(code="empty_body", message="the body is empty; send one JSON object or an array of them")
     return None
 
 
@@ -121,7 +121,7 @@ def _read(sent: bytes, *, strict_utf8: bool) -> Body | Malformed:
     """As ``read``, once the bytes are known to be plain text."""
     broken_at = None if sent.isascii() else _broken_at(sent)
     if strict_utf8 and broken_at is not None:
-        message = f"The body is not UTF-8 at byte {broken_at}; send UTF-8."
+        message = f"the body is not UTF-8 at byte {broken_at}; send UTF-8"
         return Malformed(code="not_utf8", message=message, position=broken_at)
     # The mark is blanked and not cut off, so that positions count what was sent.
     text = b"   " + sent[3:] if sent.startswith(_BOM) else sent
@@ -131,7 +131,7 @@ def _read(sent: bytes, *, strict_utf8: bool) -> Body | Malformed:
     except DecodeError as error:
         return _malformed_json(error, 0, len(text))
     except RecursionError:
-        return Malformed(code="too_deep", message=f"The body is nested too deeply; send at most {MAX_DEPTH} levels.")
+        return Malformed(code="too_deep", message=f"the body is nested too deeply; send at most {MAX_DEPTH} levels")
 
 
 def _broken_at(text: bytes) -> int | None:
@@ -177,7 +177,7 @@ def _items(text: bytes, *, suspect: bool) -> Body | Malformed:
             return _batch(_array.decode(text), {}, suspect=suspect)
         case _:
             _syntax.decode(text)
-            message = "The body is neither an object nor an array; send one JSON object or an array of them."
+            message = "the body is neither an object nor an array; send one JSON object or an array of them"
             return Malformed(code="not_an_object", message=message)
 
 
@@ -343,11 +343,11 @@ def _kept(member: Raw) -> Iterator[Any]:
 
 
 _MESSAGES = {
-    "not_an_object": "This is not an object; send every event as one JSON object.",
-    "event_too_large": f"The event is larger than {MAX_EVENT} bytes; send less with it.",
-    "too_deep": f"The event is nested more than {MAX_DEPTH} levels deep; flatten it.",
-    "too_many_keys": f"The event has more than {MAX_KEYS} keys; send fewer.",
-    "number_out_of_range": "A number in the event is too large to be kept; send it as text or leave it out.",
+    "not_an_object": "this is not an object; send every event as one JSON object",
+    "event_too_large": f"the event is larger than {MAX_EVENT} bytes; send less with it",
+    "too_deep": f"the event is nested more than {MAX_DEPTH} levels deep; flatten it",
+    "too_many_keys": f"the event has more than {MAX_KEYS} keys; send fewer",
+    "number_out_of_range": "a number in the event is too large to be kept; send it as text or leave it out",
 }
 
 
@@ -356,22 +356,22 @@ def _problem(code: str, index: int) -> Problem:
 
 
 def _wrapper_refused(code: str) -> Malformed:
-    message = "What stands beside the list of events goes beyond the limits of one event; send less there."
+    message = "what stands beside the list of events goes beyond the limits of one event; send less there"
     return Malformed(code=code, message=message)
 
 
 def _request_too_large() -> Malformed:
-    message = f"The request is larger than {MAX_REQUEST} bytes; send it in smaller parts."
+    message = f"the request is larger than {MAX_REQUEST} bytes; send it in smaller parts"
     return Malformed(code="request_too_large", message=message)
 
 
 def _bad_gzip() -> Malformed:
-    message = "The body is not one whole gzip member; compress it once, and send all of it and nothing after it."
+    message = "the body is not one whole gzip member; compress it once, and send all of it and nothing after it"
     return Malformed(code="bad_gzip", message=message)
 
 
 def _too_many_events() -> Malformed:
-    message = f"The request holds more than {MAX_EVENTS} events; send fewer at a time."
+    message = f"the request holds more than {MAX_EVENTS} events; send fewer at a time"
     return Malformed(code="too_many_events", message=message)
 
 
@@ -390,7 +390,7 @@ def _malformed_json(error: DecodeError, start: int, end: int) -> Malformed:
 
 
 def _not_valid(what: str, position: int) -> Malformed:
-    message = f"The body is not valid JSON: {what}, at byte {position}; correct it there and send it again."
+    message = f"the body is not valid JSON: {what}, at byte {position}; correct it there and send it again"
     return Malformed(code="malformed_json", message=message, position=position)
 
 

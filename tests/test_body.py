@@ -180,7 +180,8 @@ class TestMessages:
         faults = [answer] if isinstance(answer, Malformed) else [item.problem for item in answer.items if item.problem]
 
         for fault in faults:
-            assert fault.message.endswith(".")
+            assert fault.message[0].islower()
+            assert not fault.message.endswith(".")
             assert "canary" not in fault.message
             assert "; " in fault.message or ": " in fault.message
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.door import Door, Event, TurnedAway, Visit, admit
+from router import door, identifiers, normalise, scrub
+from router.door import Door, Event, TurnedAway, Visit, admit, forget
 from router.event import Clear
 
 NOW = 1765566661266
@@ -718,3 +719,68 @@ def test_any_json_is_let_in_or_turned_away(item, wrapper, call):
     kept = stored(answer)
     assert msgspec.json.decode(kept, type=type(answer)) == answer
     assert not [trace for trace in TRACES if trace in kept]
+
+
+def lookalike(value, swap):
+    """The same value to a dictionary, another one to JSON: 1, 1.0 and true are equal."""
+    if isinstance(value, dict):
+        return {key: lookalike(member, swap) for key, member in value.items()}
+    if isinstance(value, list):
+        return [lookalike(member, swap) for member in value]
+    return swap(value) if isinstance(value, (bool, int, float)) and value in {0, 1} else value
+
+
+PRODUCTS = st.lists(
+    st.dictionaries(
+        st.sampled_from(["id", "sku", "name", "price", "quantity", "product", "category", "email", "gift", "x" * 257]),
+        SCALARS | st.sampled_from([0, 1, 1.0, True, 2**60]) | JSON,
+        max_size=5,
+    ),
+    max_size=3,
+)
+PERSONS = st.dictionaries(
+    st.sampled_from(["id", "email", "phone", "zip", "country", "gender", "firstname", "consent_categories"]),
+    SCALARS | st.sampled_from([0, 1, 1.0, True, ["a@b.co"], "+33612345678"]),
+    max_size=5,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    item=st.fixed_dictionaries({"event_name": st.just("x"), "items": PRODUCTS, "user": PERSONS, "note": SCALARS}),
+    swap=st.sampled_from([bool, int, float, str]),
+)
+def test_what_was_seen_before_changes_no_answer(item, swap):
+    """
+    An event is the same whether its parts are remembered, remembered of a lookalike, or new.
+    """
+    forget()
+    new = stored(let_in_or_not(item))
+    again = stored(let_in_or_not(item))
+    forget()
+    let_in_or_not(lookalike(item, swap))
+    after_a_lookalike = stored(let_in_or_not(item))
+
+    assert [new, new] == [again, after_a_lookalike]
+
+
+def let_in_or_not(item):
+    return admit(item, SHOP, Visit(received=NOW), lambda: "own-id")
+
+
+def test_forgetting_empties_every_memory():
+    """
+    After an erasure nothing of what a sender sent is remembered.
+    """
+    let_in({"event_name": "x", "items": [{"id": "Jane Doe"}], "user": {"email": "a@b.co"}, "note": "Jane Doe was here"})
+    forget()
+    modules = (door, scrub, normalise, identifiers)
+    memories = [
+        each
+        for module in modules
+        for each in vars(module).values()
+        if hasattr(each, "cache_info") and each.__name__ not in {"_countries", "_subdivisions", "_currencies"}
+    ]
+
+    assert len(memories) > 8
+    assert [0] * len(memories) == [memory.cache_info().currsize for memory in memories]

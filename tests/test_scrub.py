@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -154,6 +155,72 @@ class TestText:
             "06 12 34 56 78 ",
         ):
             assert isinstance(scrub.text(piece * (32_768 // len(piece))), str)
+
+    @pytest.mark.parametrize(
+        "piece",
+        [
+            "(1) ",
+            "1 ",
+            "12 ",
+            "555 ",
+            "222 22 22 ",
+            "4111 ",
+            "01 01 2012 ",
+            "+12345678",
+            "FR14 ",
+            "12345 67890 x",
+            "06 12 34 56 78x",
+            "a@b.c-",
+            "1-",
+        ],
+    )
+    def test_hostile_text_takes_a_bounded_number_of_steps(self, piece):
+        """
+        Calls of functions stay within a fixed number for each character, however the text is chosen.
+        """
+        text = piece * (32_768 // len(piece))
+
+        assert calls(lambda: scrub.text(text)) < 4 * len(text)
+
+    def test_a_chain_of_numbers_is_hidden_whole(self):
+        """
+        Where each number hides the next, nothing of them is left and no time is lost with them.
+        """
+        assert "[phone][phone]" == scrub.text("+33612345678+33612345679")
+        assert scrub.SECRET == scrub.text("+33612345678" * 20)
+
+    @pytest.mark.parametrize("end", ["", " and words"])
+    def test_a_number_after_many_that_might_be_cards_is_gone(self, end):
+        """
+        What is too much to be told apart is hidden, not let through.
+        """
+        assert "612345678" not in scrub.text("5000 " * 6000 + f"x, (06) 12 34 56 78{end}").replace(" ", "")
+
+    @given(st.text() | crafted)
+    def test_remembered_is_what_is_found(self, value):
+        """
+        The memory gives what the rules give.
+        """
+        assert scrub._text(value) == scrub._remembered_text(value)
+        assert scrub._cleaned(value) == scrub._remembered_string(value)
+        assert scrub._url(value, 2) == scrub._remembered_url(value)
+
+
+def calls(work):
+    """How many calls of functions, Python's own ones too, the work takes: a law that no busy machine can break."""
+    made = 0
+
+    def count(*_):
+        nonlocal made
+        made += 1
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return made // 2  # a call and its return
 
 
 class TestUrl:
