@@ -21,7 +21,7 @@ from router.outbox.outbox import Outbox
 from router.outbox.state import Quarantined
 from router.problem import Problem
 
-SLICE = 100  # items between two looks at the other requests: some 5 ms
+SLICE = 25  # items between two looks at the other requests: a few ms
 
 
 class Tally:

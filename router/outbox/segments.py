@@ -97,7 +97,7 @@ class Segments:
             if segment.sealed is None:
                 await self.seal(segment, None)
                 await sealed(segment)
-            elif segment.sealed >= since:
+            if (segment.sealed or since) >= since:
                 await self.remember(segment, await asyncio.to_thread(_keys_of, segment.path(self.directory)))
 
     async def seal(self, segment: Segment, connection: sqlite3.Connection | None) -> None:
