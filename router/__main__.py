@@ -1,6 +1,9 @@
 """``turnout`` and ``python -m router``. Imports nothing but the standard library before it knows that the rest is there."""
 
 import sys
+import time
+
+BEGAN = time.monotonic()  # before anything is imported; the demo counts from here
 
 INSTALL = """\
 Turnout cannot start: {reason}. From the directory of the project:
@@ -21,7 +24,7 @@ def main() -> None:
     try:
         from router.cli import turnout
 
-        turnout(prog_name="turnout")
+        turnout(prog_name="turnout", obj=BEGAN)
     except ModuleNotFoundError as missing:
         if missing.name is None or missing.name.partition(".")[0] in {"router", "destinations"}:
             raise

@@ -303,7 +303,7 @@ def _shop_faults(ledger: Ledger, told: Told) -> Iterable[str]:
     for word in ("accepted", "duplicate", "rejected"):
         said, kept = getattr(told, word), getattr(ledger, word)
         if said != kept:
-            yield f"the shop was told of {said} {word} events, the ledger has {kept}"
+            yield f"the shop was told of {said} {word}, the ledger has {kept}"
 
 
 def _lane_faults(name: str, lane: Any, accepted: int) -> Iterable[str]:
@@ -311,7 +311,7 @@ def _lane_faults(name: str, lane: Any, accepted: int) -> Iterable[str]:
         yield f"{name}: {lane.waiting} still waiting ({lane.hold_reason or 'and nothing says why'})"
     ended = lane.delivered + lane.filtered + lane.dead
     if ended + lane.waiting != accepted:
-        yield f"{name}: {accepted} events were accepted, {ended} delivered, filtered or dead"
+        yield f"{name}: {accepted} accepted, {ended} delivered, filtered or dead"
 
 
 def _partner_faults(ledger: Ledger, taken: Mapping[str, Counts]) -> Iterable[str]:
@@ -319,4 +319,4 @@ def _partner_faults(ledger: Ledger, taken: Mapping[str, Counts]) -> Iterable[str
         lane = ledger.destinations.get(name)
         delivered = 0 if lane is None else lane.delivered
         if counts.distinct != delivered:
-            yield f"{name}: {delivered} events count as delivered, the partner took {counts.distinct}"
+            yield f"{name}: {delivered} delivered, the partner took {counts.distinct}"

@@ -215,6 +215,8 @@ _CONTAINERS: Final = (dict, list)
 
 def _words(value: Any, longest: int, findings: Findings) -> str | None:
     """Free text: stripped, scrubbed, cut."""
+    if value is None:
+        return None
     if not isinstance(value, str):
         return _number_as_text(value)
     if len(value) < _SHORT and value.isalnum():
@@ -235,6 +237,8 @@ def _number_as_text(value: Any) -> str | None:
 
 def _ident(value: Any) -> str | None:
     """An id of a person, session, group or order; one that is an e-mail address or a phone becomes its digest."""
+    if value is None:
+        return None
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value) if abs(value) < 10**64 else None
     if not isinstance(value, str):

@@ -47,8 +47,14 @@ class Console(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 class Outbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     path: Annotated[str, Meta(description="A directory of its own.")] = "outbox"
-    keep_delivered: Annotated[str, Meta(description="How long delivered events can be explained.")] = "7d"
-    keep_dead: Annotated[str, Meta(description="How long dead deliveries are kept.")] = "30d"
+    keep_delivered: Annotated[
+        str,
+        Meta(description="For how long delivered events are kept; not acted on yet: kept without end in this version."),
+    ] = "7d"
+    keep_dead: Annotated[
+        str,
+        Meta(description="For how long dead deliveries are kept; not acted on yet: kept without end in this version."),
+    ] = "30d"
     dedup: Annotated[str, Meta(description="How far back a repeated event id is recognised, 7d at most.")] = "24h"
 
 
@@ -56,13 +62,15 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Who sends. ``tokens`` may hold two during a rotation; ``sha256:<hex>`` gives a token by its digest."""
 
     tokens: Annotated[tuple[Secret, ...], Meta(min_length=1, description="Keys of this source.")]
-    enabled: bool = True
+    enabled: Annotated[bool, Meta(description="False refuses what it sends, with 403.")] = True
     site: Annotated[str | None, Meta(description="Commanders Act tc_s.")] = None
     default_country: Annotated[
         Annotated[str, Meta(pattern=r"^[A-Z]{2}\Z")] | None,
         Meta(description="For phone numbers without a country code."),
     ] = None
-    origins: Annotated[tuple[str, ...], Meta(description="Web origins that may post from a browser.")] = ()
+    origins: Annotated[
+        tuple[str, ...], Meta(description="Web origins whose scripts may read the answer; other pages can post too.")
+    ] = ()
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 import destinations
 from router.cli import COMMANDS, turnout
-from router.cli.output import table
+from router.cli.output import counted, table
 from router.config import Finding
 from router.terminal import escaped
 
@@ -73,6 +73,14 @@ class TestFrame:
         found = run("--help")
         assert 0 == found.exit_code
         assert list(COMMANDS) == [line.split()[0] for line in found.stdout.partition("Commands:\n")[2].splitlines()]
+
+    @pytest.mark.parametrize("name", [(), ("outbox",)], ids=["turnout", "turnout outbox"])
+    def test_no_word_is_cut_off(self, name):
+        """
+        What a command does is said whole in the list of commands.
+        """
+
+        assert "..." not in run(*name, "--help").stdout.partition("Commands:\n")[2]
 
     def test_help_imports_little(self):
         """
@@ -228,6 +236,18 @@ class TestDestinations:
         assert all(setting["description"] for setting in one["settings"])
         assert struct.dedup_key == one["dedup_key"]
 
+    @pytest.mark.parametrize("kind", destinations.registry())
+    def test_limits_are_for_people(self, kind):
+        """
+        What a value looks like is shown where it is simple, without the signs that only a program needs.
+        """
+
+        (one,) = map(json.loads, run("destinations", kind, "--json").stdout.splitlines())
+        limits = {setting["name"]: setting["limits"] for setting in one["settings"]}
+
+        assert [] == [limit for limit in limits.values() if set("\\^$(") & set(limit)]
+        assert "snap" != kind or "looks like [0-9A-Za-z-]{1,64}" == limits["pixel_id"]
+
     def test_settings(self):
         """
         A setting shows its form, default, limits and whether it is a secret, as the struct has them.
@@ -252,6 +272,23 @@ class TestDestinations:
 
 
 class TestOutput:
+    @pytest.mark.parametrize(
+        ("count", "words", "expected"),
+        [
+            (0, ("event",), "0 events"),
+            (1, ("event",), "1 event"),
+            (2, ("event",), "2 events"),
+            (1, ("delivery", "deliveries"), "1 delivery"),
+            (3, ("delivery", "deliveries"), "3 deliveries"),
+        ],
+    )
+    def test_counted(self, count, words, expected):
+        """
+        One is singular, everything else plural.
+        """
+
+        assert expected == counted(count, *words)
+
     @pytest.mark.parametrize(
         ("text", "expected"),
         [

@@ -192,7 +192,7 @@ class TestReads:
             "11:06:40.000  received      plain, source shop",
             "11:06:40.000  normalised    7 fields; notes: unit_guessed",
             "11:06:40.000  stored        number 2, log segment 1; answered after the commit",
-            r"11:06:40.040  links 1       429 slow\x1b[31m in 100 ms, with 1 others: retry: HTTP 429",
+            r"11:06:40.040  links 1       429 slow\x1b[31m in 100 ms, with 1 other: retry: HTTP 429",
             "11:07:10.000  links 2       200 in 118 ms: delivered",
             "11:07:10.118  links         delivered 30.1 s after receipt (configuration 1)",
             "              late          not sent: it came before this destination was there",
@@ -203,6 +203,7 @@ class TestReads:
         [
             pytest.param("e-1", "delivered 0.1 s after receipt", id="delivered"),
             pytest.param("e-1", "digests of email; some held apart, encrypted", id="personal data by name"),
+            pytest.param("e-2", "digests of email, phone, first_name; notes", id="forms of one thing are one"),
             pytest.param("e-3", "waiting, next try 2026-11-18 11:07:10Z: HTTP 429", id="waiting"),
             pytest.param("e-4", f"not sent: {REASON} (configuration 1)", id="filtered"),
             pytest.param("e-5", "given up after 3 tries: unknown link", id="dead"),
@@ -320,7 +321,7 @@ class TestActs:
         """
         result = await run("retry", "--to", "links", "--yes")
 
-        assert (0, "1 deliveries.\n") == (result.exit_code, result.stdout)
+        assert (0, "1 delivery will be sent again.\n") == (result.exit_code, result.stdout)
         assert (3, 0) == await self.states(store)
         (row,) = (await Reader(store.directory).audit()).items
         assert "@" in row.who
@@ -331,7 +332,7 @@ class TestActs:
         """
         result = await run("drop", "--to", "links", typed="n\n")
 
-        assert "Give 2 waiting of links up?" in result.stderr
+        assert "Give 2 waiting deliveries of links up?" in result.stderr
         assert 1 == result.exit_code
         assert (2, 1) == await self.states(store)
         assert 0 == (await run("drop", "--to", "links", "e-2", typed="y\n")).exit_code
@@ -345,6 +346,26 @@ class TestActs:
 
         assert (2, True) == (json.loads(result.stdout)["count"], json.loads(result.stdout)["dry_run"])
         assert (2, 1) == await self.states(store)
+
+    @pytest.mark.parametrize(
+        ("arguments", "out", "err"),
+        [
+            (["retry", "--dry-run"], "1 delivery would be sent again.\n", ""),
+            (["drop", "--dry-run"], "2 deliveries would be given up.\n", ""),
+            (["drop", "--dry-run", "e-2"], "1 delivery would be given up.\n", ""),
+            (["retry", "--yes", "x"], "0 deliveries will be sent again.\n", "1 id is not stored.\n"),
+            (["retry", "--yes", "x", "y"], "0 deliveries will be sent again.\n", "2 ids are not stored.\n"),
+            (["drop", "--yes"], "2 deliveries given up.\n", ""),
+        ],
+        ids=["retry one", "drop both", "drop one", "an unknown id", "unknown ids", "dropped both"],
+    )
+    async def test_what_is_said(self, run: Run, arguments: list[str], out: str, err: str):
+        """
+        The count is told in a sentence that says what would be done, or was.
+        """
+        result = await run(arguments[0], "--to", "links", *arguments[1:])
+
+        assert (out, err) == (result.stdout, result.stderr)
 
     async def test_hold_and_resume(self, run: Run, store: Outbox):
         """

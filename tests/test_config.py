@@ -39,6 +39,7 @@ class Ads(Destination, tag="ads", frozen=True, kw_only=True):
 class Careful(Destination, tag="careful", frozen=True, kw_only=True):
     low: int = 0
     high: int = 9
+    key: Secret | None = None
 
     title: ClassVar[str] = "Careful"
     dedup_key: ClassVar[str] = "id"
@@ -46,10 +47,15 @@ class Careful(Destination, tag="careful", frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.low > self.high:
             raise ValueError("low is above high: swap them")
+        if self.key is not None and self.short():
+            raise ValueError("key is too short: copy it whole")
+
+    def short(self) -> bool:
+        return self.key is not None and len(self.key.reveal()) < 4
 
 
 TYPES: dict[str, type[Destination]] = {"ads": Ads, "careful": Careful}
-ENVIRON = {"SHOP_TOKEN": "shop-canary", "ADS_TOKEN": "ads-canary", "EMPTY": ""}
+ENVIRON = {"SHOP_TOKEN": "shop-canary", "ADS_TOKEN": "ads-canary", "TWO": "ab", "EMPTY": ""}
 
 SHOP = """\
 [sources.shop]
@@ -180,7 +186,11 @@ FAULTS = [
     ("[sources.a]", '1:10 error missing key "tokens" in [sources.a]', 'tokens = ["env:A_TOKEN"]'),
     ("[sources.a]\ntokens = []", "2:10 error sources.a.tokens: expected a list of length >= 1", "Keys of this source"),
     ('[sources.a]\ntoken = ["env:SHOP_TOKEN"]', '2:1 error unknown key "token"', 'did you mean "tokens"?'),
-    (SHOP + 'default_country = "fr"', "3:19 error sources.shop.default_country: expected text matching", "For phone"),
+    (
+        SHOP + 'default_country = "fr"',
+        "3:19 error sources.shop.default_country: expected text that looks like [A-Z]{2}",
+        "For",
+    ),
     (SHOP + 'origins = ["https://shop.example/"]', "3:12 error not an origin", "scheme and host"),
     (SHOP + 'origins = ["*"]', "3:12 error not an origin", "scheme and host"),
     (SHOP + '[sources.b]\ntokens = ["env:SHOP_TOKEN"]', "4:11 error sources.shop has this token too", "its own"),
@@ -198,6 +208,12 @@ FAULTS = [
         'access_token = "env:A_ACCESS_TOKEN"  # From the partner',
     ),
     (ADS + 'mode = "wep"', '5:8 error destinations.eu.mode: write one of "web", "app"', None),
+    (
+        ADS + 'concurrency = "2"',
+        "5:15 error destinations.eu.concurrency: expected a whole number, got text",
+        "Requests",
+    ),
+    (ADS + "events = 1", "5:10 error destinations.eu.events: expected a table or a list, got a whole number", "Event"),
     (ADS + "concurrency = 0", "5:15 error destinations.eu.concurrency: expected a whole number >= 1", "Requests under"),
     (ADS + "batch = 101", "5:9 error the partner takes 100 in one request", "batch = 100"),
     (ADS + 'rate = "fast"', "5:8 error destinations.eu.rate cannot be read", '"10/s"'),
@@ -222,6 +238,7 @@ FAULTS = [
     (ADS + 'map = { "custom." = "properties.v" }', "5:9 error the target is not a path", "custom_data.brands"),
     (ADS + ADS.replace("eu", "us"), "5:15 warning the same account as destinations.eu", "keep one"),
     ('[destinations.c]\ntype = "careful"\nlow = 10', "1:15 error low is above high: swap them", None),
+    ('[destinations.c]\ntype = "careful"\nkey = "env:TWO"', "1:15 error key is too short: copy it whole", None),
     (
         '[destinations.c]\ntype = "careful"\nmax_age = "env:AGE"',
         "3:11 error destinations.c.max_age is not a secret",
@@ -265,6 +282,83 @@ type = "sda"
 """
     places = [(2, 10), (3, 1), (5, 11), (5, 23), (6, 12), (9, 11), (10, 1), (11, 8), (12, 11), (12, 30), (14, 8)]
     assert places == [(one.line, one.column) for one in examine(tmp_path, text).findings]
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["low = 10", 'key = "env:NOPE"'], ["low is above high", "NOPE is not set"]),
+        (["low = 10", 'rate = "fast"'], ["low is above high", "rate cannot be read"]),
+        (["low = true", "high = 1"], ["low: expected a whole number"]),
+        (["lo = 1", "high = -1"], ['unknown key "lo"']),
+        (['key = "env:NOPE"'], ["NOPE is not set"]),
+        (["low = 10", "batch = 0"], ["low is above high", "batch: expected a whole number"]),
+    ],
+    ids=[
+        "beside a secret that is not there",
+        "beside a rate that is none",
+        "not where a field it needs cannot be read",
+        "not where a field it needs may be misspelt",
+        "not of a secret that is not there",
+        "beside a number that is too small",
+    ],
+)
+def test_what_a_type_says_itself(tmp_path, lines, expected):
+    """
+    A type's own check is heard in the same run as every other, unless what it judges could not be read.
+    """
+
+    text = "\n".join(["[destinations.c]", 'type = "careful"', *lines, 'match = { "properties.v" = { gtt = 1 } }', SHOP])
+    found = [one.message for one in examine(tmp_path, text).findings]
+
+    assert len(expected) + 1 == len(found), found
+    assert all(words in message for words, message in zip([*expected, "unknown condition"], found, strict=True)), found
+
+
+class TestSwitchedOff:
+    """A destination with ``enabled = false``."""
+
+    OFF = '[destinations.c]\ntype = "careful"\nenabled = false\n'
+
+    def test_its_key_may_be_gone(self, tmp_path):
+        """
+        A key that is not there any more is a warning, the file can be started with, and the rest is checked.
+        """
+
+        text = SHOP + self.OFF + 'key = "env:GONE"\n'
+        (one,) = said(tmp_path, text)
+
+        assert one.startswith("6:7 warning destinations.c.key: environment variable GONE is not set; it is needed once")
+        off = settings(tmp_path, text).destinations["c"]
+        assert ("careful", False) == (type(off).__struct_config__.tag, off.enabled)
+        assert off == settings(tmp_path, text).destinations["c"]
+        assert any("low is above high" in one for one in said(tmp_path, text + "low = 10"))
+        assert any("is nothing" in one for one in said(tmp_path, text + 'timeout = "0s"'))
+
+    def test_two_whose_keys_are_gone(self, tmp_path):
+        """
+        Keys that nobody can read are not taken for the same account.
+        """
+
+        text = SHOP + self.OFF + 'key = "env:GONE"\n' + self.OFF.replace(".c]", ".d]") + 'key = "env:LOST"\n'
+        assert [True, True] == ["it is needed once" in one for one in said(tmp_path, text)]
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            OFF + 'key = "a literal"\n',
+            OFF.replace("false", "true") + 'key = "env:GONE"\n',
+            OFF.replace("enabled = false\n", "") + 'key = "env:GONE"\n',
+            OFF + "key = 1\n",
+        ],
+        ids=["a key in the file itself", "switched on", "on, as nothing else is said", "not a reference"],
+    )
+    def test_what_stays_an_error(self, tmp_path, text):
+        """
+        A secret in the file is an error wherever it stands, and so is a missing one of what shall run.
+        """
+
+        assert examine(tmp_path, SHOP + text).settings is None
 
 
 @pytest.mark.parametrize(
@@ -350,7 +444,8 @@ class TestSecrets:
             ("env:NOPE", "environment variable NOPE is not set"),
             ("env:EMPTY", "env:EMPTY is empty"),
             ("file:absent", "file absent: no such file or directory"),
-            ("file:open", "file open is open to other users"),
+            ("file:open", "file open can be changed by other users"),
+            ("file:group", "file group can be changed by other users"),
             ("file:empty", "file:empty is empty"),
             ("file:binary", "file binary is not UTF-8 text"),
             ("file:large", "file large is too large for a secret"),
@@ -366,9 +461,16 @@ class TestSecrets:
         A reference that gives nothing is an error that names it.
         """
 
-        for name, content in {"open": b"x", "empty": b"\n", "binary": b"\xff", "large": b"x" * 65_537}.items():
+        modes = {"open": 0o606, "group": 0o660}
+        for name, content in {
+            "open": b"x",
+            "group": b"x",
+            "empty": b"\n",
+            "binary": b"\xff",
+            "large": b"x" * 65_537,
+        }.items():
             (tmp_path / name).write_bytes(content)
-            (tmp_path / name).chmod(0o640 if name == "open" else 0o600)
+            (tmp_path / name).chmod(modes.get(name, 0o600))
         environ = {**ENVIRON, "CREDENTIALS_DIRECTORY": str(tmp_path / "credentials")}
 
         assert message == config.resolve(reference, environ, tmp_path).message
@@ -392,6 +494,28 @@ class TestSecrets:
         text = ADS.replace("env:ADS_TOKEN", "file:token")
 
         assert "k3y" == settings(tmp_path, text).destinations["eu"].access_token.reveal()
+
+    @pytest.mark.parametrize(
+        ("mode", "expected"),
+        [
+            (0o444, ["2:11 warning sources.shop.tokens[0]: file token can be read by every user | chmod 600 token"]),
+            (0o644, ["2:11 warning sources.shop.tokens[0]: file token can be read by every user | chmod 600 token"]),
+            (0o640, []),
+            (0o400, []),
+        ],
+        ids=["as Docker mounts secrets", "as Kubernetes mounts secrets", "its group", "its owner"],
+    )
+    def test_who_can_read_a_file(self, tmp_path, mode, expected):
+        """
+        A secret that every user can read is taken, with a warning that says what to type.
+        """
+
+        (tmp_path / "token").write_text("k3y\n")
+        (tmp_path / "token").chmod(mode)
+        text = f'[sources.shop]\ntokens = ["file:token"]\n{ADS}'
+
+        assert expected == said(tmp_path, text)
+        assert "k3y" == settings(tmp_path, text).sources["shop"].tokens[0].reveal()
 
     def test_credential(self, tmp_path):
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -89,6 +90,28 @@ class TestRun:
         assert "First delivery" in out
         assert "\x1b" not in out
         assert "is removed" in err
+
+    async def test_it_counts_from_the_start_of_the_program(self):
+        """
+        What passed since router/__main__.py began is counted, whatever the process did before, and nothing is left out.
+        """
+        earlier = "import router.__main__\nrouter.__main__.BEGAN -= 100_000"
+        async with turnout("demo", "--events", "1", "--exit", "--json", code=earlier) as demo:
+            _, out, _ = await demo.ended()
+
+        assert 100_000 < last(out)["first_delivery"] <= last(out)["elapsed"] < 200_000
+
+    async def test_the_line_that_explains(self, tmp_path: Path):
+        """
+        The line that looks into the first event is printed whole, and does what it says.
+        """
+        kept = tmp_path / "a directory"
+        async with turnout("demo", "--events", "1", "--exit", "--keep", str(kept)) as demo:
+            _, out, _ = await demo.ended()
+        program, *arguments = shlex.split(next(line for line in out.splitlines() if " explain " in line))
+
+        assert "turnout" == program
+        assert "received" in CliRunner().invoke(command_line, arguments).output
 
     async def test_its_addresses_answer(self):
         """
@@ -189,7 +212,7 @@ class TestControls:
         async with turnout("demo", "--events", "30", "--exit", "--json", code=sabotage) as demo:
             code, out, _ = await demo.ended()
 
-        assert (1, ["webhook: 30 events count as delivered, the partner took 29"]) == (code, last(out)["faults"])
+        assert (1, ["webhook: 30 delivered, the partner took 29"]) == (code, last(out)["faults"])
 
 
 def a_lane(**changes: Any) -> LaneSum:
@@ -221,9 +244,9 @@ class TestFaults:
             (a_ledger(), Told(accepted=11, duplicate=1, rejected=1), TAKEN, REASONS, "told of 11 accepted"),
             (a_ledger(), Told(accepted=10, duplicate=1), TAKEN, REASONS, "told of 0 rejected"),
             (a_ledger(a_lane(filtered=0, waiting=1)), TOLD, TAKEN, REASONS, "snap: 1 still waiting"),
-            (a_ledger(a_lane(filtered=0)), TOLD, TAKEN, REASONS, "10 events were accepted, 9 delivered, filtered or"),
+            (a_ledger(a_lane(filtered=0)), TOLD, TAKEN, REASONS, "10 accepted, 9 delivered, filtered or"),
             (a_ledger(), TOLD, {"snap": Counts(distinct=7)}, REASONS, "the partner took 7"),
-            (a_ledger(), TOLD, {**TAKEN, "other": Counts(distinct=1)}, REASONS, "other: 0 events count as delivered"),
+            (a_ledger(), TOLD, {**TAKEN, "other": Counts(distinct=1)}, REASONS, "other: 0 delivered"),
             (a_ledger(), TOLD, TAKEN, {"snap": Counter({"": 3})}, "snap: 3 dead without a reason"),
         ],
         ids=[
@@ -254,4 +277,7 @@ class TestFaults:
         assert "every one accounted for" in sentence(look, [])
         assert "It does not add up: a; b." == sentence(look, ["a", "b"])
         assert "Ended after 10 events" in sentence(look, None)
+        one = Look(elapsed=1.0, first_delivery=0.5, ledger=a_ledger(accepted=1), partners=TAKEN)
+        assert "Ended after 1 event;" in sentence(one, None)
+        assert "1 event accepted and every one accounted for at 1 destination:" in sentence(one, [])
         assert msgspec.json.encode(look)

@@ -76,7 +76,7 @@ class TestCommand:
         (outbox / "state.db").chmod(0o644)
         result = CliRunner().invoke(cli.turnout, ["doctor", "--config", str(outbox.parent / "config.toml")])
 
-        assert "fail  permissions   1 of its files are open to other users" in result.stdout
+        assert "fail  permissions   open to other users: 1 of its files" in result.stdout
         assert f"fix: chmod -R go= {outbox}" in result.stdout
 
     def test_open_files_fail(self, outbox: Path):

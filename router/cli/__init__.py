@@ -13,6 +13,8 @@ import click
 
 DONE, FAILED, USAGE, UNREACHABLE = 0, 1, 2, 3
 
+BEGAN = "turnout.began"  # in a context's meta: when the program began, in seconds of time.monotonic
+
 COMMANDS = {
     "demo": "See it work, with partners of its own; needs no configuration.",
     "serve": "Collect events and deliver them.",
@@ -72,6 +74,6 @@ def _version(ctx: click.Context, _: click.Parameter, asked: Any) -> None:
 @click.pass_context
 def turnout(ctx: click.Context, config: str | None) -> None:
     """One event stream in, every destination out, nothing lost on the way."""
-    ctx.obj = config
+    ctx.meta[BEGAN], ctx.obj = ctx.obj, config
     if ctx.invoked_subcommand is None:
         click.echo(EXAMPLES)

@@ -13,7 +13,7 @@ import click
 
 from router.cli import FAILED, USAGE
 from router.cli.options import config_option, json_option, registry
-from router.cli.output import coloured, line
+from router.cli.output import coloured, counted, line
 from router.terminal import escaped
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def command(path: Path, form: str, as_json: bool) -> None:
         click.echo(text(findings), nl=bool(findings), color=coloured(sys.stdout))
         click.echo(summary(findings))
         if settings is not None:
-            holds = _counted(len(settings.sources), "source"), _counted(len(settings.destinations), "destination")
+            holds = counted(len(settings.sources), "source"), counted(len(settings.destinations), "destination")
             click.echo(f"{path}: {', '.join(holds)}.")
     if settings is None:
         sys.exit(FAILED if path.exists() else USAGE)
@@ -70,12 +70,8 @@ def _as_text(finding: Finding) -> str:
 
 def summary(findings: Sequence[Finding]) -> str:
     counts = Counter(finding.severity for finding in findings)
-    said = [_counted(counts[severity], severity) for severity in ("error", "warning") if counts[severity]]
+    said = [counted(counts[severity], severity) for severity in ("error", "warning") if counts[severity]]
     return f"{', '.join(said) or 'No problems'}."
-
-
-def _counted(count: int, name: str) -> str:
-    return f"{count} {name}" + ("" if count == 1 else "s")
 
 
 def as_object(finding: Finding) -> dict[str, object]:

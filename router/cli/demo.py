@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
+import shlex
 import shutil
 import signal
 import sys
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 import msgspec
 
-from router.cli import DONE, FAILED
+from router.cli import BEGAN, DONE, FAILED
 from router.cli.options import json_option
-from router.cli.output import coloured, line, table
+from router.cli.output import coloured, counted, line, table
 
 if TYPE_CHECKING:
     import asyncio
@@ -37,7 +37,7 @@ _STATES = ("delivered", "waiting", "filtered", "dead")
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
-    """The demo at one moment. ``elapsed`` and ``first_delivery`` are seconds since the process began."""
+    """The demo at one moment. ``elapsed`` and ``first_delivery`` are seconds since the program began."""
 
     elapsed: float
     first_delivery: float | None
@@ -63,7 +63,8 @@ class Screen(Protocol):
 @click.option("--seed", type=int, default=1, help="Another seed, another stream.")
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep the files, in this directory.")
 @json_option
-def command(events: int | None, leave: bool, seed: int, keep: Path | None, as_json: bool) -> None:
+@click.pass_context
+def command(ctx: click.Context, events: int | None, leave: bool, seed: int, keep: Path | None, as_json: bool) -> None:
     """See it work: a shop that sends, four fake partners that misbehave a little, and Turnout in between.
 
     Ctrl-C ends it. Nothing is left behind, unless --keep names a directory.
@@ -75,13 +76,14 @@ def command(events: int | None, leave: bool, seed: int, keep: Path | None, as_js
 
     if keep is not None and (keep / "outbox").exists():
         raise click.UsageError("that directory holds an outbox already: name an empty or a new one")
+    began = ctx.meta.get(BEGAN) or time.monotonic()
     logs.configure("error", sys.stderr)
     directory = keep or Path(tempfile.mkdtemp(prefix="turnout-demo-"))
     screen = _screen(as_json=as_json)
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             total = events or (EVENTS if leave else None)
-            code = runner.run(_run(directory, total, seed, screen, leave=leave))
+            code = runner.run(_run(directory, total, seed, screen, began, leave=leave))
     finally:
         if keep is None:
             shutil.rmtree(directory, ignore_errors=True)
@@ -95,12 +97,11 @@ def _screen(*, as_json: bool) -> Screen:
     return _Terminal() if coloured(sys.stdout) and sys.stdout.isatty() else _Pipe()
 
 
-async def _run(directory: Path, events: int | None, seed: int, screen: Screen, *, leave: bool) -> int:
+async def _run(directory: Path, events: int | None, seed: int, screen: Screen, began: float, *, leave: bool) -> int:
     import asyncio
 
     from router.demo import demo, faults
 
-    began = _process_began()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, _ask, stop)
@@ -141,16 +142,6 @@ async def _work(running: Demo, events: int | None, seed: int, stop: asyncio.Even
     dice = random.Random(seed)  # noqa: S311 - people and purchases of a sample
     await running.send(events, rate=FAST_RATE if leave else SHOWN_RATE, dice=dice)
     await (running.settled(PATIENCE) if leave else stop.wait())
-
-
-def _process_began() -> float:
-    """When this process began, in seconds of ``time.monotonic``; where the system does not tell, now."""
-    try:
-        ticks = int(Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19])
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, AttributeError):
-        age = 0.0
-    return time.monotonic() - age
 
 
 class Watch:
@@ -201,15 +192,21 @@ def curl(demo: Demo) -> str:
     return f"curl '{demo.collect}/collect?token={SHOP_TOKEN}' -d '{body}'"
 
 
+def explain(demo: Demo) -> str:
+    """The line as it can be typed where the demo was: in an environment that is not active, by the program's path."""
+    program = sys.argv[0] if Path(sys.argv[0]).name == "turnout" else "turnout"
+    return shlex.join([program, "explain", "#1", "--config", str(demo.directory / "config.toml")])
+
+
 def sentence(look: Look, faults: list[str] | None) -> str:
     """The end of it, in one sentence."""
     if faults:
         return "It does not add up: " + "; ".join(faults) + "."
-    events, lanes = look.ledger.accepted, len(look.ledger.destinations)
+    events, lanes = counted(look.ledger.accepted, "event"), counted(len(look.ledger.destinations), "destination")
     if faults is None:
-        return f"Ended after {events} events; the ledger's difference is {look.ledger.difference}."
+        return f"Ended after {events}; the ledger's difference is {look.ledger.difference}."
     return (
-        f"{events} events accepted and every one accounted for at {lanes} destinations: the ledger's difference is 0, "
+        f"{events} accepted and every one accounted for at {lanes}: the ledger's difference is 0, "
         "and what the partners took is what counts as delivered."
     )
 
@@ -220,7 +217,7 @@ def _note(lane: LaneSum, counts: Counts, reasons: dict[str, int]) -> str:
     if again := counts.events - counts.distinct:
         notes.append(f"{again} taken twice, the answer was lost and its dedup key told")
     if counts.troubled:
-        notes.append(f"{counts.troubled} {'call' if counts.troubled == 1 else 'calls'} met trouble")
+        notes.append(f"{counted(counts.troubled, 'call')} met trouble")
     return "; ".join([*notes, *(f"{count} dead: {reason}" for reason, count in reasons.items())])
 
 
@@ -247,7 +244,10 @@ class _Pipe:
     def started(self, demo: Demo) -> None:
         for label, address in addresses(demo).items():
             click.echo(f"{label:15} {address}")
-        click.echo(f"\nSend one yourself:\n  {curl(demo)}\nCtrl-C ends the demo.\n")
+        click.echo(f"\nSend one yourself:\n  {curl(demo)}")
+        click.echo(
+            f"See what became of the first event, or of any other id:\n  {explain(demo)}\nCtrl-C ends the demo.\n"
+        )
 
     def progress(self, look: Look) -> None:
         lanes = "  ".join(
@@ -261,7 +261,7 @@ class _Pipe:
         table(_HEADINGS, _rows(look, reasons))
         click.echo(_summary(look.ledger))
         if look.first_delivery is not None:
-            click.echo(f"First delivery {look.first_delivery:.1f} s after the start of the process.")
+            click.echo(f"First delivery {look.first_delivery:.1f} s after the start of the program.")
         click.echo(sentence(look, faults))
 
 

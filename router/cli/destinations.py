@@ -14,7 +14,7 @@ import msgspec
 from router.cli import USAGE
 from router.cli.options import json_option, registry
 from router.cli.output import line, table
-from router.config import description, suggestion, takes_secret
+from router.config import bare_pattern, description, suggestion, takes_secret
 from router.destination import Destination
 from router.terminal import escaped
 
@@ -171,6 +171,12 @@ def _forms(hint: Any) -> Iterator[str]:
         yield _FORMS.get(hint, "table")
 
 
+def _looks(pattern: str) -> Iterator[str]:
+    """A pattern where it is simple enough for people; else turnout check has to do."""
+    if not {"\\", "("} & set(shown := bare_pattern(pattern)):
+        yield f"looks like {shown}"
+
+
 _SIGNS = {"ge": ">= {}", "gt": "> {}", "le": "<= {}", "lt": "< {}", "multiple_of": "a multiple of {}"}
 
 
@@ -182,7 +188,7 @@ def _limits(hint: Any) -> Iterator[str]:
                 if (limit := getattr(meta, name)) is not None:
                     yield words.format(limit)
             if meta.pattern is not None:
-                yield f"looks like {meta.pattern.removeprefix('^').removesuffix('$')}"
+                yield from _looks(meta.pattern)
             if meta.min_length is not None:
                 yield f"at least {meta.min_length} long"
             if meta.max_length is not None:

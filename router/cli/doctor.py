@@ -21,7 +21,7 @@ import click
 from router.cli import DONE, FAILED
 from router.cli.files import directory
 from router.cli.options import config_option, json_option, registry
-from router.cli.output import coloured, line
+from router.cli.output import coloured, counted, line
 from router.outbox import SQLITE
 from router.terminal import escaped
 
@@ -185,7 +185,9 @@ def of_space(free: int) -> Finding:
     if free < LEAST_SPACE:
         return Finding("fail", "disk", words, "free some: without space nothing is accepted")
     if free < LITTLE_SPACE:
-        return Finding("warn", "disk", words, "free some, or keep less: [outbox] keep_delivered, keep_dead")
+        return Finding(
+            "warn", "disk", words, "free some, or move [outbox] path to a larger disk: nothing is deleted from it"
+        )
     return Finding("ok", "disk", words)
 
 
@@ -193,7 +195,7 @@ def _of_permissions(outbox: Path) -> Iterator[Finding]:
     open_ones = [each for each in (outbox, *_files(outbox)) if _mode(each) & 0o077]
     if open_ones:
         yield Finding(
-            "fail", "permissions", f"{len(open_ones)} of its files are open to other users", f"chmod -R go= {outbox}"
+            "fail", "permissions", f"open to other users: {len(open_ones)} of its files", f"chmod -R go= {outbox}"
         )
     else:
         yield Finding("ok", "permissions", "only its owner can read it")
@@ -257,7 +259,7 @@ async def _read(reader: Reader) -> list[Finding]:
     if damaged:
         found.append(Finding("fail", "files", f"damaged: {', '.join(damaged)}", "restore them from a backup"))
         return found
-    looked = f"{len(checks) - len(unfinished)} of {len(checks)} files looked through"
+    looked = f"{len(checks) - len(unfinished)} of {counted(len(checks), 'file')} looked through"
     found.append(Finding("ok", "files", f"{looked}, all whole"))
     ledger, wrong = await reader.ledger(), await reader.audit_ledger()
     if ledger.difference or wrong:
@@ -265,7 +267,7 @@ async def _read(reader: Reader) -> list[Finding]:
         fix = "turnout ledger --verify says where; keep a copy of the outbox and report it"
         found.append(Finding("fail", "ledger", f"it does not come out: {places}", fix))
     else:
-        found.append(Finding("ok", "ledger", f"{ledger.accepted} events, every one accounted for"))
+        found.append(Finding("ok", "ledger", f"{counted(ledger.accepted, 'event')}, every one accounted for"))
     return found
 
 

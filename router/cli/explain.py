@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import click
 from router.cli import FAILED
 from router.cli.files import ask, rules, when
 from router.cli.options import config_option, json_option
-from router.cli.output import line
+from router.cli.output import counted, line
 from router.terminal import escaped
 
 if TYPE_CHECKING:
@@ -75,14 +75,19 @@ def _line(at: dt.datetime | None, what: str, words: str) -> str:
 def _normalised(story: Story) -> str:
     if story.damaged:
         return "the stored bytes are damaged: run turnout doctor"
-    words = [f"{_count(story.fields)} fields"]
+    words = [counted(_count(story.fields), "field")]
     if story.digests:
-        words.append(f"digests of {', '.join(story.digests)}")
+        words.append(f"digests of {', '.join(_subjects(story.digests))}")
     if story.apart:
         words.append("some held apart, encrypted")
     if story.notes:
         words.append(f"notes: {', '.join(story.notes)}")
     return "; ".join(words)
+
+
+def _subjects(digests: Sequence[str]) -> list[str]:
+    """What was digested, without the forms that partners want it in ("email_gmail" beside "email"); --json has them."""
+    return [each for each in digests if not any(each.startswith(f"{other}_") for other in digests)]
 
 
 def _count(fields: object) -> int:
@@ -96,7 +101,7 @@ def _attempt(attempt: AttemptView) -> str:
     if attempt.answer:
         answered += f" {attempt.answer[:_ANSWER]}"
     reason = f": {attempt.reason}" if attempt.reason else ""
-    company = f", with {attempt.events - 1} others" if attempt.events > 1 else ""
+    company = f", with {counted(attempt.events - 1, 'other')}" if attempt.events > 1 else ""
     return f"{answered} in {attempt.duration_ms} ms{company}: {attempt.outcome}{reason}"
 
 
@@ -120,11 +125,7 @@ def _end(story: Story, chapter: Chapter) -> str:
 
 
 def _tries(chapter: Chapter) -> str:
-    return (
-        ("without a try", "after 1 try")[chapter.attempts]
-        if chapter.attempts < 2
-        else f"after {chapter.attempts} tries"
-    )
+    return f"after {counted(chapter.attempts, 'try', 'tries')}" if chapter.attempts else "without a try"
 
 
 def _until(chapter: Chapter) -> str:

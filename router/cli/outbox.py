@@ -11,7 +11,7 @@ import click
 from router.cli import FAILED
 from router.cli.files import ask, when
 from router.cli.options import config_option, json_option
-from router.cli.output import line, table
+from router.cli.output import counted, line, table
 from router.lifecycle import State
 from router.terminal import escaped
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from router.cli.console_client import Console
     from router.outbox.reader import Reader
     from router.outbox.views import Deliveries, Story
+
+_AGAIN = ("Send {} of {} again?", "{} would be sent again.", "{} will be sent again.")
+_UP = ("Give {} of {} up?", "{} would be given up.", "{} given up.")
 
 _to = click.option("--to", required=True, metavar="NAME", help="Which destination.")
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")
@@ -119,8 +122,11 @@ def show(path: Path, event: str, as_json: bool) -> None:
 @_dry_run
 @json_option
 def retry(path: Path, to: str, state: str, ids: tuple[str, ...], yes: bool, dry_run: bool, as_json: bool) -> None:
-    """Send deliveries again, now: those of the given events, or all of the state."""
-    _act(path, "retry", _choice(to, state, ids), "Send {} {} of {} again?", yes, dry_run, as_json)
+    """Send dead deliveries again, of some events or all.
+
+    With --state waiting, what waits for its next try is tried now.
+    """
+    _act(path, "retry", _choice(to, state, ids), _AGAIN, yes, dry_run, as_json)
 
 
 @command.command()
@@ -132,8 +138,11 @@ def retry(path: Path, to: str, state: str, ids: tuple[str, ...], yes: bool, dry_
 @_dry_run
 @json_option
 def drop(path: Path, to: str, state: str, ids: tuple[str, ...], yes: bool, dry_run: bool, as_json: bool) -> None:
-    """Give waiting deliveries up: those of the given events, or all. They stay visible as dead."""
-    _act(path, "drop", _choice(to, state, ids), "Give {} {} of {} up?", yes, dry_run, as_json)
+    """Give waiting deliveries up, of some events or all.
+
+    They stay visible as dead, and can be sent again.
+    """
+    _act(path, "drop", _choice(to, state, ids), _UP, yes, dry_run, as_json)
 
 
 @command.command()
@@ -176,18 +185,22 @@ def _choice(to: str, state: str, ids: tuple[str, ...]) -> dict[str, Any]:
     return {"to": to, "state": state, **({"ids": list(ids)} if ids else {"all": True})}
 
 
-def _act(path: Path, act: str, choice: dict[str, Any], question: str, yes: bool, dry_run: bool, as_json: bool) -> None:
+Words = tuple[str, str, str]  # the question, what --dry-run says, what is said at the end
+
+
+def _act(path: Path, act: str, choice: dict[str, Any], words: Words, yes: bool, dry_run: bool, as_json: bool) -> None:
     """Count, ask, act. The count that is told at the end is what was done, be it another one meanwhile."""
     console, address = _console(path), f"/api/v1/deliveries:{act}"
     answer = console.post(address, {**choice, "dry_run": True})
     if answer["unknown"]:
-        click.echo(f"{answer['unknown']} of the ids are not stored.", err=True)
+        click.echo(f"{counted(answer['unknown'], 'id is', 'ids are')} not stored.", err=True)
     if answer["count"] and not dry_run:
-        asked = question.format(answer["count"], choice["state"], escaped(choice["to"]))
+        chosen = counted(answer["count"], f"{choice['state']} delivery", f"{choice['state']} deliveries")
+        asked = words[0].format(chosen, escaped(choice["to"]))
         if not yes:
             click.confirm(asked, abort=True, err=True)
         answer = console.post(address, {**choice, "dry_run": False})
     if as_json:
         line({**answer, "dry_run": dry_run})
     else:
-        click.echo(f"{answer['count']} deliveries{' would be meant' if dry_run else ''}.")
+        click.echo(words[1 if dry_run else 2].format(counted(answer["count"], "delivery", "deliveries")))

@@ -14,7 +14,7 @@ import click
 
 from router.cli import FAILED
 from router.cli.options import config_option, json_option, registry
-from router.cli.output import coloured, line
+from router.cli.output import coloured, counted, line
 
 if TYPE_CHECKING:
     import asyncio
@@ -113,7 +113,7 @@ def guarantee(settings: Settings) -> str:
     directory = Path(settings.outbox.path).resolve()
     return (
         f"An answer of 200 means that the event is on disk, in {directory}; it is delivered at least once to "
-        f"{lanes} {'destination' if lanes == 1 else 'destinations'}, or kept with the reason; "
+        f"{counted(lanes, 'destination')}, or kept with the reason; "
         f"an id that comes again within {settings.outbox.dedup} is recognised."
     )
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from router.config.findings import Finding, Report
 from router.config.references import resolve
 from router.config.rules import Rules, address
-from router.config.tables import Tables, description, suggestion, takes_secret
+from router.config.tables import Tables, bare_pattern, description, suggestion, takes_secret
 from router.destination import Destination
 from router.settings import Settings
 
@@ -23,6 +23,7 @@ __all__ = [
     "Examined",
     "Finding",
     "address",
+    "bare_pattern",
     "description",
     "examine",
     "find",

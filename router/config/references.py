@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,13 @@ class Unresolved(NamedTuple):
     help: str
 
 
+class Exposed(NamedTuple):
+    """Why a secret may be known to others than its owner."""
+
+    message: str
+    help: str
+
+
 def resolve(text: str, environ: Mapping[str, str], directory: Path) -> Secret | Unresolved:
     """The secret that "env:NAME", "file:PATH" or "credential:NAME" names; the text itself is never taken for one."""
     if (found := REFERENCE.fullmatch(text)) is None:
@@ -37,6 +45,22 @@ def resolve(text: str, environ: Mapping[str, str], directory: Path) -> Secret | 
     if isinstance(value, Unresolved):
         return value
     return Secret(value, text) if value else Unresolved(f"{kind}:{name} is empty", "put the secret there")
+
+
+def exposed(text: str, directory: Path) -> Exposed | None:
+    """What is to be said of a ``file:`` that every user of the machine can read. Others may be meant to.
+
+    Docker and Kubernetes mount secrets with mode 0444 and 0644, in a container whose only user is ours.
+    Source: Docker, "Manage sensitive data with Docker secrets"; Kubernetes, "Secrets", defaultMode.
+    """
+    found = REFERENCE.fullmatch(text)
+    if found is None or found[1] != "file" or os.name != "posix":
+        return None
+    try:
+        open_to_all = (directory / found[2]).stat().st_mode & stat.S_IROTH
+    except OSError:
+        return None
+    return Exposed(f"file {found[2]} can be read by every user", f"chmod 600 {found[2]}") if open_to_all else None
 
 
 def _literal(text: str) -> Unresolved:
@@ -71,8 +95,8 @@ def _from_credentials(name: str, environ: Mapping[str, str], _: Path) -> str | U
 def _read(path: Path, name: str, *, private: bool = True) -> str | Unresolved:
     try:
         with path.open("rb") as file:
-            if private and os.name == "posix" and os.fstat(file.fileno()).st_mode & 0o077:
-                return Unresolved(f"file {name} is open to other users", f"chmod 600 {name}")
+            if private and os.name == "posix" and os.fstat(file.fileno()).st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                return Unresolved(f"file {name} can be changed by other users", f"chmod 600 {name}")
             content = file.read(MAX_SECRET_BYTES + 1)
     except OSError as error:
         return Unresolved(f"file {name}: {(error.strerror or 'cannot be read').lower()}", "check its path and owner")

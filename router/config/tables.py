@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import re
 import types
@@ -12,9 +13,10 @@ from typing import Annotated, Any, Literal, Union
 
 import msgspec
 
+from router.config import drafts
 from router.config.findings import At, Report, dotted
 from router.config.positions import Key
-from router.config.references import REFERENCE, resolve
+from router.config.references import REFERENCE, Unresolved, exposed, resolve
 from router.destination import Destination
 from router.secret import Secret
 from router.settings import Collect, Console, Outbox, Settings, Source
@@ -39,7 +41,6 @@ _WORDS = {
     "int": "a whole number",
     "float": "a number",
     "bool": "true or false",
-    "object | array | null": "a table or a list",
 }
 
 
@@ -52,7 +53,9 @@ class Tables:
         types_of: Mapping[str, type[Destination]],
     ) -> None:
         self.report, self.environ, self.directory, self.types_of = report, environ, directory, types_of
-        self.drafts: set[Key] = set()  # the tables with faults in them
+        self.drafts: set[Key] = set()  # the tables with faults in them, or with a placeholder for a secret
+        self._off: set[Key] = set()  # the destinations with enabled = false
+        self._placeholders: set[Key] = set()  # their fields with a secret that could not be resolved
 
     def settings(self, document: dict[str, Any]) -> Settings:
         known = {field.name: field for field in msgspec.structs.fields(Settings)}
@@ -95,6 +98,8 @@ class Tables:
             known = suggestion(kind if isinstance(kind, str) else "", self.types_of)
             self.report.error((*key, "type"), "unknown destination type", known, at="value")
         else:
+            if raw.get("enabled") is False:
+                self._off.add(key)
             return self.table(self.types_of[kind], raw, key)
         return None
 
@@ -107,7 +112,7 @@ class Tables:
             self.report.error(key, f"{dotted(key)} is not a table", f"write {_table(key)}")
             return None
         fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
-        complete = self._keys(fields, raw, key, struct.__struct_config__.tag_field)
+        unsure = self._keys(fields, raw, key, struct.__struct_config__.tag_field)
         given: dict[str, Any] = {}
         for name, field in fields.items():
             value = self._value(field.type, raw[name], (*key, name)) if name in raw else _NOTHING
@@ -115,22 +120,31 @@ class Tables:
                 given[field.name] = value
             elif field.required:
                 given[field.name] = None
-            complete = complete and (value is not _NOTHING or name not in raw)
-        return self._made(struct, given, key, complete=complete)
+            if (value is _NOTHING and name in raw) or (*key, name) in self._placeholders:
+                unsure.add(field.name)
+        return self._made(struct, given, key, unsure)
 
-    def _made(self, struct: type[Any], given: dict[str, Any], key: Key, *, complete: bool) -> Any:
-        if not complete:
+    def _made(self, struct: type[Any], given: dict[str, Any], key: Key, unsure: set[str]) -> Any:
+        """The struct, or a draft of it where a field is unsure or where the struct itself finds a fault."""
+        if unsure:
             self.drafts.add(key)
-            if hasattr(struct, "__post_init__"):  # it may count on what is missing
-                return None
-        try:
-            return struct(**given)
-        except ValueError as error:  # from its __post_init__
-            self.report.error(key, str(error))
-            return None
+            draft = drafts.draft(struct, given)
+            complaint = drafts.complaint(struct, draft, unsure)
+        else:
+            try:
+                return struct(**given)
+            except ValueError as error:  # from its __post_init__
+                self.drafts.add(key)
+                draft, complaint = drafts.draft(struct, given), str(error)
+        if complaint is not None:
+            self.report.error(key, complaint)
+        return draft
 
-    def _keys(self, fields: Mapping[str, Any], raw: dict[str, Any], key: Key, tag: str | None) -> bool:
-        """Reports unknown and missing keys; a required key that is only misspelt is reported once."""
+    def _keys(self, fields: Mapping[str, Any], raw: dict[str, Any], key: Key, tag: str | None) -> set[str]:
+        """Reports unknown and missing keys; a required key that is only misspelt is reported once.
+
+        Gives the fields of which nobody can tell what was meant: those that are missing, and those that may be misspelt.
+        """
         where = _table(key) + (f' (type = "{raw.get(tag)}")' if tag is not None else "")
         unknown = [name for name in raw if name not in fields and name != tag]
         misspelt = set()
@@ -141,7 +155,7 @@ class Tables:
         for name in missing:
             if name not in misspelt:
                 self.report.error(key, f'missing key "{name}" in {where}', _line_to_write(fields[name], key))
-        return not unknown and not missing
+        return {fields[name].name for name in (*missing, *misspelt)}
 
     def _value(self, hint: Any, raw: Any, key: Key) -> Any:
         """One field's value, or ``_NOTHING`` with what is wrong reported."""
@@ -196,9 +210,23 @@ class Tables:
             return _NOTHING
         found = resolve(text, self.environ, self.directory)
         if isinstance(found, Secret):
+            if (notice := exposed(text, self.directory)) is not None:
+                self.report.warning(key, f"{dotted(key)}: {notice.message}", notice.help, at="hidden")
             return found
+        if key[:2] in self._off and REFERENCE.fullmatch(text):
+            return self._placeholder(text, found, key)
         self.report.error(key, f"{dotted(key)}: {found.message}", found.help, at="hidden")
         return _NOTHING
+
+    def _placeholder(self, text: str, why: Unresolved, key: Key) -> Secret:
+        """Stands for the secret of a destination that is switched off, maybe because its key is gone.
+
+        Its lane does not run, so a placeholder comes near no wire.
+        """
+        self._placeholders.add(key[:3])
+        words = f"{dotted(key)}: {why.message}; it is needed once the destination is enabled again"
+        self.report.warning(key, words, why.help, at="hidden")
+        return Secret("", text)
 
 
 class _Nothing:
@@ -252,8 +280,24 @@ def _in_words(error: msgspec.ValidationError, hint: Any) -> tuple[str, Key]:
     inner = tuple(int(number) if number else name for name, number in re.findall(r"\.([^.\[\]`]+)|\[(\d+)\]", where))
     if message.startswith("Invalid enum value"):
         return f"write one of {', '.join(map(_quoted, _choices(hint)))}", inner
-    words = re.sub(r"`([^`]+)`", lambda found: _WORDS.get(found[1], found[1].replace(" | null", "")), message)
+    words = re.sub(r"`([^`]+)`", lambda found: _kinds(found[1]), message)
+    words = re.sub(r"matching regex (.*)", lambda found: f"that looks like {_read_pattern(found[1])}", words)
     return words[:1].lower() + words[1:], inner
+
+
+def _kinds(names: str) -> str:
+    """The types of "int | null" in words. TOML has no null, so nobody can write it."""
+    return " or ".join(_WORDS.get(name, name) for name in names.split(" | ") if name != "null")
+
+
+def _read_pattern(shown: str) -> str:
+    """A pattern from a message of msgspec, which quotes it as Python does."""
+    return bare_pattern(str(ast.literal_eval(shown)))
+
+
+def bare_pattern(pattern: str) -> str:
+    """A regular expression without the anchors of its ends, which say nothing to whoever writes a value."""
+    return re.sub(r"^\^|(?:\\Z|\$)$", "", pattern)
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:

@@ -91,12 +91,12 @@ def _user(reading: Reading, user: Object) -> None:
 
 def _device(reading: Reading, context: Object) -> None:
     device = copied(context.pop("device", None))
-    if not device:
+    reading.ip = device.pop("ip", None)
+    reading.user_agent = device.pop("user_agent", None)
+    if not device:  # a browser's, as a rule, is no more than these two
         return
     system, network = copied(device.pop("os", None)), copied(device.pop("network", None))
     lifecycle = copied(device.pop("lifecycle", None))
-    reading.ip = device.pop("ip", None)
-    reading.user_agent = device.pop("user_agent", None)
     reading.cookie_header = device.pop("cookie", None)
     reading.locale = first(device.pop("lang", None), device.pop("language", None))
     reading.device["timezone"] = device.pop("timezone", None)

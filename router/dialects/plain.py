@@ -120,7 +120,6 @@ def _page(reading: Reading, properties: Object, context: Object) -> None:
 
 def _device(reading: Reading, properties: Object, context: Object) -> None:
     device = {**copied(context.pop("device", None)), **copied(properties.pop("device", None))}
-    system = device.pop("os", None)
     reading.ip = first(
         device.pop("ip", None),
         properties.pop("ip", None),
@@ -137,6 +136,17 @@ def _device(reading: Reading, properties: Object, context: Object) -> None:
         context.pop("user_agent", None),
         reading.user_agent,
     )
+    if device or context:
+        _described(reading, device, context)
+        keep(properties, "device", device)
+    reading.locale = first(reading.locale, properties.get("language"))
+    if isinstance(properties.get("app_data"), dict):
+        _app_data(reading, properties)
+
+
+def _described(reading: Reading, device: Object, context: Object) -> None:
+    """What is said of the device itself, if anything is."""
+    system = device.pop("os", None)
     reading.device["type"] = device.pop("type", None)
     reading.device["manufacturer"] = device.pop("manufacturer", None)
     reading.device["model"] = device.pop("model", None)
@@ -148,7 +158,6 @@ def _device(reading: Reading, properties: Object, context: Object) -> None:
         device.pop("locale", None),
         device.pop("language", None),
         context.pop("locale", None),
-        properties.get("language"),
     )
     reading.device["timezone"] = first(device.pop("timezone", None), context.pop("timezone", None))
     reading.device["carrier"] = device.pop("carrier", None)
@@ -159,9 +168,6 @@ def _device(reading: Reading, properties: Object, context: Object) -> None:
     reading.raw.advertising_id = first(reading.raw.advertising_id, device.pop("advertising_id", None))
     reading.idfv = first(reading.idfv, device.pop("idfv", None))
     reading.tracking_enabled = first(device.pop("tracking_enabled", None), device.pop("ad_tracking_enabled", None))
-    keep(properties, "device", device)
-    if isinstance(properties.get("app_data"), dict):
-        _app_data(reading, properties)
 
 
 def _app_data(reading: Reading, properties: Object) -> None:

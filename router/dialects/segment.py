@@ -109,12 +109,13 @@ def _context(reading: Reading, context: Object) -> None:
     if reading.url:
         page.pop("path", None)  # parts of the url, where they would escape its scrubbing
         page.pop("search", None)
-    reading.device["type"] = device.pop("type", None)
-    reading.device["manufacturer"] = device.pop("manufacturer", None)
-    reading.device["model"] = first(device.pop("model", None), device.pop("name", None))
-    reading.raw.advertising_id = device.pop("advertisingId", None)
-    reading.tracking_enabled = device.pop("adTrackingEnabled", None)
-    reading.idfv = device.pop("id", None) if str(system.get("name")).lower() == "ios" else None
+    if device:
+        reading.device["type"] = device.pop("type", None)
+        reading.device["manufacturer"] = device.pop("manufacturer", None)
+        reading.device["model"] = first(device.pop("model", None), device.pop("name", None))
+        reading.raw.advertising_id = device.pop("advertisingId", None)
+        reading.tracking_enabled = device.pop("adTrackingEnabled", None)
+        reading.idfv = device.pop("id", None) if str(system.get("name")).lower() == "ios" else None
     reading.device["os_name"], reading.device["os_version"] = system.get("name"), system.get("version")
     reading.device["carrier"] = network.pop("carrier", None)
     reading.screen = copied(context.pop("screen", None))
