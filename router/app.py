@@ -21,7 +21,7 @@ import structlog
 import uuid_utils
 from aiohttp import web
 
-from router import console
+from router import console, identifiers
 from router.clock import Clock, SystemClock
 from router.collect.http import Collector, Network, Server
 from router.collect.intake import Intake
@@ -64,6 +64,7 @@ class App:
         partners, no console, no outbox.
         """
         settings, outbox = self.settings, self.settings.outbox
+        await asyncio.to_thread(identifiers.load)  # else the first event with a phone number waits for the tables
         self.store = await Outbox.open(Path(outbox.path), self.clock, dedup=seconds(outbox.dedup))
         stack.push_async_callback(self.store.close)
         self.store.on_failure = self._fail

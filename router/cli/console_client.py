@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from router.cli import FAILED, UNREACHABLE
-from router.cli.files import text
+from router.cli.files import NO_DESTINATION, text
 from router.terminal import escaped
 
 TIMEOUT = 120.0  # seconds; an act on a million rows takes its time
@@ -91,6 +91,8 @@ def whoami() -> str:
 
 
 def _refusal(status: int, answer: dict[str, Any]) -> str:
+    if answer.get("code") == "unknown_destination":  # its message names the API's way to list them
+        return NO_DESTINATION
     words = [str(answer.get("message") or f"the console answered {status}: is it Turnout's address?")]
     words += [f"{each.get('field')}: {each.get('message')}" for each in answer.get("errors", ())]
     return "; ".join(dict.fromkeys(words))

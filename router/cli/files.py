@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+NO_DESTINATION = "There is no such destination: turnout ledger lists them"
+
 
 def directory(path: Path) -> Path:
     """Where the outbox of this configuration is."""

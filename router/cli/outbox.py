@@ -9,7 +9,7 @@ from urllib.parse import quote
 import click
 
 from router.cli import FAILED
-from router.cli.files import ask, when
+from router.cli.files import NO_DESTINATION, ask, when
 from router.cli.options import config_option, json_option
 from router.cli.output import counted, line, table
 from router.lifecycle import State
@@ -18,7 +18,7 @@ from router.terminal import escaped
 if TYPE_CHECKING:
     from router.cli.console_client import Console
     from router.outbox.reader import Reader
-    from router.outbox.views import Deliveries, Story
+    from router.outbox.views import Deliveries, DeliveryView, Ledger, Story
 
 _AGAIN = ("Send {} of {} again?", "{} would be sent again.", "{} will be sent again.")
 _UP = ("Give {} of {} up?", "{} would be given up.", "{} given up.")
@@ -44,13 +44,14 @@ def command() -> None:
 def list_(path: Path, to: str | None, state: Any, limit: int, after: str | None, as_json: bool) -> None:
     """List deliveries, newest events first."""
 
-    async def found(reader: Reader) -> Deliveries | None:
+    async def found(reader: Reader) -> tuple[Deliveries, Ledger] | None:
         known = to is None or await reader.lane_type(to) is not None
-        return await reader.deliveries(to, state, limit, after) if known else None
+        return (await reader.deliveries(to, state, limit, after), await reader.ledger()) if known else None
 
-    if (page := ask(path, found)) is None:
-        click.echo("There is no such destination: turnout ledger lists them.", err=True)
+    if (answer := ask(path, found)) is None:
+        click.echo(f"{NO_DESTINATION}.", err=True)
         raise SystemExit(FAILED)
+    page, ledger = answer
     if as_json:
         for each in page.items:
             line(each)
@@ -67,13 +68,19 @@ def list_(path: Path, to: str | None, state: Any, limit: int, after: str | None,
                     each.attempts,
                     when(each.at or each.received),
                     when(each.due),
-                    each.reason,
+                    _hold(each, ledger) or each.reason,
                 )
                 for each in page.items
             ],
         )
     if page.next is not None:
         click.echo(f"more: --after {page.next}", err=True)
+
+
+def _hold(each: DeliveryView, ledger: Ledger) -> str | None:
+    """Why the destination is held, where that is what a delivery waits for."""
+    lane = ledger.destinations.get(each.to)
+    return lane.hold_reason if each.state == "waiting" and lane is not None and lane.held else None
 
 
 @command.command()
@@ -105,7 +112,7 @@ def show(path: Path, event: str, as_json: bool) -> None:
                 chapter.attempts,
                 when(chapter.at),
                 when(chapter.due),
-                chapter.reason or chapter.hold_reason,
+                chapter.hold_reason or chapter.reason,
             )
             for story in stories
             for chapter in story.destinations
