@@ -305,7 +305,8 @@ class TestActs:
         server = TestServer(app)
         await server.start_server()
         path = tmp_path / "config.toml"
-        path.write_text(f'[console]\nlisten = "127.0.0.1:{server.port}"\ntoken = "env:CONSOLE_TOKEN"\n')
+        console_table = f'[console]\nlisten = "127.0.0.1:{server.port}"\ntoken = "env:CONSOLE_TOKEN"\n'
+        path.write_text(f'{console_table}[outbox]\npath = "{store.directory}"\n')
         monkeypatch.setenv("CONSOLE_TOKEN", "s3cret")
 
         async def command(*arguments: str, typed: str | None = None) -> Result:

@@ -18,7 +18,7 @@ from router import config
 from router.config import positions
 from router.destination import Destination
 from router.secret import Secret
-from router.settings import Outbox, Settings
+from router.settings import Collect, Console, Outbox, Settings, Source
 
 SHIPPED = Path(__file__).parent.parent / "config.toml"
 
@@ -559,6 +559,15 @@ class TestAccounts:
         """
 
         assert [] == said(tmp_path, SHOP + ADS + ADS.replace("eu", "us").replace("123", "124"))
+
+
+@pytest.mark.parametrize("struct", [Collect, Console, Outbox, Source], ids=lambda struct: struct.__name__)
+def test_every_setting_is_described(struct):
+    """
+    Whoever reads the reference or a finding learns of every key what it does.
+    """
+
+    assert [] == [one.name for one in msgspec.structs.fields(struct) if not config.description(one.type)]
 
 
 class TestShippedFile:

@@ -141,7 +141,7 @@ class TestTwoCommands:
         ((command, shown),) = commands(SUITE)
 
         assert command in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
-        assert re.search(r"^(?:\d+|\.\.\.) passed, (?!.*failed).* in ", shown, re.MULTILINE)
+        assert re.search(r"^(?:\d+|\.\.\.) passed in ", shown, re.MULTILINE)
 
     def test_contributors_are_told_the_same(self):
         """
