@@ -109,7 +109,9 @@ def _name(destination: Destination) -> Part:
     theirs = _partner_names(destination)
     return Part(
         "event",
-        lambda event: None if theirs(event) is not None else f'no name for "{event.name}" there',
+        lambda event: (
+            None if theirs(event) is not None else f'"{event.name}" is not among the events of this destination'
+        ),
         lambda event: f'"{event.name}" goes as "{theirs(event)}"',
         open=theirs is _own_name,
     )

@@ -300,9 +300,11 @@ class TestReload:
             path.write_text(path.read_text().replace("allow_private", "alow_private"))
             for _ in range(20):
                 server.signal(signal.SIGHUP)
-            async with aiohttp.ClientSession(at["collect"], headers=HEADERS) as http:
-                async with http.post("/collect", json={"event": "e"}) as answer:
-                    assert 200 == answer.status
+            async with (
+                aiohttp.ClientSession(at["collect"], headers=HEADERS) as http,
+                http.post("/collect", json={"event": "e"}) as answer,
+            ):
+                assert 200 == answer.status
             await asyncio.sleep(0.3)
             server.signal(signal.SIGTERM)
             code, _, err = await server.ended()

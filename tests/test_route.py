@@ -72,7 +72,7 @@ class TestNames:
         An event goes where the partner has a name for it, by default, list or table; the reason names the event.
         """
 
-        expected = None if goes else f'no name for "{name}" there'
+        expected = None if goes else f'"{name}" is not among the events of this destination'
         assert expected == decide(Shop(events=events), event(name))
 
     def test_own_rule(self):
@@ -85,7 +85,7 @@ class TestNames:
                 return "APP" if event.app.name else None
 
         assert None is decide(Peculiar(), event(app=App(name="Shop")))
-        expected = 'no name for "purchase" there'
+        expected = '"purchase" is not among the events of this destination'
         assert expected == decide(Peculiar(), event())
 
 
@@ -301,7 +301,7 @@ class TestExplain:
         expected = [
             ("source", True, 'from source "shop"'),
             ("test", True, "not test traffic"),
-            ("event", False, 'no name for "view_item" there'),
+            ("event", False, '"view_item" is not among the events of this destination'),
             ("routing", True, "not switched off by the sender"),
             ("consent", False, 'consent "marketing" is unknown: the event says nothing of consent'),
             ("match", True, "properties.value is at least 10"),

@@ -84,7 +84,12 @@ def test_one_visitor_is_one_person_in_every_dialect(name: str, dialect: str):
 
 @pytest.mark.parametrize(
     ("partner", "name", "dialect"),
-    [(partner, name, dialect) for partner, names in GOES_TO.items() for name in sorted(names) for dialect in samples.DIALECTS],
+    [
+        (partner, name, dialect)
+        for partner, names in GOES_TO.items()
+        for name in sorted(names)
+        for dialect in samples.DIALECTS
+    ],
 )
 def test_the_partners_take_them(partner: str, name: str, dialect: str):
     """

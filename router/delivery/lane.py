@@ -239,7 +239,11 @@ class LaneRunner:
     def _too_late(self, job: Job, now: int) -> str | None:
         if self._window is not None and now - job.event.time > self._window:
             return "expired: older than the partner accepts"
-        if job.since is not None and self.lane.held is None and now - max(job.since, self._open_since) > self._retry_for:
+        if (
+            job.since is not None
+            and self.lane.held is None
+            and now - max(job.since, self._open_since) > self._retry_for
+        ):
             return "expired: passing faults for as long as retry_for allows"
         return None
 
