@@ -703,7 +703,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     item=JSON | st.dictionaries(st.sampled_from(KEYS), JSON, max_size=10),
     wrapper=st.dictionaries(st.sampled_from(["context", "integrations", "sentAt", "writeKey"]), JSON),
@@ -745,7 +745,7 @@ PERSONS = st.dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     item=st.fixed_dictionaries({"event_name": st.just("x"), "items": PRODUCTS, "user": PERSONS, "note": SCALARS}),
     swap=st.sampled_from([bool, int, float, str]),

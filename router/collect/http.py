@@ -37,6 +37,7 @@ log: Any = structlog.get_logger()
 BODY_DEADLINE = 10.0  # seconds for a whole body
 UNDER_WAY = 64 * 1024 * 1024  # bytes; a thousand slow senders must not take the memory
 KEEP_ALIVE = 15.0
+LINGER = 2.0  # seconds for the rest of a body that was refused: a sender that still writes would not see the answer
 MAX_HEADER = 8190
 SERVER = "Turnout"  # else the library's name and version
 
@@ -322,7 +323,7 @@ class Server(web.Server):
             loop=asyncio.get_running_loop(),
             auto_decompress=False,
             keepalive_timeout=KEEP_ALIVE,
-            lingering_time=2.0,
+            lingering_time=LINGER,
             access_log=None,  # type: ignore[arg-type]  # what web.AppRunner passes for no access log
             max_line_size=MAX_HEADER,
             max_field_size=MAX_HEADER,

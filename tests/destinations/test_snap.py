@@ -456,7 +456,7 @@ DESTINATIONS = st.builds(
 
 
 class TestLaws:
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=120, deadline=None)
     @given(DESTINATIONS, BATCHES)
     def test_snap_takes_what_is_sent(self, destination: Snap, events: list[Event]) -> None:
         """
@@ -466,7 +466,7 @@ class TestLaws:
             if isinstance(request, Request):
                 assert "VALID" == FakeSnap(now=lambda: NOW).answer(call(request)).body["status"]
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=120, deadline=None)
     @given(DESTINATIONS, EVENTS)
     def test_snap_would_refuse_what_is_refused(self, destination: Snap, event: Event) -> None:
         """
