@@ -40,7 +40,7 @@ class Collect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Console(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    listen: Annotated[str, Meta(description="Pages, API, metrics, health.")] = "127.0.0.1:8081"
+    listen: Annotated[str, Meta(description="JSON API, metrics, health.")] = "127.0.0.1:8081"
     token: Annotated[Secret | None, Meta(description="Needed where listen is not a loopback address.")] = None
     hosts: Annotated[tuple[str, ...], Meta(description="Host names that a proxy in front of it forwards.")] = ()
 

@@ -163,10 +163,13 @@ class TestExceptions:
         """
 
         logs.configure("info", stream)
+        connection = sqlite3.connect(":memory:")
         try:
-            sqlite3.connect(":memory:").execute(f"SELECT '{CANARY}' FROM nowhere")
+            connection.execute(f"SELECT '{CANARY}' FROM nowhere")
         except sqlite3.Error as error:
             structlog.get_logger().error("outbox_failed", exc_info=error)
+        finally:
+            connection.close()
 
         assert ["OperationalError: SQLITE_ERROR"] == [line["exception"] for line in lines(stream)]
 

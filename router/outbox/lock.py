@@ -20,7 +20,7 @@ class Lock:
             holder = os.pread(self._file, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(self._file)
             raise Locked(
-                f"process {holder} already owns the outbox {directory}: stop it, or use another path"
+                f"process {holder} already owns the outbox in {directory.absolute()}: stop it, or use another path"
             ) from None
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
