@@ -575,3 +575,23 @@ class TestFiles:
         odd = (tmp_path / "a plain name").rename(tmp_path / "50%25 #1 a?mode=rw")
 
         assert 1 == (await Reader(odd).ledger()).accepted
+
+
+class TestTrouble:
+    async def test_an_event_behind_a_failing_partner_says_so(self, store: Outbox, clock: SteppedClock):
+        """
+        An event that was not tried, because the breaker is open, shows the fault that it waits behind; once the
+        partner takes events again it does not.
+        """
+        lane = await store.lane("hook", "webhook")
+        await store.append(many(3))
+        now = clock.now()
+        fault = Attempt(seqs=[1], began=now, at=now, outcome="retry", status=500, reason="HTTP 500")
+        await store.settle(lane, [Mark(seqs=[1], state="waiting", at=now, attempts=1, due=now + 1000)], [fault])
+        reader = Reader(store.directory)
+        waiting = (await reader.story(3)).destinations[0]
+        await store.settle(lane, [Mark(seqs=[2], state="delivered", at=now + 5000, began=now, attempts=1)])
+        later = (await reader.story(3)).destinations[0]
+
+        assert ("waiting", True) == (waiting.state, "HTTP 500" in (waiting.reason or ""))
+        assert ("waiting", None) == (later.state, later.reason)
