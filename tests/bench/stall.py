@@ -10,6 +10,7 @@ because a shared machine stalls by itself.
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import itertools
 import json
@@ -64,6 +65,8 @@ async def measured(*, good: bool) -> tuple[float, dict[str, int]]:
     late: list[float] = []
     with tempfile.TemporaryDirectory() as name:
         async with running_app(settings(Path(name))) as app:
+            gc.collect()
+            gc.freeze()  # as turnout serve does
             beating = asyncio.create_task(heartbeat(late))
             client = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "tests.bench.stall", collect_url(app), "good" if good else "bad"),
