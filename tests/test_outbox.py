@@ -338,6 +338,49 @@ class TestOpening:
         with pytest.raises(OutboxError, match=r"no state\.db"):
             await Outbox.open(tmp_path / "outbox", clock)
 
+    async def test_a_log_older_than_its_state_is_refused(self, tmp_path: Path, clock: SteppedClock):
+        """
+        Sequence numbers are never used twice: a log that ends before what was settled is not written on.
+        """
+        store = await Outbox.open(tmp_path / "outbox", clock)
+        lane = await store.lane("hook", "webhook")
+        await store.append(many(5))
+        await store.settle(lane, [Mark(seqs=range(1, 6), state="delivered", at=NOW, attempts=1)])
+        await store.close()
+        (tmp_path / "outbox/log/00000001.db").write_bytes(b"")
+        with pytest.raises(OutboxError, match="event 5 was settled"):
+            await Outbox.open(tmp_path / "outbox", clock)
+
+    async def test_a_state_older_than_its_log_is_refused(self, tmp_path: Path, clock: SteppedClock):
+        """
+        An old state.db beside newer segments: what was acknowledged in them is not written over.
+        """
+        store = await Outbox.open(tmp_path / "outbox", clock, segment_events=2)
+        await store.append(many(2))
+        await store.close()
+        old = (tmp_path / "outbox/state.db").read_bytes()
+        store = await Outbox.open(tmp_path / "outbox", clock, segment_events=2)
+        await store.append(many(2, start=3))
+        await store.close()
+        (tmp_path / "outbox/state.db").write_bytes(old)
+        with pytest.raises(OutboxError, match="newer than state"):
+            await Outbox.open(tmp_path / "outbox", clock)
+
+    async def test_many_sealed_segments_need_few_files(self, tmp_path: Path, clock: SteppedClock):
+        """
+        However many segments a duplicate is looked up in, only so many files are open at once.
+        """
+        store = await Outbox.open(tmp_path / "outbox", clock, segment_events=1)
+        for number in range(40):
+            await store.append(many(1, start=number))
+        await asyncio.gather(store.journal.sealing)
+        assert [True] == await store.append(many(1, start=0))
+        assert 40 == len(await store.pick(range(1, 41)))
+        open_files = len(store.segments._files)
+        await store.close()
+
+        assert 16 >= open_files
+
     async def test_a_newer_schema_is_refused_naming_both(self, tmp_path: Path, clock: SteppedClock):
         """
         An older program does not touch a newer file.
