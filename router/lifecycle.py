@@ -18,8 +18,6 @@ MOVES: dict[State, frozenset[State]] = {
     "erased": frozenset(),
 }
 
-TERMINAL: frozenset[State] = frozenset(state for state, moves in MOVES.items() if "delivered" not in moves)
-
 
 def may_move(origin: State, target: State) -> bool:
     return target in MOVES[origin]

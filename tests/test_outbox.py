@@ -260,6 +260,18 @@ class TestLanes:
             store.directory / "state.db", "SELECT what, count FROM audit ORDER BY id"
         )
 
+    async def test_what_was_delivered_is_not_sent_again_by_a_retry(self, store: Outbox):
+        """
+        Only the dead come back: an operator's retry of delivered ones moves nothing, and the counters stay true.
+        """
+        lane = await store.lane("hook", "webhook")
+        await store.append(many(1))
+        await store.settle(lane, [Mark(seqs=[1], state="delivered", at=NOW, attempts=2)])
+        assert 0 == await store.revive(lane, Selection(state="delivered"), "cli")
+
+        assert [("delivered",)] == query(store.directory / "state.db", "SELECT state FROM delivery")
+        assert [(1, 0)] == query(store.directory / "state.db", "SELECT delivered, parked FROM lane")
+
     async def test_a_hold_survives_a_restart(self, tmp_path: Path, clock: SteppedClock):
         """
         A held lane is held after a restart, for the same reason and as long.

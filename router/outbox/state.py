@@ -16,7 +16,7 @@ from typing import ClassVar
 
 import msgspec
 
-from router.lifecycle import State
+from router.lifecycle import State, may_move
 from router.outbox.log import Segment
 
 DROPPED = "dropped by the operator"
@@ -322,7 +322,7 @@ def hold(connection: sqlite3.Connection, number: int, held: Held | None) -> None
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """Which rows an operator means: all of a state or ``seqs``, without ``besides``, which are under way."""
 
-    state: str
+    state: State
     seqs: Sequence[int] | None = None
     besides: Sequence[int] = ()
 
@@ -339,6 +339,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
 def revive(connection: sqlite3.Connection, number: int, chosen: Selection, now: int) -> int:
     """An operator tries dead deliveries again, or waiting ones at once. Returns how many."""
+    if not may_move(chosen.state, "waiting"):
+        return 0
     moved = connection.execute(
         f"UPDATE delivery SET state = 'waiting', due = ?, at = ?, since = ? WHERE lane = ? AND {Selection.WHERE}",  # noqa: S608 - a constant
         (now, now, now, number, *chosen.values()),
@@ -350,7 +352,7 @@ def revive(connection: sqlite3.Connection, number: int, chosen: Selection, now: 
 
 def drop(connection: sqlite3.Connection, number: int, chosen: Selection, now: int) -> int:
     """An operator gives waiting deliveries up. Returns how many; dead ones stay as they are."""
-    if chosen.state != "waiting":
+    if not may_move(chosen.state, "dead"):
         return 0
     moved = connection.execute(
         f"UPDATE delivery SET state = 'dead', due = NULL, at = ?, reason = ? WHERE lane = ? AND {Selection.WHERE}",  # noqa: S608 - a constant
