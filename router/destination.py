@@ -10,6 +10,7 @@ Adding a partner is one file in ``destinations/``, one line in its ``__init__``,
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -74,6 +75,18 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
         return body if isinstance(body, dict) else {}
 
 
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What a partner's own check says of some events. ``valid`` None: its answer does not tell.
+
+    ``findings`` are (index in the request's events, "error" or "warning", words safe to show); ``summary`` is its own
+    word in short, safe to show.
+    """
+
+    valid: bool | None
+    summary: str
+    findings: tuple[tuple[int, Literal["error", "warning"], str], ...] = ()
+
+
 class Destination(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True):
     """What every destination takes. A field that is None is given by the class constants below."""
 
@@ -118,6 +131,11 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", f
     dedup_key: ClassVar[str]  # by what the partner recognises a resend
     clear: ClassVar[frozenset[str]] = frozenset()  # fields of Clear it needs; everything else is withheld from it
     default_events: ClassVar[Mapping[str, str] | None] = None  # our name -> theirs; None: every event, own name
+    # What the partner can know a person or thing by: its name for it -> paths in our event, all of which it needs.
+    identifiers: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+    test_endpoint: ClassVar[str | None] = None  # the partner's own check, in words for the README; None: it has none
+    monthly_quota: ClassVar[int | None] = None  # events a calendar month (UTC) that the partner takes
+    ordered: ClassVar[bool] = False  # events of one subject go one after another, in the order in which they came
 
     def requests(self, events: Sequence[Event], now: int) -> Iterable[Request | Refusal]:
         """The requests that carry these events; every event ends in exactly one request or refusal.
@@ -129,6 +147,34 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", f
     def outcome(self, response: Response) -> Outcome:
         """What the answer means. This default follows the status alone; override for what the partner documents."""
         return by_status(response)
+
+    def subject(self, event: Event) -> str | None:  # noqa: ARG002 - for those that override it
+        """What the event is about at the partner (its short code, its click), where ``ordered`` or a close needs it."""
+        return None
+
+    def kept_out(self, event: Event) -> bool:  # noqa: ARG002 - for those that override it
+        """Is this event not to be sent once its subject is closed?"""
+        return True
+
+    def quota(self) -> int | None:
+        """Events a calendar month (UTC) that the partner takes, as far as one knows."""
+        return self.monthly_quota
+
+    def hints(self, event: Event) -> Iterable[str]:  # noqa: ARG002 - for those that override it
+        """What is allowed and yet a pity about this event ("no click id: ..."), for whoever previews it."""
+        return ()
+
+    def validation(self, request: Request) -> Request | None:  # noqa: ARG002 - for those that override it
+        """The same events as a question that the partner answers without processing them; None where it has none."""
+        return None
+
+    def verdict(self, response: Response) -> Verdict:  # noqa: ARG002 - for those that override it
+        """What the answer to ``validation`` says. It is read for people, so nothing personal may be repeated."""
+        return Verdict(valid=None, summary="the answer says nothing")
+
+    def reports(self) -> Mapping[str, Request]:
+        """Pages of the partner's own about what it got ("logs", "stats"), each a GET without events."""
+        return {}
 
     def endpoint(self, path: str) -> str:
         return (self.base_url or self.home).rstrip("/") + path

@@ -87,6 +87,9 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     screen_width: int | None = None
     screen_height: int | None = None
     screen_density: float | None = None
+    cpu_cores: int | None = None
+    storage: str | None = None  # GB, as decimal text
+    free_storage: str | None = None  # GB, as decimal text
     tracking_enabled: bool | None = None  # the answer to Apple's App Tracking Transparency question, or Android's
 
 

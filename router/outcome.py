@@ -11,16 +11,28 @@ import msgspec
 from router.event import Event
 
 
+class Closed(msgspec.Struct, frozen=True):
+    """No further event about the same subject is worth sending for so many seconds, for this reason.
+
+    What an event's subject is, and which events a close keeps out, the destination says (``subject``, ``kept_out``).
+    """
+
+    reason: str
+    seconds: float
+
+
 class Delivered(msgspec.Struct, frozen=True, kw_only=True, tag="delivered"):
     """The partner has it.
 
     ``duplicate``: it had it before. ``unverified``: its answer proves nothing. ``rejected``: members of the batch, by
-    their index in ``request.events``, that the partner refused for good while it took the rest.
+    their index in ``request.events``, that the partner refused for good while it took the rest. ``closes``: what this
+    means for later events about the same subject.
     """
 
     duplicate: bool = False
     unverified: bool = False
     rejected: dict[int, str] = {}
+    closes: Closed | None = None
 
 
 class Retry(msgspec.Struct, frozen=True, tag="retry"):
@@ -34,9 +46,10 @@ class Retry(msgspec.Struct, frozen=True, tag="retry"):
 
 
 class Rejected(msgspec.Struct, frozen=True, tag="rejected"):
-    """This event can never succeed there."""
+    """This event can never succeed there. ``closes``: nor can, for a while, others about the same subject."""
 
     reason: str
+    closes: Closed | None = None
 
 
 class Split(msgspec.Struct, frozen=True, tag="split"):

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 WORDS = ["event", "outcome", "problem", "secret"]
 RULES = [
     "identifiers",
+    "bots",
     "scrub",
     "destination",
     "settings",
@@ -23,6 +24,7 @@ RULES = [
     "door",
     "body",
     "route",
+    "quality",
     "samples",
 ]
 EDGES = ["clock", "outbox", "transport", "sources", "mocks"]
@@ -88,7 +90,7 @@ def test_a_destination_knows_words_identifiers_and_the_contract(path: Path):
     """
     A partner's file does no IO, reads no clock and knows nothing of the engines.
     """
-    assert rooms_imported(path) <= {*WORDS, "identifiers", "destination"}
+    assert rooms_imported(path) <= {*WORDS, "identifiers", "bots", "destination"}
     assert set() == {name.split(".")[0] for name in imported(path)} & IO
 
 
