@@ -26,6 +26,7 @@ from router.clock import Clock, SystemClock
 from router.collect.http import Collector, Network, Server
 from router.collect.intake import Intake
 from router.collect.keys import Keyring, sender
+from router.collect.visitors import MOST, Visitors
 from router.delivery.engine import Delivery
 from router.metrics import Metrics
 from router.outbox.errors import NotDurable
@@ -72,7 +73,7 @@ class App:
         self.metrics.configured(VERSION, self.store.config, self.clock.now())
         self.delivery = Delivery(self.store, self.clock, self.metrics)
         self.collector = Collector(
-            Intake(self.store, new_id, self.metrics),
+            Intake(self.store, new_id, self.metrics, await self._visitors()),
             keyring(settings),
             self.clock,
             network=Network(settings.collect.trusted_proxies),
@@ -92,6 +93,12 @@ class App:
         await self.delivery.apply(settings.destinations)
         server = web.ServerRunner(Server(self.collector), shutdown_timeout=GRACE / 2)
         self.collect_port = await _listen(stack, server, settings.collect.listen)
+
+    async def _visitors(self) -> Visitors:
+        """Whose sessions were under way when the last process ended."""
+        session = int(seconds(self.settings.collect.session) * 1000)
+        known = await self.store.visitors(self.clock.now() - session, MOST)
+        return Visitors(session, known)
 
     async def reload(self, settings: Settings) -> None:
         """Take over sources and destinations of a checked configuration while running. Addresses and the outbox need a

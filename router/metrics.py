@@ -146,6 +146,9 @@ def _families(ledger: Ledger, lanes: Sequence[LaneView], store: Outbox, now: int
         "turnout_outbox_oldest_age_seconds", "Age of the longest waiting event.", labels=["destination"]
     )
     up = GaugeMetricFamily("turnout_destination_up", "1 unless held.", labels=["destination"])
+    quota = GaugeMetricFamily(
+        "turnout_destination_quota_used_ratio", "Of a month's quota, by our own count.", labels=["destination"]
+    )
     hold = GaugeMetricFamily("turnout_destination_hold", "1 where held, and by whom.", labels=["destination", "by"])
     for lane in lanes:
         for state in ("waiting", "dead", "erased"):
@@ -155,6 +158,8 @@ def _families(ledger: Ledger, lanes: Sequence[LaneView], store: Outbox, now: int
         filtered.add_metric([lane.name], lane.filtered)
         oldest.add_metric([lane.name], _age_of(lane.oldest, now))
         up.add_metric([lane.name], 0 if lane.held else 1)
+        if lane.quota:
+            quota.add_metric([lane.name], lane.quota.used / lane.quota.limit)
         if lane.held:
             hold.add_metric([lane.name, lane.hold_by or "operator"], 1)
     return [
@@ -164,6 +169,7 @@ def _families(ledger: Ledger, lanes: Sequence[LaneView], store: Outbox, now: int
         oldest,
         up,
         hold,
+        quota,
         CounterMetricFamily("turnout_events_accepted", "Events in the log, since ever.", value=ledger.accepted),
         GaugeMetricFamily("turnout_ledger_difference", "0 where nothing is lost.", value=ledger.difference),
         GaugeMetricFamily("turnout_outbox_bytes", "Size of the outbox on disk.", value=_size(store.directory)),

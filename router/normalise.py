@@ -18,6 +18,7 @@ The closed set of notes that this file and ``router.door`` add (``router.identif
 ``bad_url``             a page address that is none, dropped
 ``bad_ip``              an IP address that is none or is not public, dropped
 ``bad_consent``         consent in a shape nobody knows: taken as not given
+``click_kept``          click ids of an earlier event of the visitor's session were added (``router.collect.visitors``)
 ``pii_scrubbed``        personal data stood where none belongs and was replaced
 ======================  ================================================================================
 """

@@ -6,7 +6,7 @@ Data only. Reading the file, resolving secrets, positions and suggestions are ``
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -36,6 +36,12 @@ def per_second(rate: str) -> float:
 class Collect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     listen: Annotated[str, Meta(description="Address and port of the collect endpoint.")] = "127.0.0.1:8080"
     trusted_proxies: Annotated[tuple[str, ...], Meta(description="CIDRs whose X-Forwarded-For is believed.")] = ()
+    session: Annotated[
+        str,
+        Meta(
+            description='How long after an event its visitor\'s click ids are added to the next, as "30m"; "0s": never.'
+        ),
+    ] = "30m"
     strict_utf8: Annotated[bool, Meta(description="Refuse invalid UTF-8 instead of repairing it.")] = False
 
 
@@ -73,11 +79,58 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = ()
 
 
+class Snitcher(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="snitcher"):
+    """A Snitcher account: its sessions are fetched with ``token``, its webhooks are taken with ``webhook_secret``."""
+
+    token: Annotated[Secret | None, Meta(description="Personal access token; without one nothing is fetched.")] = None
+    webhook_secret: Annotated[
+        Secret | None,
+        Meta(description="Signs what Snitcher posts to /webhooks/NAME; without one there is no such path."),
+    ] = None
+    base_url: Annotated[str, Meta(description="Address of the REST API.")] = "https://api.snitcher.com/v1"
+    interval: Annotated[str, Meta(description="From the start of one round of fetching to the next, 10s at least.")] = (
+        "5m"
+    )
+    workspaces: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")], ...],
+        Meta(description="Ids of the workspaces to fetch; empty: all, looked up once an hour."),
+    ] = ()
+    page_size: Annotated[int, Meta(ge=1, le=1000, description="Sessions or companies in one answer.")] = 100
+    page_size_parameter: Annotated[
+        Literal["per_page", "size"], Meta(description="How the size is asked for: per_page to 100, or size to 1000.")
+    ] = "per_page"
+    segment: Annotated[str | None, Meta(description="Only sessions of companies in this segment, by its id.")] = None
+    url: Annotated[str | None, Meta(description="Only sessions with this text in an address.")] = None
+    referrer: Annotated[str | None, Meta(description="Only sessions with this text in the referrer.")] = None
+    form_fields: Annotated[
+        tuple[str, ...],
+        Meta(description="Form fields kept as properties. Others are dropped, unless they are known to name a person."),
+    ] = ()
+    unknown_events: Annotated[
+        Literal["track", "skip"], Meta(description="What becomes of an event of a type that is not documented.")
+    ] = "track"
+    companies: Annotated[bool, Meta(description="Send a company's traits as a group event, and again on change.")] = (
+        True
+    )
+    default_country: Annotated[
+        Annotated[str, Meta(pattern=r"^[A-Z]{2}\Z")] | None,
+        Meta(description="For phone numbers without a country code."),
+    ] = None
+    enabled: Annotated[bool, Meta(description="False fetches nothing, and refuses webhooks with 403.")] = True
+    allow_private: Annotated[bool, Meta(description="May reach private and loopback addresses, and plain http.")] = (
+        False
+    )
+
+    def __post_init__(self) -> None:
+        if self.token is None and self.webhook_secret is None:
+            raise ValueError("nothing to fetch with and nothing to be told by: give token, webhook_secret or both")
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The whole file, checked. ``destinations`` keeps the order of the file."""
 
     collect: Collect = Collect()
     console: Console = Console()
     outbox: Outbox = Outbox()
-    sources: dict[str, Source] = {}
+    sources: dict[str, Source | Snitcher] = {}
     destinations: dict[str, Destination] = {}

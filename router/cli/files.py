@@ -79,3 +79,16 @@ def rules(path: Path) -> dict[str, Rule]:
 def when(at: dt.datetime | None) -> str:
     """An instant for people, UTC, or nothing."""
     return "" if at is None else f"{at:%Y-%m-%d %H:%M:%S}Z"
+
+
+def left(until: dt.datetime) -> str:
+    """How long it is until then, for people: "9 d 20 h", "4 min"; "now" once it has come."""
+    import datetime as dt
+
+    minutes = int((until - dt.datetime.now(dt.UTC)).total_seconds() // 60)
+    days, hours = minutes // 1440, minutes // 60 % 24
+    if minutes < 1:
+        return "now"
+    if minutes < 60:
+        return f"in {minutes} min"
+    return f"in {days} d {hours} h" if days else f"in {hours} h {minutes % 60} min"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from router.cli import DONE, FAILED
-from router.cli.files import ask, when
+from router.cli.files import ask, left, when
 from router.cli.options import config_option, json_option
 from router.cli.output import line, table
 
@@ -43,11 +43,17 @@ def command(path: Path, verify: bool, as_json: bool) -> None:
 
 
 def _print(ledger: Ledger) -> None:
+    lanes = ledger.destinations
+    metered = any(lane.quota for lane in lanes.values())
     table(
-        ("DESTINATION", "DELIVERED", "WAITING", "FILTERED", "DEAD", "ERASED", "HELD"),
+        ("DESTINATION", "DELIVERED", "WAITING", "FILTERED", "DEAD", "ERASED", *(["QUOTA"] if metered else []), "HELD"),
         [
-            (name, lane.delivered, lane.waiting, lane.filtered, lane.dead, lane.erased, _held(lane))
-            for name, lane in ledger.destinations.items()
+            (
+                *(name, lane.delivered, lane.waiting, lane.filtered, lane.dead, lane.erased),
+                *([_quota(lane)] if metered else []),
+                _held(lane),
+            )
+            for name, lane in lanes.items()
         ],
     )
     click.echo(
@@ -56,7 +62,18 @@ def _print(ledger: Ledger) -> None:
     )
 
 
+def _quota(lane: LaneSum) -> str:
+    from router.delivery.meter import NEAR
+
+    if not lane.quota:
+        return ""
+    near = ", nearly used up" if lane.quota.used >= NEAR * lane.quota.limit else ""
+    return f"{lane.quota.used} of {lane.quota.limit} in {lane.quota.month}{near}"
+
+
 def _held(lane: LaneSum) -> str:
     if not lane.held:
         return ""
-    return f"{lane.hold_reason}{f', until {when(lane.hold_until)}' if lane.hold_until else ''}"
+    return (
+        f"{lane.hold_reason}{f', until {when(lane.hold_until)} ({left(lane.hold_until)})' if lane.hold_until else ''}"
+    )

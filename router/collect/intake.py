@@ -15,8 +15,10 @@ import msgspec
 from router import door
 from router.body import Body, Item
 from router.collect.keys import Sender
+from router.collect.visitors import Visitors
 from router.event import Event
 from router.outbox import log
+from router.outbox.memory import Visitor
 from router.outbox.outbox import Outbox
 from router.outbox.state import Quarantined
 from router.problem import Problem
@@ -54,14 +56,24 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 class Intake:
     """Takes requests for every source. ``new_id`` makes ids for events that bring none."""
 
-    def __init__(self, store: Outbox, new_id: Callable[[], str], tally: Tally | None = None) -> None:
+    def __init__(
+        self,
+        store: Outbox,
+        new_id: Callable[[], str],
+        tally: Tally | None = None,
+        visitors: Visitors | None = None,
+    ) -> None:
         self._store, self._new_id, self._tally = store, new_id, tally or Tally()
+        self._visitors = Visitors(0) if visitors is None else visitors
 
     async def take(self, body: Body, sender: Sender, visit: door.Visit) -> Answer:
         """Store what is good, quarantine what is not. NotDurable where the good ones are not on disk."""
         began = time.perf_counter()
         events, turned_away = await self._admitted(body.items, sender, visit)
-        repeated, _ = await asyncio.gather(self._append(events), self._quarantine(sender, visit, turned_away))
+        events, seen = self._visitors.attend(events)
+        repeated, _, _ = await asyncio.gather(
+            self._append(events), self._quarantine(sender, visit, turned_away), self._remember(seen, visit.received)
+        )
         duplicate = sum(repeated)
         self._count(sender.name, events, repeated, turned_away)
         self._tally.ingest(time.perf_counter() - began)
@@ -94,6 +106,10 @@ class Intake:
 
     async def _append(self, events: Sequence[Event]) -> list[bool]:
         return await self._store.append([log.row(event) for event in events]) if events else []
+
+    async def _remember(self, seen: Sequence[Visitor], now: int) -> None:
+        if seen:
+            await self._store.remember_visitors(seen, now - self._visitors.session)
 
     async def _quarantine(self, sender: Sender, visit: door.Visit, turned_away: Sequence[door.TurnedAway]) -> None:
         if turned_away:

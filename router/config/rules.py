@@ -20,9 +20,11 @@ from router.config.positions import Key
 from router.config.tables import suggestion
 from router.destination import Destination
 from router.secret import Secret
-from router.settings import Settings, Source, per_second, seconds
+from router.settings import Settings, Snitcher, Source, per_second, seconds
 
 LONGEST_DEDUP = "7d"
+SHORTEST_INTERVAL, LONGEST_INTERVAL = 10.0, 86_400.0  # seconds, of Snitcher
+MOST_PER_PAGE = 100  # Snitcher, "List endpoints support pagination"
 
 _ORIGIN = re.compile(r"https?://[^/\s*?#@]+", re.ASCII)
 
@@ -55,8 +57,12 @@ class Rules:
         self._proxies()
         self._outbox()
         for name, source in self.settings.sources.items():
-            self._origins(name, source)
+            if isinstance(source, Snitcher):
+                _SnitcherRules(self.report, name, source).check()
+            else:
+                self._origins(name, source)
         self._distinct_sources()
+        self._distinct_accounts()
         for name, destination in self.settings.destinations.items():
             _DestinationRules(self.report, name, destination, self._source_names()).check()
         self._distinct_destinations()
@@ -71,6 +77,7 @@ class Rules:
     def _listening(self) -> None:
         collect, console = self.settings.collect.listen, self.settings.console.listen
         ours = _attempt(self.report, ("collect", "listen"), partial(address, collect))
+        _attempt(self.report, ("collect", "session"), partial(seconds, self.settings.collect.session))
         theirs = _attempt(self.report, ("console", "listen"), partial(address, console))
         if theirs and not _loopback(theirs[0]) and self.settings.console.token is None:
             key: Key = ("console", "listen")
@@ -110,6 +117,8 @@ class Rules:
         sites: dict[str, str] = {}
         tokens: dict[Secret, str] = {}
         for name, source in self.settings.sources.items():
+            if isinstance(source, Snitcher):
+                continue
             if source.site is not None and sites.setdefault(source.site, name) != name:
                 other = sites[source.site]
                 self.report.error(("sources", name, "site"), f"sources.{other} has this site too", "give each its own")
@@ -118,6 +127,18 @@ class Rules:
                     key: Key = ("sources", name, "tokens", place)
                     words = f"sources.{tokens[token]} has this token too, so nobody could tell whose event it is"
                     self.report.error(key, words, "give each source its own", at="hidden")
+
+    def _distinct_accounts(self) -> None:
+        """Two sources that fetch one workspace bring each of its events twice, once under each name."""
+        seen: dict[str, Snitcher] = {}
+        for name, source in self.settings.sources.items():
+            if not isinstance(source, Snitcher) or not source.enabled or ("sources", name) in self.drafts:
+                continue
+            for other, earlier in seen.items():
+                if _same_workspaces(source, earlier):
+                    words = f"the same workspaces as sources.{other}: each of their events comes in twice"
+                    self.report.warning(("sources", name), words, "keep one, or give each its own workspaces")
+            seen[name] = source
 
     def _distinct_destinations(self) -> None:
         seen: dict[str, Destination] = {}
@@ -129,6 +150,14 @@ class Rules:
                     words = f"the same account as destinations.{other}: it may get every event twice"
                     self.report.warning(("destinations", name), words, "keep one, or give them different sources")
             seen[name] = destination
+
+
+def _same_workspaces(one: Snitcher, other: Snitcher) -> bool:
+    """Fetched with the same token and the same filters, so far as one can tell."""
+    if one.token is None or one.token != other.token:
+        return False
+    apart = one.workspaces and other.workspaces and not set(one.workspaces) & set(other.workspaces)
+    return not apart and all(getattr(one, name) == getattr(other, name) for name in ("segment", "url", "referrer"))
 
 
 def _attempt(report: Report, key: Key, read: Callable[[], Any]) -> Any:
@@ -157,6 +186,45 @@ def _same_account(one: Destination, other: Destination) -> bool:
     own = [name for name in one.__struct_fields__ if name not in _COMMON or name == "base_url"]
     apart = one.sources and other.sources and not set(one.sources) & set(other.sources)
     return not apart and all(getattr(one, name) == getattr(other, name) for name in own)
+
+
+class _SnitcherRules:
+    def __init__(self, report: Report, name: str, source: Snitcher) -> None:
+        self.report, self.source = report, source
+        self.key: Key = ("sources", name)
+
+    def check(self) -> None:
+        self._interval()
+        self._page_size()
+        if self.source.base_url is not None:  # else its own fault is reported already
+            _base_url(self.report, (*self.key, "base_url"), self.source.base_url, private=self.source.allow_private)
+
+    def _interval(self) -> None:
+        key = (*self.key, "interval")
+        every = _attempt(self.report, key, partial(seconds, self.source.interval))
+        if every is not None and not SHORTEST_INTERVAL <= every <= LONGEST_INTERVAL:
+            words = "is not between 10s and 1d: what is asked for overlaps by a day only"
+            self.report.error(key, f"{dotted(key)} {words}", 'interval = "5m"', at="value")
+
+    def _page_size(self) -> None:
+        if self.source.page_size_parameter == "per_page" and self.source.page_size > MOST_PER_PAGE:
+            remedy = f'page_size = {MOST_PER_PAGE}, or page_size_parameter = "size"'
+            key = (*self.key, "page_size")
+            self.report.error(key, f"per_page is {MOST_PER_PAGE} at most", remedy, at="value")
+
+
+def _base_url(report: Report, key: Key, base: str, *, private: bool) -> None:
+    try:
+        url = urlsplit(base)
+        host, _ = url.hostname, url.port
+    except ValueError:
+        host = None
+    if not host or url.scheme not in {"http", "https"} or url.query or url.fragment or url.username:
+        remedy = 'write "https://host" or "https://host/path", without key, query or fragment'
+        report.error(key, "base_url is not the address of a server", remedy, at="hidden")
+    elif not private and (url.scheme == "http" or _private(host)):
+        what = "plain http" if url.scheme == "http" else "a private address"
+        report.error(key, f"base_url is {what}", "set allow_private = true if this is meant", at="value")
 
 
 class _DestinationRules:
@@ -194,20 +262,8 @@ class _DestinationRules:
             )
 
     def _address(self) -> None:
-        if (base := self.destination.base_url) is None:
-            return
-        key = (*self.key, "base_url")
-        try:
-            url = urlsplit(base)
-            host, _ = url.hostname, url.port
-        except ValueError:
-            host = None
-        if not host or url.scheme not in {"http", "https"} or url.query or url.fragment or url.username:
-            remedy = 'write "https://host" or "https://host/path", without key, query or fragment'
-            self.report.error(key, "base_url is not the address of a server", remedy, at="hidden")
-        elif not self.destination.allow_private and (url.scheme == "http" or _private(host)):
-            what = "plain http" if url.scheme == "http" else "a private address"
-            self.report.error(key, f"base_url is {what}", "set allow_private = true if this is meant", at="value")
+        if (base := self.destination.base_url) is not None:
+            _base_url(self.report, (*self.key, "base_url"), base, private=self.destination.allow_private)
 
     def _names(self) -> None:
         """A list of names is checked against what the partner is known to take, for slips of the pen."""

@@ -9,8 +9,8 @@ import msgspec
 
 from router import retry
 from router.event import Event
-from router.outbox.state import Attempt, Mark
-from router.outcome import Delivered
+from router.outbox.state import Attempt, Closing, Mark
+from router.outcome import Delivered, Outcome, Rejected
 
 LONGEST_QUOTA = 45 * 86_400_000  # ms
 
@@ -23,11 +23,12 @@ class Job(msgspec.Struct, frozen=True):
     attempts: int = 0
     parked: bool = False
     since: int | None = None  # UTC ms
+    subject: str | None = None  # what it is about, where the destination cares
 
 
 def tried(job: Job) -> Job:
     """The job with one more attempt spent."""
-    return Job(job.seq, job.event, job.attempts + 1, job.parked, job.since)
+    return Job(job.seq, job.event, job.attempts + 1, job.parked, job.since, job.subject)
 
 
 def _alike(jobs: Sequence[Job]) -> dict[tuple[int, bool], list[int]]:
@@ -95,9 +96,38 @@ def retried(
                 due=due,
                 status=attempt.status,
                 reason=attempt.reason,
+                subjects=_subjects(jobs),
             )
         )
     return marks
+
+
+def behind(job: Job, due: int, now: int) -> Mark:
+    """It waits until an earlier event about the same subject, which is due then, has its end."""
+    reason = "waits behind an earlier event about the same subject"
+    return Mark(
+        seqs=(job.seq,),
+        state="waiting",
+        at=now,
+        parked=job.parked,
+        attempts=job.attempts,
+        due=due,
+        reason=reason,
+        subjects=_subjects([job]),
+    )
+
+
+def closing(jobs: Sequence[Job], outcome: Outcome, at: int) -> list[Closing]:
+    """What an outcome means for later events about the same subjects."""
+    closes = outcome.closes if isinstance(outcome, Delivered | Rejected) else None
+    if closes is None:
+        return []
+    until = at + int(closes.seconds * 1000)
+    return [Closing(job.subject, closes.reason, until) for job in jobs if job.subject is not None]
+
+
+def _subjects(jobs: Sequence[Job]) -> dict[int, str]:
+    return {job.seq: job.subject for job in jobs if job.subject is not None}
 
 
 def unsent(jobs: Sequence[Job], state: Literal["filtered", "dead"], reason: str, now: int) -> list[Mark]:

@@ -37,7 +37,7 @@ class Delivery:
             if name in self.lanes:
                 self.lanes[name].probe()
                 continue
-            lane = await self._store.lane(name, str(type(destination).__struct_config__.tag))
+            lane = await self._store.lane(name, str(type(destination).__struct_config__.tag), destination.quota())
             if destination.enabled:
                 await self._release(lane)
                 runner = LaneRunner(name, destination, lane, self._store, self._clock, observer=self._observer)

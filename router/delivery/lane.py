@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+import msgspec
 import structlog
 from aiolimiter import AsyncLimiter
 
@@ -22,13 +23,15 @@ from router.clock import Clock
 from router.delivery import ends
 from router.delivery.bisection import Bisection
 from router.delivery.ends import LONGEST_QUOTA, Job
+from router.delivery.meter import Meter
 from router.delivery.pace import Pace
 from router.delivery.sender import Sender, remarkable
+from router.delivery.subjects import MOST_BEHIND, Subjects
 from router.destination import Destination, Request
-from router.outbox import outbox
+from router.outbox import memory, outbox
 from router.outbox.errors import NotDurable
 from router.outbox.log import Stored
-from router.outbox.state import Attempt, Held, Mark, Selection
+from router.outbox.state import Attempt, Closing, Held, Mark, Selection
 from router.outcome import Delivered, Hold, Outcome, Rejected, Retry, Split
 from router.settings import per_second, seconds
 
@@ -82,6 +85,9 @@ class LaneRunner:
         self._again: deque[list[Job]] = deque()  # in hand, to be written as requests
         self._ready: deque[tuple[Request, list[Job]]] = deque()  # in hand, written
         self._parked_in_hand: set[int] = set()  # those in hand or under way that have a row
+        self._about = type(destination).subject is not Destination.subject
+        self._subjects = Subjects()
+        self._meter = Meter(quota) if (quota := destination.quota()) is not None else None
         lane.next_due = 0  # look at once
 
         self._tasks: set[asyncio.Task[None]] = set()
@@ -145,7 +151,7 @@ class LaneRunner:
         if (wait := self._closed_for(now)) > 0:
             await self._idle(wait)
         elif jobs := await self._next(now):
-            self._write(self._routed(jobs, now))
+            self._write(await self._in_turn(self._routed(jobs, now), now))
             await self._send_all()
             await asyncio.sleep(0)  # a lane that filters everything would otherwise never let go of the loop
         else:
@@ -183,7 +189,9 @@ class LaneRunner:
         """What to send next: what is in hand already, overdue retries, then fresh events."""
         if self._again:
             return self._again.popleft()
-        await self._until(lambda: self._unsettled < UNSETTLED * self._concurrency)
+        await self._until(self._has_room)
+        if self._again:
+            return self._again.popleft()
         most = 1 if self.lane.held is not None or self._pace.open else max(self._batch, TAKE)
         if self.lane.next_due is not None and self.lane.next_due <= now and (overdue := await self._overdue(now, most)):
             return overdue
@@ -194,6 +202,11 @@ class LaneRunner:
                 return jobs
             await asyncio.sleep(0)
         return []
+
+    def _has_room(self) -> bool:
+        return bool(self._again) or (
+            self._unsettled < UNSETTLED * self._concurrency and self._subjects.waiting < MOST_BEHIND
+        )
 
     async def _overdue(self, now: int, most: int) -> list[Job]:
         rows = {each.seq: each for each in await self._store.due(self.lane, now, most, self._parked_in_hand)}
@@ -246,6 +259,38 @@ class LaneRunner:
         ):
             return "expired: passing faults for as long as retry_for allows"
         return None
+
+    async def _in_turn(self, jobs: list[Job], now: int) -> list[Job]:
+        """Those whose subject is neither closed nor, where order counts, waiting for an earlier event about it."""
+        if not self._about or not jobs:
+            return jobs
+        jobs = [msgspec.structs.replace(job, subject=self._sender.subject(job)) for job in jobs]
+        if self.destination.ordered:
+            jobs = self._subjects.take(jobs)
+            if self.lane.next_due is not None:
+                jobs = await self._not_behind(jobs, now)
+        about = [job.subject for job in jobs if job.subject is not None]
+        closed = await self._store.closed(self.lane, about, now) if about else {}
+        free = []
+        for job in jobs:
+            if (reason := closed.get(job.subject or "")) is not None and self._sender.kept_out(job):
+                self._settle_soon(ends.unsent([job], "dead", reason, now))
+            else:
+                free.append(job)
+        return free
+
+    async def _not_behind(self, jobs: list[Job], now: int) -> list[Job]:
+        """Those without an earlier event about the same subject that waits for another try; the others wait as long."""
+        about = [job.subject for job in jobs if job.subject is not None]
+        waiting = await self._store.behind(self.lane, about) if about else {}
+        free = []
+        for job in jobs:
+            first, due = waiting.get(job.subject or "", (job.seq, 0))
+            if first < job.seq:
+                self._settle_soon([ends.behind(job, due, now)])
+            else:
+                free.append(job)
+        return free
 
     # Sending
 
@@ -376,13 +421,17 @@ class LaneRunner:
         kept = [attempt] if remarkable(outcome, jobs) else []
         match outcome:
             case Delivered():
-                await self._settle(ends.delivered(jobs, outcome, attempt), kept)
+                await self._settle(
+                    ends.delivered(jobs, outcome, attempt), kept, ends.closing(jobs, outcome, attempt.at)
+                )
+                await self._metered(0 if outcome.duplicate else len(jobs) - len(outcome.rejected), attempt.at)
                 oldest = min(job.event.received for job in jobs)
                 self._observer.delivered(self.name, len(jobs) - len(outcome.rejected), (attempt.at - oldest) / 1000)
             case Retry(after=after, until=until):
                 await self._settle(ends.retried(jobs, attempt, after=after, until=until, chance=self._chance()), kept)
             case Rejected(reason=reason):
-                await self._settle(ends.rejected(jobs, dict.fromkeys(range(len(jobs)), reason), attempt), kept)
+                marks = ends.rejected(jobs, dict.fromkeys(range(len(jobs)), reason), attempt)
+                await self._settle(marks, kept, ends.closing(jobs, outcome, attempt.at))
             case Split(reason=reason, rejected=named):
                 bad = named or {0: reason}
                 await self._settle(ends.rejected(jobs, bad, attempt), kept)
@@ -400,8 +449,21 @@ class LaneRunner:
             self._again.append(jobs)
             self.lane.more.set()
 
-    async def _settle(self, marks: Sequence[Mark], attempts: Sequence[Attempt] = ()) -> None:
-        await self._store.settle(self.lane, marks, attempts)
+    async def _metered(self, events: int, at: int) -> None:
+        """Count what a partner with a monthly quota took, and tell the operator once when little of it is left."""
+        if self._meter is None or not events:
+            return
+        if (month := memory.month(at)) != self._meter.month:  # the outbox has counted these events already
+            self._meter.begin(month, max(0, await self._store.used(self.lane, at) - events))
+        if self._meter.count(events):
+            reason = f"{self._meter.used} of {self._meter.quota} events of this month are used"
+            log.warning("quota_near", destination=self.name, reason=reason)
+
+    async def _settle(
+        self, marks: Sequence[Mark], attempts: Sequence[Attempt] = (), closing: Sequence[Closing] = ()
+    ) -> None:
+        await self._store.settle(self.lane, marks, attempts, closing)
+        self._take_again(self._subjects.leave([seq for mark in marks for seq in mark.seqs]))
         parked = [seq for mark in marks if mark.parked for seq in mark.seqs]
         if parked:
             self._parked_in_hand.difference_update(parked)
@@ -523,13 +585,14 @@ class LaneRunner:
 
     def _drop_in_hand(self, seqs: frozenset[int] | None) -> list[int]:
         """Let go of the meant ones among what waits in hand; returns the fresh ones, which have no row yet."""
-        waiting = [*self._again, *(jobs for _, jobs in self._ready)]
+        waiting = [*self._again, *(jobs for _, jobs in self._ready), self._subjects.empty()]
         self._again.clear()
         self._ready.clear()
         fresh: list[int] = []
         for jobs in waiting:
             dropped = [job for job in jobs if seqs is None or job.seq in seqs]
             self._parked_in_hand.difference_update(job.seq for job in dropped)
+            self._subjects.leave([job.seq for job in dropped])
             fresh += [job.seq for job in dropped if not job.parked]
             self._take_again([job for job in jobs if seqs is not None and job.seq not in seqs])
         return fresh

@@ -13,6 +13,7 @@ from router import retry
 from router.clock import Clock
 from router.delivery.ends import Job
 from router.delivery.redact import redacted
+from router.delivery.subjects import key
 from router.destination import Destination, Request, Response
 from router.event import Clear, Event
 from router.outbox.state import Attempt
@@ -68,6 +69,21 @@ class Sender:
             log.warning("mapping_failed", destination=self._name, reason=type(error).__name__)
             reason = f"the mapping failed ({type(error).__name__}): report it with the event's id"
             return Written(ended=[(job, reason) for job in jobs])
+
+    def subject(self, job: Job) -> str | None:
+        """What the job is about, as the outbox keeps it. A fault here is one of the mapping, which ``write`` meets."""
+        try:
+            subject = self._destination.subject(self._visible(job.event))
+        except Exception:  # noqa: BLE001 - whatever a partner's file raises
+            return None
+        return None if subject is None else key(subject)
+
+    def kept_out(self, job: Job) -> bool:
+        """Is it not to be sent any more, its subject being closed?"""
+        try:
+            return self._destination.kept_out(self._visible(job.event))
+        except Exception:  # noqa: BLE001 - whatever a partner's file raises
+            return True
 
     def _visible(self, event: Event) -> Event:
         """The event with only those clear values that this destination declares."""

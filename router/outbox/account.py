@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import aiosqlite
+import msgspec
 
-from router.outbox.views import Discrepancy, EventView, LaneSum, LaneView, maybe
+from router.outbox.views import Discrepancy, EventView, LaneSum, LaneView, QuotaView, maybe
 
 
 class Account(NamedTuple):
@@ -28,10 +29,19 @@ class Account(NamedTuple):
     hold_until: int | None
     hold_by: str | None
     held_at: int | None
+    limit: int | None
+    month: str | None
+    used: int | None
     beyond: int
 
     def waiting(self, last: int) -> int:
         return self.parked + (last - self.cursor) - self.beyond
+
+    def quota(self) -> QuotaView | None:
+        """What is used of the latest month in which anything was; None where the partner has no quota."""
+        if self.limit is None or self.month is None:
+            return None
+        return QuotaView(month=self.month, used=self.used or 0, limit=self.limit)
 
     def difference(self, last: int) -> int:
         """How far its states are from what it was given."""
@@ -40,7 +50,9 @@ class Account(NamedTuple):
 
 
 _LANES = """SELECT id, name, type, start, cursor, delivered, duplicate, unverified, filtered, dead, erased, parked,
-    hold_reason, hold_until, hold_by, held_at,
+    hold_reason, hold_until, hold_by, held_at, quota,
+    (SELECT max(month) FROM used WHERE used.lane = lane.id),
+    (SELECT events FROM used WHERE used.lane = lane.id ORDER BY month DESC LIMIT 1),
     (SELECT count(*) FROM delivery WHERE delivery.lane = lane.id AND delivery.seq > lane.cursor)
     + (SELECT coalesce(sum(last - first + 1), 0) FROM run WHERE run.lane = lane.id AND run.first > lane.cursor)
     FROM lane ORDER BY id"""
@@ -60,6 +72,7 @@ def total(lane: Account, last: int) -> LaneSum:
         held=lane.hold_reason is not None,
         hold_reason=lane.hold_reason,
         hold_until=maybe(lane.hold_until),
+        quota=lane.quota() or msgspec.UNSET,
     )
 
 
@@ -82,6 +95,7 @@ def view(lane: Account, last: int, oldest: EventView | None, due: int | None) ->
         held_at=maybe(lane.held_at),
         oldest=oldest.received if oldest else None,
         next_due=maybe(due),
+        quota=lane.quota() or msgspec.UNSET,
     )
 
 

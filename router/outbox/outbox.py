@@ -11,20 +11,21 @@ import asyncio
 import contextlib
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
 from router.clock import Clock
-from router.outbox import log, schema, state
+from router.outbox import log, memory, schema, state
 from router.outbox.errors import Broken, Busy, DiskFull, NotDurable, OutboxError
 from router.outbox.journal import SEGMENT_EVENTS, Journal
 from router.outbox.lock import Lock
 from router.outbox.log import Row, Segment, Stored
+from router.outbox.memory import Visitor
 from router.outbox.segments import Segments
-from router.outbox.state import DROPPED, Attempt, Due, Held, Mark, Quarantined, Selection, Settlement
+from router.outbox.state import DROPPED, Attempt, Closing, Due, Held, Mark, Quarantined, Selection, Settlement
 from router.outbox.writer import Writer
 
 T = TypeVar("T")
@@ -33,11 +34,22 @@ ROWS_AT_ONCE = 5_000  # in one transaction of an operator's
 LONGEST_WAIT = 86_400_000  # ms; a due time further off than this was written under another clock
 
 
+class Watcher(Protocol):
+    """Told at once, on the event loop, what has reached the disk."""
+
+    def accepted(self, last: int) -> None:
+        """Events up to this sequence number are in the log."""
+
+    def settled(self, lane: str, marks: Sequence[Mark]) -> None:
+        """This became of some deliveries of a lane."""
+
+
 class Lane:
     """A destination's place in the log, as the owner knows it. ``done`` holds ends beyond the cursor."""
 
     def __init__(self, row: state.LaneRow, done: set[int], next_due: int | None) -> None:
         self.id, self.name, self.start, self.cursor, self.held = row.id, row.name, row.start, row.cursor, row.held
+        self.quota = row.quota
         self.done = done
         self.next_due = next_due
         self.more = asyncio.Event()
@@ -54,6 +66,7 @@ class _Settling(msgspec.Struct):
     lane: Lane
     marks: Sequence[Mark]
     attempts: Sequence[Attempt]
+    closing: Sequence[Closing]
     future: asyncio.Future[None]
 
 
@@ -66,6 +79,7 @@ class Outbox:
         self.failed: NotDurable | None = None  # set once; from then on nothing is acknowledged or settled
         self.lanes: dict[str, Lane] = {}
         self.on_failure: Callable[[NotDurable], None] = lambda _fault: None
+        self.watchers: set[Watcher] = set()
         self._clock, self._lock = clock, lock
         self._state = Writer("turnout-state")
         self._settlements: deque[_Settling] = deque()
@@ -231,6 +245,42 @@ class Outbox:
     def _wake_lanes(self) -> None:
         for lane in self.lanes.values():
             lane.more.set()
+        for watcher in self.watchers:
+            watcher.accepted(self.last)
+
+    # Memory beside the deliveries
+
+    async def visitors(self, since: int, most: int) -> list[Visitor]:
+        """The latest visitors with click ids that were seen since then (UTC ms), longest gone first."""
+        return await self._written(lambda unit: memory.visitors(unit, since, most))
+
+    async def remember_visitors(self, rows: Sequence[Visitor], gone: int) -> None:
+        """Keep these over a restart, and forget who was last seen before ``gone`` (UTC ms)."""
+        await self._written(lambda unit: memory.remember_visitors(unit, rows, gone))
+
+    async def recall(self, source: str) -> dict[str, str]:
+        """The notes of a source that have not expired."""
+        now = self._clock.now()
+        return await self._written(lambda unit: memory.notes(unit, source, now))
+
+    async def remember(self, source: str, notes: Mapping[str, tuple[str, int]], forget: Sequence[str] = ()) -> None:
+        """Write notes of a source, key -> (value, until in UTC ms), and drop others; on disk when this returns."""
+        now = self._clock.now()
+        await self._written(lambda unit: memory.remember(unit, source, notes, forget, now))
+
+    async def closed(self, lane: Lane, subjects: Iterable[str], now: int) -> dict[str, str]:
+        """Subject -> reason, of those that an earlier answer closed."""
+        asked = list(subjects)
+        return await self._written(lambda unit: memory.closed(unit, lane.id, asked, now))
+
+    async def behind(self, lane: Lane, subjects: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """Subject -> (sequence number, due) of the first delivery about it that waits for another try."""
+        asked = list(subjects)
+        return await self._written(lambda unit: memory.behind(unit, lane.id, asked))
+
+    async def used(self, lane: Lane, at: int) -> int:
+        """Events that counted against the lane's quota in the month of ``at``."""
+        return await self._written(lambda unit: memory.used(unit, lane.id, at))
 
     # Lanes
 
@@ -239,24 +289,26 @@ class Outbox:
         now = self._clock.now()
         self.config = await self._written(lambda unit: state.config(unit, now, digest, text))
 
-    async def lane(self, name: str, kind: str) -> Lane:
+    async def lane(self, name: str, kind: str, quota: int | None = None) -> Lane:
         """The lane of a destination, where it left off. A new one takes events from now on."""
-        if name in self.lanes:
+        if name in self.lanes and self.lanes[name].quota == quota:
             return self.lanes[name]
         last = self.last
 
         def take(unit: sqlite3.Connection) -> tuple[state.LaneRow, set[int], int | None]:
-            row = state.lane(unit, name, kind, last)
+            row = state.lane(unit, name, kind, last, quota)
             return row, state.done_beyond(unit, row.id, row.cursor), state.next_due(unit, row.id)
 
-        self.lanes[name] = Lane(*await self._written(take))
-        return self.lanes[name]
+        row, done, next_due = await self._written(take)
+        known = self.lanes.setdefault(name, Lane(row, done, next_due))
+        known.quota = row.quota
+        return known
 
     async def other_lanes(self, names: Iterable[str]) -> list[Lane]:
         """Lanes of destinations that have none of these names any more."""
         known = set(names)
         rows = await self._written(state.lanes)
-        return [await self.lane(row.name, row.type) for row in rows if row.name not in known]
+        return [await self.lane(row.name, row.type, row.quota) for row in rows if row.name not in known]
 
     async def due(self, lane: Lane, now: int, limit: int, besides: Iterable[int]) -> list[Due]:
         """Waiting rows whose time has come, without those in hand; also learns when the next of the others is due."""
@@ -281,12 +333,14 @@ class Outbox:
 
     # Settling
 
-    async def settle(self, lane: Lane, marks: Sequence[Mark], attempts: Sequence[Attempt] = ()) -> None:
+    async def settle(
+        self, lane: Lane, marks: Sequence[Mark], attempts: Sequence[Attempt] = (), closing: Sequence[Closing] = ()
+    ) -> None:
         """Write down what became of some deliveries; returns once it is on disk. Waits while there is no space."""
         if self.failed is not None:
             raise self.failed
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._settlements.append(_Settling(lane, marks, attempts, future))
+        self._settlements.append(_Settling(lane, marks, attempts, closing, future))
         self._settle_wake.set()
         await future
 
@@ -306,7 +360,7 @@ class Outbox:
     async def _settle_group(self, group: Sequence[_Settling]) -> NotDurable | None:
         if self.failed is not None:
             return self.failed
-        settlements = [_settlement(each.lane, each.marks, each.attempts) for each in group]
+        settlements = [_settlement(each) for each in group]
         try:
             await self._until_written(lambda unit: state.settle(unit, settlements, self.config))
         except Exception as error:  # noqa: BLE001 - whoever waits must be told, whatever went wrong
@@ -318,6 +372,9 @@ class Outbox:
             for mark in each.marks:
                 if mark.due is not None and (each.lane.next_due is None or mark.due < each.lane.next_due):
                     each.lane.next_due = mark.due
+        for watcher in self.watchers:
+            for each, written in zip(group, settlements, strict=True):
+                watcher.settled(each.lane.name, written.marks)
         return None
 
     async def _until_written(self, unit: Callable[[sqlite3.Connection], None]) -> None:
@@ -371,10 +428,10 @@ def _finish(each: _Settling, fault: NotDurable | None) -> None:
         each.future.set_result(None)
 
 
-def _settlement(lane: Lane, marks: Sequence[Mark], attempts: Sequence[Attempt]) -> Settlement:
+def _settlement(each: _Settling) -> Settlement:
     """Moves the lane's cursor. A fresh event ends once: of two ends for it the first one counts."""
-    counted = []
-    for mark in marks:
+    lane, counted = each.lane, []
+    for mark in each.marks:
         kept = mark
         if not mark.parked:
             new = [seq for seq in mark.seqs if seq > lane.cursor and seq not in lane.done]
@@ -382,7 +439,14 @@ def _settlement(lane: Lane, marks: Sequence[Mark], attempts: Sequence[Attempt]) 
             lane.end(new)
         if kept.seqs:
             counted.append(kept)
-    return Settlement(lane=lane.id, cursor=lane.cursor, marks=counted, attempts=attempts)
+    return Settlement(
+        lane=lane.id,
+        cursor=lane.cursor,
+        marks=counted,
+        attempts=each.attempts,
+        closing=each.closing,
+        metered=lane.quota is not None,
+    )
 
 
 def _refuse_unknown_events(directory: Path, known: Sequence[Segment]) -> None:

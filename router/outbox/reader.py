@@ -9,6 +9,7 @@ digest is shown by its name only.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import sqlite3
@@ -27,6 +28,7 @@ from router.lifecycle import State
 from router.outbox import account, pages, schema, story
 from router.outbox.errors import OutboxError
 from router.outbox.views import (
+    Accepted,
     Audit,
     AuditView,
     Chapter,
@@ -41,8 +43,11 @@ from router.outbox.views import (
     Ledger,
     Quarantine,
     QuarantineView,
+    Settled,
     Story,
+    accepted,
     instant,
+    maybe,
 )
 
 LONGEST_READ = 2.0  # seconds
@@ -111,6 +116,11 @@ class Reader:
         }
         events = await self._events(segments, set(oldest.values()))
         return [account.view(lane, last, events.get(oldest[lane.id]), parked[lane.id][1]) for lane in lanes]
+
+    async def notes(self, source: str) -> dict[str, str]:
+        """What a source that is polled has written down, expired or not."""
+        async with self._state() as state:
+            return dict(await state.execute_fetchall("SELECT key, value FROM note WHERE source = ?", (source,)))  # type: ignore[arg-type]
 
     async def audit_ledger(self) -> list[Discrepancy]:
         """Count everything again, from the rows, and compare with the counters. Seconds to minutes."""
@@ -202,6 +212,26 @@ class Reader:
             if len(items) >= limit:
                 return Events(items=items, next=str(items[-1].seq))
         return Events(items=items)
+
+    async def last(self) -> int:
+        """The number of the newest event; 0 where there is none yet."""
+        return await self._last(await self._all_segments())
+
+    async def following(self, seq: int, limit: int = MOST) -> list[Accepted]:
+        """The events after this one, in the order in which they came, with their marks and without matches."""
+        limit, items = min(limit, MOST), list[Accepted]()
+        segments = await self._all_segments()
+        for segment, following in itertools.zip_longest(segments, segments[1:]):
+            if len(items) == limit or (following is not None and following.first <= seq + 1):
+                continue
+            async with self._log(segment) as log:
+                if log is not None:
+                    rows = await log.execute_fetchall(
+                        "SELECT seq, payload, crc FROM event WHERE seq > ? ORDER BY seq LIMIT ?",
+                        (seq, limit - len(items)),
+                    )
+                    items += [accepted(number, story.intact(payload, crc)) for number, payload, crc in rows]
+        return items
 
     async def story(self, seq: int, rules: Mapping[str, route.Rule] | None = None) -> Story | None:
         """Everything about one event; None where it is not stored (any more). ``rules`` by the lane's name."""
@@ -301,6 +331,15 @@ class Reader:
             following = f"{floor}.{max(order.values())}" if floor else None
         events = await self._events(segments, {each.seq for each in items})
         return Deliveries(items=[pages.named(each, events.get(each.seq)) for each in items], next=following)
+
+    async def settled(self, first: int, last: int, to: str | None = None) -> list[Settled]:
+        """What has become of the events from ``first`` to ``last``, in their order; nothing of those not tried yet."""
+        found: list[Settled] = []
+        async with self._state() as state:
+            for lane, name in await state.execute_fetchall("SELECT id, name FROM lane ORDER BY id"):
+                if to in {None, name}:
+                    found += await _settled(state, lane, name, first, last)
+        return sorted(found, key=lambda each: each.seq)
 
     async def lane_type(self, name: str) -> str | None:
         """What kind of destination has the lane of this name; None where there is no such lane."""
@@ -481,6 +520,33 @@ _EVENT = "SELECT seq, id, source, name, time, received FROM event"
 def _event_view(row: Sequence[Any]) -> EventView:
     seq, event_id, source, name, at, received = row
     return EventView(seq=seq, id=event_id, source=source, name=name, time=instant(at), received=instant(received))
+
+
+async def _settled(state: aiosqlite.Connection, lane: int, to: str, first: int, last: int) -> list[Settled]:
+    rows = await state.execute_fetchall(
+        "SELECT seq, seq, state, attempts, at, due, status, reason FROM delivery WHERE lane = ?1 AND seq BETWEEN ?2 AND ?3"
+        " UNION ALL SELECT max(first, ?2), min(last, ?3), state, state = 'delivered', at, NULL, status, reason FROM run"
+        " WHERE lane = ?1 AND last >= ?2 AND first BETWEEN"
+        " coalesce((SELECT max(first) FROM run WHERE lane = ?1 AND first <= ?2), 0) AND ?3",
+        (lane, first, last),
+    )
+    return [
+        Settled(
+            seq=seq,
+            to=to,
+            state=kept,
+            attempts=attempts,
+            at=instant(at),
+            due=maybe(due),
+            status=status,
+            reason=None if reason in {"duplicate", "unverified"} else reason,
+            duplicate=reason == "duplicate",
+            unverified=reason == "unverified",
+            earlier=True,
+        )
+        for begin, end, kept, attempts, at, due, status, reason in rows
+        for seq in range(begin, end + 1)
+    ]
 
 
 def _quarantine_view(row: Sequence[Any]) -> QuarantineView:

@@ -65,7 +65,8 @@ STATE: Sequence[Migration] = (
             hold_reason TEXT,
             hold_until INTEGER,
             hold_by TEXT,
-            held_at INTEGER
+            held_at INTEGER,
+            quota INTEGER
         ) STRICT""",
         """CREATE TABLE delivery(
             lane INTEGER NOT NULL,
@@ -78,9 +79,11 @@ STATE: Sequence[Migration] = (
             status INTEGER,
             reason TEXT,
             config INTEGER NOT NULL,
+            subject TEXT,
             PRIMARY KEY(lane, seq)
         ) STRICT, WITHOUT ROWID""",
         "CREATE INDEX delivery_due ON delivery(lane, due) WHERE state = 'waiting'",
+        "CREATE INDEX delivery_subject ON delivery(lane, subject, seq) WHERE state = 'waiting' AND subject IS NOT NULL",
         "CREATE INDEX delivery_state ON delivery(lane, state, seq)",
         """CREATE TABLE run(
             lane INTEGER NOT NULL,
@@ -119,6 +122,36 @@ STATE: Sequence[Migration] = (
             message TEXT NOT NULL,
             item TEXT
         ) STRICT""",
+        """CREATE TABLE closed(
+            lane INTEGER NOT NULL,
+            subject TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            until INTEGER NOT NULL,
+            PRIMARY KEY(lane, subject)
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX closed_until ON closed(until)",
+        """CREATE TABLE used(
+            lane INTEGER NOT NULL,
+            month TEXT NOT NULL,
+            events INTEGER NOT NULL,
+            PRIMARY KEY(lane, month)
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE visitor(
+            source TEXT NOT NULL,
+            person TEXT NOT NULL,
+            clicks TEXT NOT NULL,
+            seen INTEGER NOT NULL,
+            PRIMARY KEY(source, person)
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX visitor_seen ON visitor(seen)",
+        """CREATE TABLE note(
+            source TEXT NOT NULL,
+            key TEXT NOT NULL,
+            value TEXT NOT NULL,
+            until INTEGER NOT NULL,
+            PRIMARY KEY(source, key)
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX note_until ON note(until)",
         "CREATE TABLE counter(name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
         "CREATE TABLE config(version INTEGER PRIMARY KEY, at INTEGER NOT NULL, digest TEXT NOT NULL, text TEXT NOT NULL) STRICT",
         """CREATE TABLE audit(

@@ -11,12 +11,13 @@ be, because requests finish out of order.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import msgspec
 
 from router.lifecycle import State, may_move
+from router.outbox import memory
 from router.outbox.log import Segment
 
 DROPPED = "dropped by the operator"
@@ -40,6 +41,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     duplicate: bool = False
     unverified: bool = False
+    subjects: Mapping[int, str] = {}  # by sequence number, where later events about the same must not overtake
 
     def simple(self) -> bool:
         """May it be part of a run?"""
@@ -58,11 +60,23 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     answer: str | None = None
 
 
+class Closing(msgspec.Struct, frozen=True):
+    """No event about this subject is to be sent until then (UTC ms), for this reason."""
+
+    subject: str
+    reason: str
+    until: int
+
+
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
+    """``metered``: what is delivered counts against a monthly quota."""
+
     lane: int
     cursor: int
     marks: Sequence[Mark] = ()
     attempts: Sequence[Attempt] = ()
+    closing: Sequence[Closing] = ()
+    metered: bool = False
 
 
 class Due(msgspec.Struct, frozen=True):
@@ -89,6 +103,7 @@ class LaneRow(msgspec.Struct, frozen=True, kw_only=True):
     start: int
     cursor: int
     held: Held | None
+    quota: int | None = None
 
 
 def settle(connection: sqlite3.Connection, settlements: Sequence[Settlement], config: int) -> None:
@@ -104,12 +119,24 @@ def settle(connection: sqlite3.Connection, settlements: Sequence[Settlement], co
                 _park(connection, each.lane, mark, config)
         for attempt in each.attempts:
             _attempt(connection, each.lane, attempt, config)
+        _remember(connection, each)
     for (lane_id, *_), marks in runs.items():
         _run(connection, lane_id, marks, config)
     cursors = {each.lane: each.cursor for each in settlements}  # in order, and a cursor never goes back
     connection.executemany(
         "UPDATE lane SET cursor = ? WHERE id = ?", [(to, lane_id) for lane_id, to in cursors.items()]
     )
+
+
+def _remember(connection: sqlite3.Connection, settlement: Settlement) -> None:
+    if settlement.closing:
+        rows = [(each.subject, each.reason, each.until) for each in settlement.closing]
+        now = max((mark.at for mark in settlement.marks), default=0)
+        memory.close(connection, settlement.lane, rows, now)
+    if settlement.metered:
+        for mark in settlement.marks:
+            if mark.state == "delivered" and not mark.duplicate:
+                memory.use(connection, settlement.lane, mark.at, len(mark.seqs))
 
 
 def stretches(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -141,9 +168,21 @@ def _run(connection: sqlite3.Connection, lane: object, marks: Sequence[Mark], co
 
 def _park(connection: sqlite3.Connection, lane: int, mark: Mark, config: int) -> None:
     connection.executemany(
-        "INSERT INTO delivery VALUES(?,?,?,?,?,?,?,?,?,?)",
+        "INSERT INTO delivery VALUES(?,?,?,?,?,?,?,?,?,?,?)",
         [
-            (lane, seq, mark.state, mark.attempts, mark.due, mark.at, mark.at, mark.status, _note(mark), config)
+            (
+                lane,
+                seq,
+                mark.state,
+                mark.attempts,
+                mark.due,
+                mark.at,
+                mark.at,
+                mark.status,
+                _note(mark),
+                config,
+                mark.subjects.get(seq),
+            )
             for seq in mark.seqs
         ],
     )
@@ -213,18 +252,19 @@ def _attempt(connection: sqlite3.Connection, lane: int, attempt: Attempt, config
     )
 
 
-def lane(connection: sqlite3.Connection, name: str, kind: str, last: int) -> LaneRow:
+def lane(connection: sqlite3.Connection, name: str, kind: str, last: int, quota: int | None) -> LaneRow:
     """The lane of a destination; a new one begins behind the events that are already there."""
     connection.execute(
-        "INSERT INTO lane(name, type, start, cursor) VALUES(?, ?, ?, ?) ON CONFLICT(name) DO UPDATE SET type = excluded.type",
-        (name, kind, last, last),
+        "INSERT INTO lane(name, type, start, cursor, quota) VALUES(?, ?, ?, ?, ?)"
+        " ON CONFLICT(name) DO UPDATE SET type = excluded.type, quota = excluded.quota",
+        (name, kind, last, last, quota),
     )
     return next(row for row in lanes(connection) if row.name == name)
 
 
 def lanes(connection: sqlite3.Connection) -> list[LaneRow]:
     found = connection.execute(
-        "SELECT id, name, type, start, cursor, hold_reason, hold_until, hold_by, held_at FROM lane ORDER BY id"
+        "SELECT id, name, type, start, cursor, hold_reason, hold_until, hold_by, held_at, quota FROM lane ORDER BY id"
     )
     return [
         LaneRow(
@@ -234,8 +274,9 @@ def lanes(connection: sqlite3.Connection) -> list[LaneRow]:
             start=start,
             cursor=cursor,
             held=Held(reason=reason, by=by, at=at, until=until) if reason is not None else None,
+            quota=quota,
         )
-        for number, name, kind, start, cursor, reason, until, by, at in found
+        for number, name, kind, start, cursor, reason, until, by, at, quota in found
     ]
 
 

@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from router.event import Event
 from router.lifecycle import State
+from router.quality import Match, Quality, of_event
 
 _FIRST = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _LAST = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last that a datetime can be
@@ -25,7 +27,17 @@ def maybe(at: int | None) -> dt.datetime | None:
     return None if at is None else instant(at)
 
 
+class QuotaView(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of a partner's quota of events a calendar month (UTC, "2026-11") is used, by our own count."""
+
+    month: str
+    used: int
+    limit: int
+
+
 class LaneSum(msgspec.Struct, frozen=True, kw_only=True):
+    """``quota`` is there once something counted against one."""
+
     delivered: int
     waiting: int
     filtered: int
@@ -34,6 +46,7 @@ class LaneSum(msgspec.Struct, frozen=True, kw_only=True):
     held: bool
     hold_reason: str | None
     hold_until: dt.datetime | None
+    quota: QuotaView | msgspec.UnsetType = msgspec.UNSET
 
 
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +84,7 @@ class LaneView(msgspec.Struct, frozen=True, kw_only=True):
     held_at: dt.datetime | None
     oldest: dt.datetime | None
     next_due: dt.datetime | None
+    quota: QuotaView | msgspec.UnsetType = msgspec.UNSET
 
 
 class Discrepancy(msgspec.Struct, frozen=True, kw_only=True):
@@ -241,3 +255,76 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     damaged: bool
     destinations: list[Chapter]
     others: list[Found] = []
+
+
+# The live view: each message says in ``event`` what it is.
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="accepted"):
+    """An event that was just stored, with its mark and how well each destination that is to get it could match it.
+
+    Who it was about is not in it. ``damaged``: the stored bytes do not add up, and only its number is known.
+    """
+
+    seq: int
+    id: str | None = None
+    name: str | None = None
+    source: str | None = None
+    dialect: str | None = None
+    kind: str | None = None
+    received: dt.datetime | None = None
+    time: dt.datetime | None = None
+    quality: Quality | None = None
+    matches: dict[str, Match] = {}
+    notes: tuple[str, ...] = ()
+    test: bool = False
+    damaged: bool = False
+
+
+class Settled(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="delivery"):
+    """What became of an event at one destination; ``due`` is when a waiting one is tried next.
+
+    ``earlier``: it did not become so just now, but is how it stands; it may have been told before.
+    """
+
+    seq: int
+    to: str
+    state: State
+    attempts: int
+    id: str | None = None
+    at: dt.datetime | None = None
+    due: dt.datetime | None = None
+    status: int | None = None
+    reason: str | None = None
+    duplicate: bool = False
+    unverified: bool = False
+    earlier: bool = False
+
+
+class Gap(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="gap"):
+    """So many deliveries were not shown, because they were settled faster than they were read."""
+
+    left_out: int
+
+
+Message = Accepted | Settled | Gap
+
+
+def accepted(seq: int, event: Event | None, matches: dict[str, Match] | None = None) -> Accepted:
+    """The message of a stored event; None stands for damaged bytes."""
+    if event is None:
+        return Accepted(seq=seq, damaged=True)
+    return Accepted(
+        seq=seq,
+        id=event.id,
+        name=event.name,
+        source=event.source,
+        dialect=event.dialect,
+        kind=event.kind,
+        received=instant(event.received),
+        time=instant(event.time),
+        quality=of_event(event),
+        matches=matches or {},
+        notes=event.notes,
+        test=event.test is not None,
+    )

@@ -1,0 +1,292 @@
+"""Subjects: events about one thing keep their order, and what a partner has closed is not sent any more."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.delivery.ends import Job
+from router.delivery.engine import Delivery
+from router.delivery.meter import Meter
+from router.delivery.subjects import Subjects
+from router.destination import Destination, Request, Response
+from router.event import Event
+from router.mocks.partner import Answer, Call, Partner, Trouble, running
+from router.outbox.outbox import Outbox
+from router.outbox.reader import Reader
+from router.outbox.state import Selection
+from router.outcome import Closed, Delivered, Outcome, Rejected, Retry
+from tests.builders import an_event, rows
+from tests.stepped import SteppedClock
+from tests.test_delivery import asked, settled, until
+
+
+class Clicks(Destination, tag="clicks", frozen=True, kw_only=True):
+    """A partner whose clicks have a last state, and who may know nothing of one."""
+
+    title: ClassVar[str] = "Clicks"
+    home: ClassVar[str] = ""
+    docs: ClassVar[str] = ""
+    dedup_key: ClassVar[str] = "id"
+    ordered: ClassVar[bool] = True
+    monthly_quota: ClassVar[int | None] = 5
+
+    def requests(self, events: Sequence[Event], now: int):
+        for event in events:
+            body = {"id": event.id, **event.properties}
+            yield Request.json(self.endpoint("/clicks"), body, [event])
+
+    def subject(self, event: Event) -> str | None:
+        return event.properties.get("click")
+
+    def kept_out(self, event: Event) -> bool:
+        return not event.properties.get("final")
+
+    def outcome(self, response: Response) -> Outcome:
+        match response.status:
+            case 200:
+                final = response.request.events[0].properties.get("final")
+                return Delivered(closes=Closed("it was final", 3600.0) if final else None)
+            case 404:
+                return Rejected("unknown click", closes=Closed("the click was unknown a moment ago", 60.0))
+        return Retry("again")
+
+
+class Recorder(Partner):
+    """Takes everything, and remembers in which order it came: (click, id)."""
+
+    name: ClassVar[str] = "recorder"
+
+    def __init__(self, **chassis: Any) -> None:
+        super().__init__(**chassis)
+        self.came: list[tuple[str, str]] = []
+
+    def answer(self, call: Call) -> Answer:
+        body = call.json()
+        self.came.append((body.get("click", ""), body["id"]))
+        return Answer(404 if body.get("click") == "unknown" else 200, {}, keys=(body["id"],))
+
+
+@contextlib.asynccontextmanager
+async def clicks(
+    store: Outbox, clock: SteppedClock, *trouble: Trouble, **more: Any
+) -> AsyncIterator[tuple[Delivery, Recorder]]:
+    partner = Recorder(now=clock.now)
+    partner.trouble = list(trouble)
+    async with running(partner) as url:
+        delivery = Delivery(store, clock)
+        await delivery.apply({"clicks": Clicks(base_url=url, allow_private=True, **more)})
+        try:
+            yield delivery, partner
+        finally:
+            await delivery.stop(2.0)
+
+
+def click(number: int, about: str, **properties: Any) -> Event:
+    return an_event(f"e-{number:03}", properties={"click": about, **properties})
+
+
+def order(partner: Recorder, about: str) -> list[str]:
+    return [event_id for subject, event_id in partner.came if subject == about]
+
+
+class TestOrder:
+    async def test_events_about_one_click_keep_their_order_while_others_pass(self, store, clock: SteppedClock):
+        """
+        Eight requests may be under way, and yet the states of each click arrive in the order in which they came.
+        """
+        chance = random.Random(3)
+        events = [click(number, chance.choice("abcde")) for number in range(200)]
+        async with clicks(store, clock, Trouble(delay=0.002, share=0.5)) as (_, partner):
+            await store.append(rows(*events))
+            await settled(store, "clicks", delivered=200)
+
+        for about in "abcde":
+            assert [each.id for each in events if each.properties["click"] == about] == order(partner, about)
+
+    async def test_a_retry_is_not_overtaken(self, store, clock: SteppedClock):
+        """
+        A state that must be tried again keeps the later states of its click waiting, and nobody else's.
+        """
+        first = Trouble(status=503, times=1, match='"e-001"')
+        async with clicks(store, clock, first) as (_, partner):
+            await store.append(rows(click(1, "a"), click(2, "a"), click(3, "a"), click(4, "b")))
+            await settled(store, "clicks", delivered=1, parked=3)
+            await until(lambda: len(partner.came) == 4, lambda: clock.step(1))
+            await settled(store, "clicks", delivered=4, parked=0)
+
+        assert ["e-001", "e-002", "e-003"] == order(partner, "a")
+        assert ("b", "e-004") == partner.came[0]
+
+    async def test_the_order_survives_a_restart(self, tmp_path, clock: SteppedClock):
+        """
+        What waits behind a retry waits behind it in the next process as well.
+        """
+        store = await Outbox.open(tmp_path / "outbox", clock)
+        async with clicks(store, clock, Trouble(status=503, match='"e-001"')):
+            await store.append(rows(click(1, "a"), click(2, "a")))
+            await settled(store, "clicks", parked=2)
+        await store.close()
+        store = await Outbox.open(tmp_path / "outbox", clock)
+        try:
+            async with clicks(store, clock) as (_, partner):
+                await until(lambda: len(partner.came) == 2, lambda: clock.step(1))
+                await settled(store, "clicks", delivered=2, parked=0)
+        finally:
+            await store.close()
+
+        assert ["e-001", "e-002"] == order(partner, "a")
+
+    async def test_dropping_the_first_lets_the_next_go(self, store, clock: SteppedClock):
+        """
+        An operator who gives up the state that others wait for does not hold these up for good.
+        """
+        async with clicks(store, clock, Trouble(status=503, match='"e-001"')) as (delivery, partner):
+            await store.append(rows(click(1, "a"), click(2, "a")))
+            await settled(store, "clicks", parked=2)
+            [(seq,)] = asked(store, "SELECT min(seq) FROM delivery")
+            assert 1 == await delivery.lanes["clicks"].drop(Selection(state="waiting", seqs=(seq,)), "test")
+            await until(lambda: partner.came, lambda: clock.step(1))
+            await settled(store, "clicks", delivered=1, dead=1, parked=0)
+
+        assert ["e-002"] == order(partner, "a")
+
+    async def test_dropping_all_that_waits_reaches_those_behind(self, store, clock: SteppedClock):
+        """
+        What waits in memory behind an earlier event is dropped with the rest, and the ledger adds up.
+        """
+        async with clicks(store, clock, Trouble(hang=True)) as (delivery, _):
+            await store.append(rows(*(click(number, "a") for number in range(1, 21))))
+            runner = delivery.lanes["clicks"]
+            await until(lambda: runner._subjects.waiting == 19)
+            assert 19 == await runner.drop(Selection(state="waiting"), "test")
+        ledger = await Reader(store.directory).ledger()
+
+        assert (19, 1, 0) == (
+            ledger.destinations["clicks"].dead,
+            ledger.destinations["clicks"].waiting,
+            ledger.difference,
+        )
+
+    @given(st.lists(st.sampled_from("abc"), max_size=30), st.randoms())
+    def test_one_at_a_time_and_in_order_whatever_happens(self, about, chance):
+        """
+        However jobs come and leave, one of a subject is in hand at most, and each subject's leave in their order.
+        """
+        subjects, hand, left = Subjects(), [], []
+        coming = [Job(number, None, subject=subject) for number, subject in enumerate(about)]
+        while coming or hand:
+            if coming and (not hand or chance.random() < 0.5):
+                hand += subjects.take([coming.pop(0)])
+            else:
+                gone = hand.pop(chance.randrange(len(hand)))
+                left.append(gone)
+                hand += subjects.leave([gone.seq])
+            assert len({job.subject for job in hand}) == len(hand)
+
+        assert 0 == subjects.waiting
+        for subject in "abc":
+            assert [n for n, each in enumerate(about) if each == subject] == [
+                j.seq for j in left if j.subject == subject
+            ]
+
+
+class TestCloses:
+    async def test_nothing_follows_a_final_state_but_a_final_state(self, store, clock: SteppedClock):
+        """
+        After the final state of a click no other state is sent, unless it is final itself; other clicks go on.
+        """
+        events = [click(1, "a"), click(2, "a", final=True), click(3, "a"), click(4, "a", final=True), click(5, "b")]
+        async with clicks(store, clock) as (_, partner):
+            await store.append(rows(*events))
+            await settled(store, "clicks", delivered=4, dead=1)
+
+        assert ["e-001", "e-002", "e-004"] == order(partner, "a")
+        assert [("dead", "it was final")] == asked(store, "SELECT state, reason FROM delivery")
+
+    async def test_a_close_outlives_the_process_and_ends(self, tmp_path, clock: SteppedClock):
+        """
+        The next process knows what was closed, for as long as it was said and no longer.
+        """
+        store = await Outbox.open(tmp_path / "outbox", clock)
+        async with clicks(store, clock):
+            await store.append(rows(click(1, "a", final=True)))
+            await settled(store, "clicks", delivered=1)
+        await store.close()
+        store = await Outbox.open(tmp_path / "outbox", clock)
+        try:
+            async with clicks(store, clock):
+                await store.append(rows(click(2, "a")))
+                await settled(store, "clicks", delivered=1, dead=1)
+                clock.step(3601)
+                await store.append(rows(click(3, "a")))
+                await settled(store, "clicks", delivered=2, dead=1)
+        finally:
+            await store.close()
+
+    async def test_what_the_partner_does_not_know_is_not_asked_for_again_at_once(self, store, clock: SteppedClock):
+        """
+        One refusal answers for all events about the same thing, until it is worth asking again.
+        """
+        async with clicks(store, clock) as (_, partner):
+            await store.append(rows(*(click(number, "unknown") for number in range(10))))
+            await settled(store, "clicks", dead=10)
+            assert 1 == len(partner.came)
+            clock.step(61)
+            await store.append(rows(click(11, "unknown")))
+            await settled(store, "clicks", dead=11)
+
+        assert 2 == len(partner.came)
+
+    async def test_what_was_is_not_kept_in_words(self, store, clock: SteppedClock):
+        """
+        The outbox keeps digests of subjects, and forgets those whose time is over.
+        """
+        async with clicks(store, clock):
+            await store.append(rows(click(1, "click-of-jane", final=True)))
+            await settled(store, "clicks", delivered=1)
+            [(kept,)] = asked(store, "SELECT subject FROM closed")
+            clock.step(3601)
+            await store.append(rows(click(2, "other", final=True)))
+            await settled(store, "clicks", delivered=2)
+
+        assert "jane" not in kept
+        assert 1 == len(asked(store, "SELECT subject FROM closed"))
+
+
+class TestQuota:
+    async def test_what_is_used_of_a_month_is_counted_and_told(self, store, clock: SteppedClock, caplog):
+        """
+        Deliveries count against the month they were taken in; at four of five the operator is told, once.
+        """
+        async with clicks(store, clock):
+            await store.append(rows(*(click(number, str(number)) for number in range(5))))
+            await settled(store, "clicks", delivered=5)
+        lane = (await Reader(store.directory).ledger()).destinations["clicks"]
+
+        assert (5, 5, "2026-11") == (lane.quota.used, lane.quota.limit, lane.quota.month)
+
+    @pytest.mark.parametrize("steps", [[1] * 10, [8, 1, 1], [10], [7, 3]])
+    def test_the_operator_is_told_once(self, steps):
+        """
+        However the count gets to four fifths of the quota, it is told exactly once.
+        """
+        meter = Meter(10)
+        meter.begin("2026-11", 0)
+
+        assert 1 == sum(meter.count(step) for step in steps)
+
+    def test_not_told_again_after_a_restart(self):
+        """
+        A process that starts beyond the mark is not news.
+        """
+        meter = Meter(10)
+        meter.begin("2026-11", 9)
+
+        assert not meter.count(1)
