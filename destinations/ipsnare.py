@@ -1,7 +1,8 @@
 """IP Snare: clicks on job adverts, verified one by one, one click a request.
 
 It judges raw IP addresses and user agents and can do nothing with digests, so it is a destination in clear: enable it
-knowingly. A click may be reported again until ``is_final``. Source: https://ipsnare.com/docs (Track API Reference).
+knowingly. A click may be reported again until ``is_final``, in order: after its final state only another final one goes.
+Source: https://ipsnare.com/docs (Track API Reference).
 """
 
 from __future__ import annotations
@@ -9,19 +10,22 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
 import msgspec
 from msgspec import Meta
 
-from router.destination import Destination, Request, Response, mapped
+from router import bots
+from router.destination import Destination, Request, Response, field
 from router.event import Event
 from router.identifiers import alpha2
-from router.outcome import Delivered, Hold, Outcome, Refusal, Rejected, Retry
+from router.outcome import Closed, Delivered, Hold, Outcome, Refusal, Rejected, Retry
 from router.secret import Secret
 
-FLAGS = {"expired": False, "is_bot": False, "is_final": True}  # what holds where the sender says nothing
+FINAL_FOR = 7 * 86_400.0  # seconds that a state which is not final is kept from following the final one
+FINAL = Closed("an earlier event was the final state of this click", FINAL_FOR)
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z ,.'-]{0,79}", re.ASCII)  # words alone: such a message repeats nobody's data
 
@@ -29,10 +33,14 @@ _PLAIN = re.compile(r"[A-Za-z][A-Za-z ,.'-]{0,79}", re.ASCII)  # words alone: su
 class IpSnare(Destination, tag="ipsnare", frozen=True, kw_only=True):
     """Takes the events ``job_click`` and ``click`` unless ``events`` names others.
 
-    The fourteen fields are properties of the event under IP Snare's own names; ``map`` finds them elsewhere.
+    The fourteen fields are properties of the event under IP Snare's own names; ``map`` finds them elsewhere. Without a
+    word of the sender's a click is final, not expired, and a bot's where the user agent says so.
     """
 
     api_key: Annotated[Secret, Meta(description="Settings, API key.")]
+    detect_bots: Annotated[
+        bool, Meta(description="Tell is_bot by the user agent where the sender does not; needs the extra bots.")
+    ] = True
 
     title: ClassVar[str] = "IP Snare"
     home: ClassVar[str] = "https://api.ipsnare.com"
@@ -40,13 +48,39 @@ class IpSnare(Destination, tag="ipsnare", frozen=True, kw_only=True):
     dedup_key: ClassVar[str] = "click_id"
     clear: ClassVar[frozenset[str]] = frozenset({"ip", "user_agent", "country"})
     default_events: ClassVar[Mapping[str, str] | None] = {"job_click": "job_click", "click": "click"}
+    identifiers: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+        {
+            "user_ip": ("clear.ip",),
+            "user_agent": ("clear.user_agent",),
+            "source_click_id": ("properties.source_click_id",),
+        }
+    )
+    ordered: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not self.map.keys() <= _READ.keys():
+            raise ValueError(f"map fills {', '.join(_READ)}: IP Snare takes no other field")
+
+    def subject(self, event: Event) -> str | None:
+        """The click_id that the request will carry."""
+        return _text(self._given(event, "click_id"))
+
+    def kept_out(self, event: Event) -> bool:
+        """The final state may be sent again, or corrected; one that is not final comes too late."""
+        return self._given(event, "is_final") is False
+
+    def hints(self, event: Event) -> Iterable[str]:
+        if self._given(event, "expired") is True and not self._given(event, "expired_at"):
+            yield "expired without expired_at: send when the click expired as well"
+        if self.detect_bots and self._said(event, "is_bot") is None and not bots.installed():
+            yield "is_bot goes as false, for nobody looked: install turnout[bots], or send is_bot"
 
     def requests(self, events: Sequence[Event], now: int) -> Iterator[Request | Refusal]:  # noqa: ARG002 - unsigned
         headers = {"Authorization": Secret(f"Bearer {self.api_key.reveal()}", self.api_key.reference)}
         for event in events:
-            given = mapped(_given(event), event, self.map)
-            click = given | {name: read(given.get(name)) for name, read in _READ.items()}
-            if wrong := [_fault(name, given.get(name)) for name in _READ if click[name] is None]:
+            given = {name: self._given(event, name) for name in _READ}
+            click = {name: read(given[name]) for name, read in _READ.items()}
+            if wrong := [_fault(name, given[name]) for name in _READ if click[name] is None]:
                 yield Refusal(event, f"{', '.join(wrong)}: send them as properties, or name their fields in map")
             else:
                 click |= {"expired_at": click["expired_at"] or None}
@@ -55,27 +89,57 @@ class IpSnare(Destination, tag="ipsnare", frozen=True, kw_only=True):
     def outcome(self, response: Response) -> Outcome:
         match response.status, response.object().get("success"):
             case 200, True:
-                return Delivered()
+                return Delivered(closes=FINAL if _is_final(response.request) else None)
             case 200, False:
                 return Rejected(f"IP Snare refused the click: {_errors(response)}")
             case 200, _:
                 return Delivered(unverified=True)
             case 401, _:
                 return Hold("API key refused: set api_key to the key on the Settings page, then resume")
+            case 404, _:  # its one address takes every click, so it is the address that is wrong
+                return Hold("nothing at this address: remove or correct base_url, then resume")
             case 422, _:
                 return Rejected(f"IP Snare finds fields missing or not valid: {_errors(response)}")
             case 500, _:
                 return Retry("IP Snare failed")
         return super().outcome(response)
 
+    def _given(self, event: Event, name: str) -> Any:
+        """What one field is made from: the sender's word, else what holds without it."""
+        said = self._said(event, name)
+        if said is not None:
+            return said
+        match name:
+            case "click_id":
+                return event.id
+            case "click_time":
+                return _written(event.time)
+            case "is_bot":
+                return self._looks_like_bot(event)
+        return _SILENT.get(name)
 
-def _given(event: Event) -> dict[str, Any]:
-    """What the event says of each field. Address, agent and country travel apart; the rest are properties."""
-    said = {name: event.properties.get(name) for name in _READ}
-    in_clear = {"user_ip": event.clear.ip, "user_agent": event.clear.user_agent, "user_country": event.clear.country}
-    said |= {name: value for name, value in in_clear.items() if value is not None}
-    defaults = {**FLAGS, "click_id": event.id, "click_time": _written(event.time), "expired_at": ""}
-    return said | {name: value for name, value in defaults.items() if said[name] is None}
+    def _said(self, event: Event, name: str) -> Any:
+        """``map`` before what is kept in clear, which travels apart, before the properties."""
+        places = (self.map.get(name), _IN_CLEAR.get(name), f"properties.{name}")
+        said = (field(event, place) for place in places if place is not None)
+        return msgspec.to_builtins(next((value for value in said if value is not None), None))
+
+    def _looks_like_bot(self, event: Event) -> bool:
+        agent = self._said(event, "user_agent")
+        return self.detect_bots and isinstance(agent, str) and bots.is_bot(agent) is True
+
+
+_SILENT: Mapping[str, Any] = {"expired": False, "is_final": True, "expired_at": ""}  # what holds without a word
+_IN_CLEAR: Mapping[str, str] = {
+    "user_ip": "clear.ip",
+    "user_agent": "clear.user_agent",
+    "user_country": "clear.country",
+}
+
+
+def _is_final(request: Request) -> bool:
+    """Did this request carry the final state of its click?"""
+    return msgspec.json.decode(request.body).get("is_final") is True
 
 
 def _written(time: int) -> str:

@@ -24,13 +24,15 @@ class Closed(msgspec.Struct, frozen=True):
 class Delivered(msgspec.Struct, frozen=True, kw_only=True, tag="delivered"):
     """The partner has it.
 
-    ``duplicate``: it had it before. ``unverified``: its answer proves nothing. ``rejected``: members of the batch, by
+    ``duplicate``: it had it before. ``unverified``: its answer proves nothing. ``free``: it
+    uses up none of the month's quota. ``rejected``: members of the batch, by
     their index in ``request.events``, that the partner refused for good while it took the rest. ``closes``: what this
     means for later events about the same subject.
     """
 
     duplicate: bool = False
     unverified: bool = False
+    free: bool = False
     rejected: dict[int, str] = {}
     closes: Closed | None = None
 

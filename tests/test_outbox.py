@@ -15,6 +15,7 @@ from router.outbox import lock, log, schema, state
 from router.outbox.dedup import Filter
 from router.outbox.errors import Broken, Busy, DiskFull, Locked, OutboxError
 from router.outbox.outbox import Outbox
+from router.outbox.retention import Policy
 from router.outbox.state import Attempt, Held, Mark, Quarantined, Selection
 from router.outbox.vault import Vault, new_key
 from tests.builders import NOW, an_event, many, rows
@@ -63,14 +64,14 @@ class TestAppend:
         Dedup survives a restart and the sealing of a segment, within its window and no longer.
         """
         for segment_events in (100, 2):
-            store = await Outbox.open(tmp_path / "outbox", clock, segment_events=segment_events, dedup=3600.0)
+            store = await Outbox.open(tmp_path / "outbox", clock, segment_events=segment_events, policy=Policy(dedup=3_600_000))
             answer = await store.append(rows(an_event("a")))
             await store.append(rows(an_event(f"other-{segment_events}"), an_event(f"more-{segment_events}")))
             await store.append(rows(an_event(f"last-{segment_events}")))
             assert [segment_events == 2] == answer
             await store.close()
         clock.step(7200)
-        store = await Outbox.open(tmp_path / "outbox", clock, dedup=3600.0, segment_events=2)
+        store = await Outbox.open(tmp_path / "outbox", clock, policy=Policy(dedup=3_600_000), segment_events=2)
         assert [False] == await store.append(rows(an_event("a", received=clock.now())))
         await store.close()
 

@@ -13,7 +13,8 @@ import msgspec
 from router.console.answers import Fault
 from router.delivery.engine import Delivery
 from router.delivery.lane import LaneRunner
-from router.outbox.outbox import Lane, Outbox
+from router.outbox.lane import Lane
+from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
 from router.outbox.state import Selection
 
@@ -153,6 +154,8 @@ class Acts:
 def _fresh(lane: Lane, last: int, seqs: list[int] | None) -> list[int]:
     """The meant events of a resting lane that were never tried and have no row yet."""
     candidates = (
-        range(lane.cursor + 1, last + 1) if seqs is None else [each for each in seqs if lane.cursor < each <= last]
+        range(lane.cursor + 1, lane.last(last) + 1)
+        if seqs is None
+        else [each for each in seqs if lane.cursor < each <= lane.last(last)]
     )
-    return [seq for seq in candidates if seq not in lane.done]
+    return [seq for seq in candidates if lane.open(seq)]

@@ -53,6 +53,7 @@ def delivered(jobs: Sequence[Job], outcome: Delivered, attempt: Attempt) -> list
             status=attempt.status,
             duplicate=outcome.duplicate,
             unverified=outcome.unverified,
+            free=outcome.free,
         )
         for (attempts, parked), seqs in _alike(taken).items()
     ]

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from router.clock import Clock
 from router.delivery.lane import LaneRunner, Observer
 from router.destination import Destination
-from router.outbox.outbox import Lane, Outbox
+from router.outbox.lane import Lane
+from router.outbox.outbox import Outbox
 from router.outbox.state import Held
 
 PATIENCE = 5.0  # seconds for requests that are under way when a reload changes their lane
@@ -38,6 +39,7 @@ class Delivery:
                 self.lanes[name].probe()
                 continue
             lane = await self._store.lane(name, str(type(destination).__struct_config__.tag), destination.quota())
+            await self._store.go_on(lane)
             if destination.enabled:
                 await self._release(lane)
                 runner = LaneRunner(name, destination, lane, self._store, self._clock, observer=self._observer)
@@ -47,6 +49,8 @@ class Delivery:
                 await self._keep(lane, DISABLED)
         for lane in await self._store.other_lanes(destinations):
             await self._keep(lane, REMOVED)
+            if lane.stop is None:
+                await self._store.stop(lane)
 
     async def stop(self, patience: float) -> None:
         """Finish what is under way, all lanes side by side, within ``patience`` seconds."""

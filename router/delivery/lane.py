@@ -28,9 +28,11 @@ from router.delivery.pace import Pace
 from router.delivery.sender import Sender, remarkable
 from router.delivery.subjects import MOST_BEHIND, Subjects
 from router.destination import Destination, Request
-from router.outbox import memory, outbox
+from router.outbox import memory
 from router.outbox.errors import NotDurable
+from router.outbox.lane import Lane
 from router.outbox.log import Stored
+from router.outbox.outbox import Outbox
 from router.outbox.state import Attempt, Closing, Held, Mark, Selection
 from router.outcome import Delivered, Hold, Outcome, Rejected, Retry, Split
 from router.settings import per_second, seconds
@@ -62,8 +64,8 @@ class LaneRunner:
         self,
         name: str,
         destination: Destination,
-        lane: outbox.Lane,
-        store: outbox.Outbox,
+        lane: Lane,
+        store: Outbox,
         clock: Clock,
         *,
         observer: Observer,
@@ -197,7 +199,7 @@ class LaneRunner:
             return overdue
         while found := await self._store.read(self._taken, most):
             self._taken = found[-1].seq
-            fresh = [each for each in found if each.seq > self.lane.cursor and each.seq not in self.lane.done]
+            fresh = [each for each in found if self.lane.open(each.seq)]
             if jobs := self._intact(fresh, now):
                 return jobs
             await asyncio.sleep(0)
@@ -424,7 +426,8 @@ class LaneRunner:
                 await self._settle(
                     ends.delivered(jobs, outcome, attempt), kept, ends.closing(jobs, outcome, attempt.at)
                 )
-                await self._metered(0 if outcome.duplicate else len(jobs) - len(outcome.rejected), attempt.at)
+                uses = not outcome.duplicate and not outcome.free
+                await self._metered(len(jobs) - len(outcome.rejected) if uses else 0, attempt.at)
                 oldest = min(job.event.received for job in jobs)
                 self._observer.delivered(self.name, len(jobs) - len(outcome.rejected), (attempt.at - oldest) / 1000)
             case Retry(after=after, until=until):
@@ -575,7 +578,7 @@ class LaneRunner:
             seqs = None if chosen.seqs is None else frozenset(chosen.seqs)
             fresh = self._drop_in_hand(seqs)
             beyond = range(max(self._taken, self.lane.cursor) + 1, self._store.last + 1)
-            fresh += [seq for seq in beyond if (seqs is None or seq in seqs) and seq not in self.lane.done]
+            fresh += [seq for seq in beyond if (seqs is None or seq in seqs) and self.lane.open(seq)]
         under_way = tuple(self._parked_in_hand)
         chosen = Selection(state=chosen.state, seqs=chosen.seqs, besides=under_way)
         count = await self._store.drop(self.lane, chosen, fresh, who)

@@ -1,7 +1,8 @@
 """IP Snare as its documentation describes it: ``POST /v1/track``.
 
-Stricter than the page in two points: a parameter it does not name is refused, and a country code must be in upper
-case. Source: https://ipsnare.com/docs (Track API Reference).
+Stricter than the page in three points: a parameter it does not name is refused, a country code must be in upper case,
+and a time needs its zone. What IP Snare says to a state that is not final after the final one of the same click is not
+documented: it is taken here, and counted. Source: https://ipsnare.com/docs (Track API Reference).
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
+from msgspec import Meta
 
 from router.mocks.partner import Answer, Call, Partner
 
@@ -34,13 +36,18 @@ _ALPHA2 = frozenset(_CODES.split())
 
 
 class IpSnare(Partner):
-    """``key`` None takes any key."""
+    """``key`` None takes any key. ``regressions`` counts states that came after the final one and were not final."""
 
     name: ClassVar[str] = "ipsnare"
 
     def __init__(self, *, now: Callable[[], int], seed: int = 0, key: str | None = None) -> None:
         super().__init__(now=now, seed=seed)
         self.key = key
+
+    def reset(self) -> None:
+        super().reset()
+        self.regressions = 0
+        self.final: set[str] = set()  # clicks whose final state was taken
 
     def answer(self, call: Call) -> Answer:
         if (call.method, call.path) != ("POST", "/v1/track"):
@@ -55,7 +62,16 @@ class IpSnare(Partner):
             return _errors(422, {"": "The body must be a JSON object"})
         if errors := faults(body):
             return _errors(422, errors)
-        return Answer(200, {"success": True}, keys=(body["click_id"],))
+        return Answer(200, {"success": True}, keys=(body["click_id"],), reason=self._state(body))
+
+    def _state(self, click: dict[str, Any]) -> str:
+        """Remember a final state; a remark where one that is not final follows it."""
+        if click["is_final"]:
+            self.final.add(click["click_id"])
+        elif click["click_id"] in self.final:
+            self.regressions += 1
+            return "not final, after the final state of this click"
+        return ""
 
 
 def faults(body: dict[str, Any]) -> dict[str, str]:
@@ -98,7 +114,7 @@ def _is_address(value: Any) -> bool:
 
 def _is_datetime(value: Any) -> bool:
     try:
-        return isinstance(value, str) and bool(msgspec.convert(value, dt.datetime))
+        return isinstance(value, str) and bool(msgspec.convert(value, Annotated[dt.datetime, Meta(tz=True)]))
     except msgspec.ValidationError:
         return False
 

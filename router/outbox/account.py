@@ -32,10 +32,15 @@ class Account(NamedTuple):
     limit: int | None
     month: str | None
     used: int | None
+    stop: int | None
     beyond: int
 
+    def end(self, last: int) -> int:
+        """The last event that is for this lane."""
+        return last if self.stop is None else self.stop
+
     def waiting(self, last: int) -> int:
-        return self.parked + (last - self.cursor) - self.beyond
+        return self.parked + (self.end(last) - self.cursor) - self.beyond
 
     def quota(self) -> QuotaView | None:
         """What is used of the latest month in which anything was; None where the partner has no quota."""
@@ -46,13 +51,14 @@ class Account(NamedTuple):
     def difference(self, last: int) -> int:
         """How far its states are from what it was given."""
         ends = self.delivered + self.filtered + self.dead + self.erased
-        return (last - self.start) - (ends + self.waiting(last))
+        return (self.end(last) - self.start) - (ends + self.waiting(last))
 
 
 _LANES = """SELECT id, name, type, start, cursor, delivered, duplicate, unverified, filtered, dead, erased, parked,
     hold_reason, hold_until, hold_by, held_at, quota,
     (SELECT max(month) FROM used WHERE used.lane = lane.id),
     (SELECT events FROM used WHERE used.lane = lane.id ORDER BY month DESC LIMIT 1),
+    stop,
     (SELECT count(*) FROM delivery WHERE delivery.lane = lane.id AND delivery.seq > lane.cursor)
     + (SELECT coalesce(sum(last - first + 1), 0) FROM run WHERE run.lane = lane.id AND run.first > lane.cursor)
     FROM lane ORDER BY id"""
@@ -111,7 +117,7 @@ async def first_parked(state: aiosqlite.Connection, lane: int) -> tuple[int | No
 
 def first_fresh(lane: Account, last: int) -> int | None:
     """The oldest event that was not tried yet: the one behind the cursor, which moves over everything that ended."""
-    return lane.cursor + 1 if last > lane.cursor else None
+    return lane.cursor + 1 if lane.end(last) > lane.cursor else None
 
 
 async def recount(state: aiosqlite.Connection, lane: Account, gone: int) -> list[Discrepancy]:

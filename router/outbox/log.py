@@ -27,14 +27,21 @@ _decode = msgspec.json.Decoder(Event).decode
 _NOTHING = Clear()
 
 
+KEPT = 0  # number of the segment that keeps what others left behind when they went
+
+
 class Segment(msgspec.Struct, kw_only=True):
-    """One file of the log. ``first`` is its first sequence number; ``key`` opens its clear values."""
+    """One file of the log. ``first`` is its first sequence number; ``key`` opens its clear values.
+
+    ``passed`` is when every lane was seen to be done with it. Instants are UTC ms.
+    """
 
     number: int
     first: int
     opened: int
     key: bytes | None
     sealed: int | None = None
+    passed: int | None = None
 
     def path(self, directory: Path) -> Path:
         return directory / "log" / f"{self.number:08d}.db"
@@ -159,15 +166,51 @@ def has_events(path: Path) -> bool:
         connection.close()
 
 
+_ROWS = "SELECT seq, received, time, source, id, name, payload, NULL, crc FROM event WHERE seq IN (SELECT value FROM json_each(?))"
+
+
+def rows(connection: sqlite3.Connection, seqs: Sequence[int]) -> list[tuple[object, ...]]:
+    """The rows as they are stored, without their clear values, for ``keep``."""
+    return connection.execute(_ROWS, (msgspec.json.encode(seqs).decode(),)).fetchall()
+
+
+def keep(connection: sqlite3.Connection, found: Iterable[tuple[object, ...]]) -> None:
+    """Put rows of another segment here; those that are here already stay."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.executemany("INSERT OR IGNORE INTO event VALUES(?,?,?,?,?,?,?,?,?)", found)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def seqs(connection: sqlite3.Connection) -> list[int]:
+    """Every sequence number of a segment."""
+    return [seq for (seq,) in connection.execute("SELECT seq FROM event ORDER BY seq")]
+
+
+def discard(connection: sqlite3.Connection, gone: Sequence[int]) -> None:
+    connection.execute(
+        "DELETE FROM event WHERE seq IN (SELECT value FROM json_each(?))", (msgspec.json.encode(gone).decode(),)
+    )
+
+
 def duplicates(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT duplicate FROM total").fetchone()[0])
+
+
+def index(connection: sqlite3.Connection) -> None:
+    """The indexes of a segment that is written no more."""
+    for statement in SEALED_INDEXES:
+        connection.execute(statement)
 
 
 def seal(connection: sqlite3.Connection) -> None:
     """Build the indexes, fold the WAL in and close. Run again after a kill, it does what is left."""
     try:
-        for statement in SEALED_INDEXES:
-            connection.execute(statement)
+        index(connection)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         connection.close()

@@ -21,9 +21,11 @@ from router.clock import Clock
 from router.outbox import log, memory, schema, state
 from router.outbox.errors import Broken, Busy, DiskFull, NotDurable, OutboxError
 from router.outbox.journal import SEGMENT_EVENTS, Journal
+from router.outbox.lane import Lane
 from router.outbox.lock import Lock
 from router.outbox.log import Row, Segment, Stored
 from router.outbox.memory import Visitor
+from router.outbox.retention import Books, Policy, Retention, sweep
 from router.outbox.segments import Segments
 from router.outbox.state import DROPPED, Attempt, Closing, Due, Held, Mark, Quarantined, Selection, Settlement
 from router.outbox.writer import Writer
@@ -42,24 +44,6 @@ class Watcher(Protocol):
 
     def settled(self, lane: str, marks: Sequence[Mark]) -> None:
         """This became of some deliveries of a lane."""
-
-
-class Lane:
-    """A destination's place in the log, as the owner knows it. ``done`` holds ends beyond the cursor."""
-
-    def __init__(self, row: state.LaneRow, done: set[int], next_due: int | None) -> None:
-        self.id, self.name, self.start, self.cursor, self.held = row.id, row.name, row.start, row.cursor, row.held
-        self.quota = row.quota
-        self.done = done
-        self.next_due = next_due
-        self.more = asyncio.Event()
-
-    def end(self, seqs: Sequence[int]) -> None:
-        """These are no longer simply waiting; the cursor moves over every gapless stretch of such."""
-        self.done.update(seqs)
-        while self.cursor + 1 in self.done:
-            self.cursor += 1
-            self.done.discard(self.cursor)
 
 
 class _Settling(msgspec.Struct):
@@ -88,14 +72,15 @@ class Outbox:
         self._settler: asyncio.Task[None] | None = None
         self._journal: Journal | None = None
         self._segments: Segments | None = None
+        self._retention: Retention | None = None
 
     # Opening and closing
 
     @classmethod
     async def open(
-        cls, directory: Path, clock: Clock, *, dedup: float = 86_400.0, segment_events: int = SEGMENT_EVENTS
+        cls, directory: Path, clock: Clock, *, policy: Policy | None = None, segment_events: int = SEGMENT_EVENTS
     ) -> Outbox:
-        """Take the directory, recover what a kill left, and be ready to append. ``dedup`` is in seconds.
+        """Take the directory, recover what a kill left, and be ready to append. ``policy`` says what is kept how long.
 
         OutboxError where it is locked, newer than this program, or has lost a file. A missing state beside a log is
         never replaced by a fresh one.
@@ -104,17 +89,19 @@ class Outbox:
         directory.chmod(0o700)  # noqa: ASYNC240 - once, before anything is served
         outbox = cls(directory, clock, Lock(directory))
         try:
-            await outbox._recover(int(dedup * 1000), segment_events)
+            await outbox._recover(policy or Policy(), segment_events)
         except BaseException:
             outbox._stopping = True
             await outbox._shut()
             raise
         outbox.journal.start()
         outbox._settler = asyncio.create_task(outbox._settle_for_ever(), name="outbox-settle")
+        outbox.retention.start()
         return outbox
 
     async def close(self) -> None:
         """Finish what waits, fold the WALs in and give the directory back."""
+        await self.retention.stop()
         self._stopping = True
         self._settle_wake.set()
         if self._settler is not None:
@@ -130,7 +117,7 @@ class Outbox:
             await self._state.close()
         self._lock.release()
 
-    async def _recover(self, dedup: int, segment_events: int) -> None:
+    async def _recover(self, policy: Policy, segment_events: int) -> None:
         if not (self.directory / "state.db").exists() and any((self.directory / "log").iterdir()):
             raise OutboxError(f"{self.directory} has a log but no state.db: restore it from a backup")
         await self._state.open(self.directory / "state.db", schema.STATE)
@@ -142,14 +129,23 @@ class Outbox:
         self._journal = Journal(
             segments,
             self._clock,
-            dedup=dedup,
+            dedup=policy.dedup,
             segment_events=segment_events,
             register=self._register,
             sealed=self._note_sealed,
             committed=self._wake_lanes,
             failed=self._fail,
         )
+        books = Books(
+            written=self._written,
+            lanes=self._every_lane,
+            roll=lambda: self.append([]),
+            checkpoint=self._fold,
+            config=lambda: self.config,
+        )
+        self._retention = Retention(segments, self._clock, policy, books)
         await asyncio.to_thread(_refuse_unknown_events, self.directory, segments.all)
+        await asyncio.to_thread(sweep, self.directory, segments.all)
         await self._journal.open()
         reached = await self._state.read(state.reached)
         if reached > self.last:
@@ -165,6 +161,14 @@ class Outbox:
     async def _note_sealed(self, segment: Segment) -> None:
         segment.sealed = self._clock.now()
         await self._state.write(lambda unit: state.seal_segment(unit, segment))
+
+    async def _every_lane(self) -> list[Lane]:
+        await self.other_lanes(())
+        return list(self.lanes.values())
+
+    async def _fold(self) -> None:
+        """Empty the WAL of the state."""
+        await self._state.read(lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone())
 
     # Faults
 
@@ -209,6 +213,12 @@ class Outbox:
         if self._segments is None:
             raise OutboxError("this outbox is not open")
         return self._segments
+
+    @property
+    def retention(self) -> Retention:
+        if self._retention is None:
+            raise OutboxError("this outbox is not open")
+        return self._retention
 
     @property
     def last(self) -> int:
@@ -295,12 +305,12 @@ class Outbox:
             return self.lanes[name]
         last = self.last
 
-        def take(unit: sqlite3.Connection) -> tuple[state.LaneRow, set[int], int | None]:
+        def take(unit: sqlite3.Connection) -> tuple[state.LaneRow, Lane]:
             row = state.lane(unit, name, kind, last, quota)
-            return row, state.done_beyond(unit, row.id, row.cursor), state.next_due(unit, row.id)
+            return row, Lane(row, *state.done_beyond(unit, row.id, row.cursor), state.next_due(unit, row.id))
 
-        row, done, next_due = await self._written(take)
-        known = self.lanes.setdefault(name, Lane(row, done, next_due))
+        row, made = await self._written(take)
+        known = self.lanes.setdefault(name, made)
         known.quota = row.quota
         return known
 
@@ -309,6 +319,22 @@ class Outbox:
         known = set(names)
         rows = await self._written(state.lanes)
         return [await self.lane(row.name, row.type, row.quota) for row in rows if row.name not in known]
+
+    async def stop(self, lane: Lane) -> None:
+        """The lane's destination is gone: what comes from now on is not for it."""
+        last, now = self.last, self._clock.now()
+        await self._written(lambda unit: state.stop(unit, lane.id, last, now))
+        lane.stop, lane.stopped_at = last, now
+
+    async def go_on(self, lane: Lane) -> None:
+        """The lane's destination is back: what came while it was away is not for it."""
+        if lane.stop is None:
+            return
+        first, last, now = lane.stop + 1, self.last, self._clock.now()
+        await self._written(lambda unit: state.go_on(unit, lane.id, first, last, now, self.config))
+        lane.stop = lane.stopped_at = None
+        if last >= first:
+            lane.pass_by(range(first, last + 1))
 
     async def due(self, lane: Lane, now: int, limit: int, besides: Iterable[int]) -> list[Due]:
         """Waiting rows whose time has come, without those in hand; also learns when the next of the others is due."""
@@ -434,7 +460,7 @@ def _settlement(each: _Settling) -> Settlement:
     for mark in each.marks:
         kept = mark
         if not mark.parked:
-            new = [seq for seq in mark.seqs if seq > lane.cursor and seq not in lane.done]
+            new = [seq for seq in mark.seqs if lane.open(seq)]
             kept = mark if len(new) == len(mark.seqs) else msgspec.structs.replace(mark, seqs=new)
             lane.end(new)
         if kept.seqs:

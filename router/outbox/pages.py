@@ -45,7 +45,7 @@ async def ends(
     if state in {None, "delivered", "filtered"}:
         kinds.append(_runs(connection, lane, state, limit + 1, below))
     if state in {None, "waiting"}:
-        kinds.append(_fresh(connection, lane, limit + 1, min(below, last + 1)))
+        kinds.append(_fresh(connection, lane, limit + 1, min(below, lane.end(last) + 1)))
     parts = [await each for each in kinds]
     floor = max(part.floor for part in parts)
     items = sorted((each for part in parts for each in part.items if each.seq >= floor), key=lambda each: -each.seq)

@@ -47,7 +47,8 @@ STATE: Sequence[Migration] = (
             first INTEGER NOT NULL,
             key BLOB,
             opened INTEGER NOT NULL,
-            sealed INTEGER
+            sealed INTEGER,
+            passed INTEGER
         ) STRICT""",
         """CREATE TABLE lane(
             id INTEGER PRIMARY KEY,
@@ -66,7 +67,9 @@ STATE: Sequence[Migration] = (
             hold_until INTEGER,
             hold_by TEXT,
             held_at INTEGER,
-            quota INTEGER
+            quota INTEGER,
+            stop INTEGER,
+            stopped_at INTEGER
         ) STRICT""",
         """CREATE TABLE delivery(
             lane INTEGER NOT NULL,

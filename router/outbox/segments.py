@@ -107,13 +107,28 @@ class Segments:
 
     # Files
 
+    async def ask(self, segment: Segment, unit: Callable[[sqlite3.Connection], T]) -> T:
+        """What one segment's file says."""
+        return await self._reading(lambda: unit(self._file(segment)[0]))
+
+    async def let_go(self, segment: Segment) -> None:
+        """Close what is open of a segment: it goes, or its key did."""
+
+        def close() -> None:
+            connection, _ = self._files.pop(segment.number, (None, None))
+            if connection is not None:
+                connection.close()
+
+        self._filters.pop(segment.number, None)
+        await self._reading(close)
+
     async def close(self) -> None:
         self._closing = True
         await self._reading(self._close_files)
         self._readers.shutdown(wait=False)
 
     def _holding(self, seq: int) -> Segment:
-        return next(each for each in reversed(self.all) if each.first <= seq)
+        return next((each for each in reversed(self.all) if each.first <= seq), self.all[0])
 
     def _file(self, segment: Segment) -> tuple[sqlite3.Connection, Vault]:
         """A read-only connection to a segment, the longest unused one making room; only on the readers' thread."""

@@ -21,6 +21,7 @@ from router.outbox import memory
 from router.outbox.log import Segment
 
 DROPPED = "dropped by the operator"
+AWAY = "its destination was not in the configuration when the event came"
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +42,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     duplicate: bool = False
     unverified: bool = False
+    free: bool = False  # of the partner's quota
     subjects: Mapping[int, str] = {}  # by sequence number, where later events about the same must not overtake
 
     def simple(self) -> bool:
@@ -104,6 +106,8 @@ class LaneRow(msgspec.Struct, frozen=True, kw_only=True):
     cursor: int
     held: Held | None
     quota: int | None = None
+    stop: int | None = None
+    stopped_at: int | None = None
 
 
 def settle(connection: sqlite3.Connection, settlements: Sequence[Settlement], config: int) -> None:
@@ -135,7 +139,7 @@ def _remember(connection: sqlite3.Connection, settlement: Settlement) -> None:
         memory.close(connection, settlement.lane, rows, now)
     if settlement.metered:
         for mark in settlement.marks:
-            if mark.state == "delivered" and not mark.duplicate:
+            if mark.state == "delivered" and not mark.duplicate and not mark.free:
                 memory.use(connection, settlement.lane, mark.at, len(mark.seqs))
 
 
@@ -264,7 +268,7 @@ def lane(connection: sqlite3.Connection, name: str, kind: str, last: int, quota:
 
 def lanes(connection: sqlite3.Connection) -> list[LaneRow]:
     found = connection.execute(
-        "SELECT id, name, type, start, cursor, hold_reason, hold_until, hold_by, held_at, quota FROM lane ORDER BY id"
+        "SELECT id, name, type, start, cursor, hold_reason, hold_until, hold_by, held_at, quota, stop, stopped_at FROM lane ORDER BY id"
     )
     return [
         LaneRow(
@@ -275,19 +279,52 @@ def lanes(connection: sqlite3.Connection) -> list[LaneRow]:
             cursor=cursor,
             held=Held(reason=reason, by=by, at=at, until=until) if reason is not None else None,
             quota=quota,
+            stop=stop,
+            stopped_at=stopped_at,
         )
-        for number, name, kind, start, cursor, reason, until, by, at, quota in found
+        for number, name, kind, start, cursor, reason, until, by, at, quota, stop, stopped_at in found
     ]
 
 
-def done_beyond(connection: sqlite3.Connection, number: int, cursor: int) -> set[int]:
-    """Events above the cursor that already have an end or a row: requests finish out of order."""
+_A_STRETCH = 1_000  # events of a run that are better kept as a stretch than one by one
+
+
+def done_beyond(connection: sqlite3.Connection, number: int, cursor: int) -> tuple[set[int], list[range]]:
+    """Events above the cursor that already have an end or a row, and long runs of such: requests finish out of order."""
     done = {
         seq for (seq,) in connection.execute("SELECT seq FROM delivery WHERE lane = ? AND seq > ?", (number, cursor))
     }
+    long: list[range] = []
     for first, last in connection.execute("SELECT first, last FROM run WHERE lane = ? AND first > ?", (number, cursor)):
-        done.update(range(first, last + 1))
-    return done
+        stretch = range(first, last + 1)
+        if len(stretch) > _A_STRETCH:
+            long.append(stretch)
+        else:
+            done.update(stretch)
+    return done, long
+
+
+def stop(connection: sqlite3.Connection, number: int, last: int, now: int) -> None:
+    """The lane's destination is gone: what comes after ``last`` is not for it."""
+    connection.execute("UPDATE lane SET stop = ?, stopped_at = ? WHERE id = ?", (last, now, number))
+
+
+def go_on(connection: sqlite3.Connection, number: int, first: int, last: int, now: int, config: int) -> None:
+    """The lane's destination is back: what came from ``first`` to ``last``, while it was away, is not for it."""
+    connection.execute("UPDATE lane SET stop = NULL, stopped_at = NULL WHERE id = ?", (number,))
+    filter_all(connection, number, first, last, now, AWAY, config)
+
+
+def filter_all(
+    connection: sqlite3.Connection, number: int, first: int, last: int, now: int, reason: str, config: int
+) -> None:
+    """These events, of which nothing was written down yet, are not for the lane: one run, however many they are."""
+    if last < first:
+        return
+    connection.execute(
+        "INSERT INTO run VALUES(?,?,?,'filtered',?,NULL,NULL,?,?)", (number, first, last, now, reason, config)
+    )
+    connection.execute("UPDATE lane SET filtered = filtered + ? WHERE id = ?", (last - first + 1, number))
 
 
 def due(connection: sqlite3.Connection, number: int, now: int, limit: int, besides: Sequence[int] = ()) -> list[Due]:
@@ -330,10 +367,10 @@ def reached(connection: sqlite3.Connection) -> int:
 
 
 def segments(connection: sqlite3.Connection) -> list[Segment]:
-    found = connection.execute("SELECT number, first, opened, key, sealed FROM segment ORDER BY number")
+    found = connection.execute("SELECT number, first, opened, key, sealed, passed FROM segment ORDER BY number")
     return [
-        Segment(number=number, first=first, opened=opened, key=secret, sealed=sealed)
-        for number, first, opened, secret, sealed in found
+        Segment(number=number, first=first, opened=opened, key=secret, sealed=sealed, passed=passed)
+        for number, first, opened, secret, sealed, passed in found
     ]
 
 

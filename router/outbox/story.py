@@ -12,6 +12,7 @@ from router import route
 from router.event import Event
 from router.lifecycle import State
 from router.outbox.account import Account
+from router.outbox.state import AWAY
 from router.outbox.views import AttemptView, Chapter, CheckView, instant, maybe
 
 _decode = msgspec.json.Decoder(Event).decode
@@ -46,6 +47,8 @@ async def chapter(state: aiosqlite.Connection, lane: Account, seq: int) -> Chapt
         return Chapter(to=lane.name, state="earlier", reason="it came before this destination was there")
     if seq <= lane.cursor:
         return Chapter(to=lane.name, state="unknown", reason="no record of it is kept any more", tries=tries)
+    if lane.stop is not None and seq > lane.stop:
+        return Chapter(to=lane.name, state="earlier", reason=AWAY)
     trouble = None if lane.hold_reason else await _trouble(state, lane.id)
     return Chapter(to=lane.name, state="waiting", reason=trouble, tries=tries, hold_reason=lane.hold_reason)
 
