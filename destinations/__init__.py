@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 
+from destinations.commandersact import CommandersAct
 from destinations.ipsnare import IpSnare
 from destinations.linktrace import LinkTrace
 from destinations.snap import Snap
 from destinations.webhook import Webhook
 from router.destination import Destination
 
-SHIPPED: tuple[type[Destination], ...] = (Snap, LinkTrace, IpSnare, Webhook)
+SHIPPED: tuple[type[Destination], ...] = (Snap, LinkTrace, IpSnare, CommandersAct, Webhook)
 
 
 def registry() -> Mapping[str, type[Destination]]:

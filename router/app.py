@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import structlog
 import uuid_utils
 from aiohttp import web
 
-from router import console, identifiers
+from router import console, door, identifiers, scrub
 from router.clock import Clock, SystemClock
 from router.collect.http import Collector, Network, Server
 from router.collect.intake import Intake
@@ -32,7 +32,11 @@ from router.metrics import Metrics
 from router.outbox.errors import NotDurable
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
+from router.outbox.retention import Policy
+from router.person import Person
+from router.pull.engine import Pull
 from router.secret import Secret
+from router.settings import Outbox as OutboxSettings
 from router.settings import Settings, seconds
 
 log: Any = structlog.get_logger()
@@ -66,14 +70,18 @@ class App:
         """
         settings, outbox = self.settings, self.settings.outbox
         await asyncio.to_thread(identifiers.load)  # else the first event with a phone number waits for the tables
-        self.store = await Outbox.open(Path(outbox.path), self.clock, dedup=seconds(outbox.dedup))
+        self.store = await Outbox.open(Path(outbox.path), self.clock, policy=policy(outbox))
         stack.push_async_callback(self.store.close)
         self.store.on_failure = self._fail
         await self.store.configure(*described(settings))
         self.metrics.configured(VERSION, self.store.config, self.clock.now())
         self.delivery = Delivery(self.store, self.clock, self.metrics)
+        self.visitors = await self._visitors()
+        self.store.on_erase = self._forget
+        intake = Intake(self.store, new_id, self.metrics, self.visitors)
+        self.pull = Pull(self.store, intake, self.clock)
         self.collector = Collector(
-            Intake(self.store, new_id, self.metrics, await self._visitors()),
+            intake,
             keyring(settings),
             self.clock,
             network=Network(settings.collect.trusted_proxies),
@@ -91,8 +99,17 @@ class App:
         self.console_port = await _listen(stack, runner, settings.console.listen)
         stack.push_async_callback(self.delivery.stop, GRACE / 2)
         await self.delivery.apply(settings.destinations)
+        stack.push_async_callback(self.pull.stop)
         server = web.ServerRunner(Server(self.collector), shutdown_timeout=GRACE / 2)
         self.collect_port = await _listen(stack, server, settings.collect.listen)
+        await self.pull.apply(settings.sources, cleared(settings))
+
+    def _forget(self, people: Sequence[Person]) -> None:
+        """Empty what the process remembers of what was sent, and these people's sessions."""
+        door.forget()
+        for person in people:
+            if person.anonymous_id:
+                self.visitors.forget(scrub.safe_id(person.anonymous_id.strip()))
 
     async def _visitors(self) -> Visitors:
         """Whose sessions were under way when the last process ended."""
@@ -115,6 +132,7 @@ class App:
         self.metrics.configured(VERSION, self.store.config, self.clock.now())
         self.collector.keyring = keyring(settings)
         await self.delivery.apply(settings.destinations)
+        await self.pull.apply(settings.sources, cleared(settings))
         log.info("reloaded", version=self.store.config)
 
     async def stop(self) -> None:
@@ -129,14 +147,25 @@ class App:
             self.broken.set_result(error)
 
 
+def policy(outbox: OutboxSettings) -> Policy:
+    """How long the outbox keeps what."""
+    kept = {"delivered": outbox.keep_delivered, "dead": outbox.keep_dead, "dedup": outbox.dedup}
+    return Policy(**{name: int(seconds(duration) * 1000) for name, duration in kept.items()})
+
+
 def new_id() -> str:
     return str(uuid_utils.uuid7())
 
 
 def keyring(settings: Settings) -> Keyring:
     """The sources, each knowing which clear values some enabled destination needs."""
-    needed = frozenset[str]().union(*(each.clear for each in settings.destinations.values() if each.enabled))
+    needed = cleared(settings)
     return Keyring([sender(name, source, needed) for name, source in settings.sources.items()])
+
+
+def cleared(settings: Settings) -> frozenset[str]:
+    """The fields of ``Clear`` that some enabled destination needs."""
+    return frozenset[str]().union(*(each.clear for each in settings.destinations.values() if each.enabled))
 
 
 def described(settings: Settings) -> tuple[str, str]:

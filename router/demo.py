@@ -50,6 +50,7 @@ TROUBLE: Mapping[str, Sequence[Trouble]] = {
         Trouble(status=500, share=0.05),
     ),
     "ipsnare": (Trouble(status=500, share=0.05, body={"success": False}),),
+    "commandersact": (Trouble(status=503, retry_after="1", times=1, share=0.02),),
     "webhook": (Trouble(status=503, retry_after="1", times=1, share=0.02), Trouble(delay=0.1, share=0.3)),
 }
 
@@ -90,6 +91,14 @@ allow_private = true
 type = "ipsnare"
 api_key = "file:partner.key"
 base_url = "{ipsnare}"
+allow_private = true
+
+[destinations.commandersact]
+type = "commandersact"
+site = "29"
+token = "file:partner.key"
+batch = 20
+base_url = "{commandersact}"
 allow_private = true
 
 [destinations.webhook]

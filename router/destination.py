@@ -131,6 +131,7 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", f
     dedup_key: ClassVar[str]  # by what the partner recognises a resend
     clear: ClassVar[frozenset[str]] = frozenset()  # fields of Clear it needs; everything else is withheld from it
     default_events: ClassVar[Mapping[str, str] | None] = None  # our name -> theirs; None: every event, own name
+    partner_names: ClassVar[frozenset[str] | None] = None  # all that it takes, in capitals; None: it takes any
     # What the partner can know a person or thing by: its name for it -> paths in our event, all of which it needs.
     identifiers: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
     test_endpoint: ClassVar[str | None] = None  # the partner's own check, in words for the README; None: it has none
@@ -175,6 +176,10 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", f
     def reports(self) -> Mapping[str, Request]:
         """Pages of the partner's own about what it got ("logs", "stats"), each a GET without events."""
         return {}
+
+    def report_rows(self, response: Response) -> Sequence[Mapping[str, Any]]:  # noqa: ARG002 - for those that override it
+        """The answer to one of ``reports`` as rows. They are read by people, so nothing personal may be repeated."""
+        return ()
 
     def endpoint(self, path: str) -> str:
         return (self.base_url or self.home).rstrip("/") + path

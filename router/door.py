@@ -19,7 +19,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from router import dialects, identifiers, normalise, scrub
+from router import bots, dialects, identifiers, normalise, scrub
 from router.dialects.people import strip
 from router.dialects.reading import Reading
 from router.event import App, Clear, Consent, Device, Event, Item, Money, Page, User
@@ -51,12 +51,14 @@ class Visit(Struct, frozen=True, kw_only=True):
     """What is the same for all items of one request.
 
     ``received`` is UTC ms. ``call`` is the kind that the path of a single call implies. ``wrapper`` has the other keys
-    of a ``{"batch": [...]}`` body. ``ip`` and ``user_agent`` are the connection's, given only where it is the visitor's.
+    of a ``{"batch": [...]}`` body. ``dialect`` is given where it is not for the item to say. ``ip`` and ``user_agent``
+    are the connection's, given only where it is the visitor's.
     """
 
     received: int
     call: str | None = None
     wrapper: dict[str, Any] = {}
+    dialect: str | None = None
     ip: str | None = None
     user_agent: str | None = None
     test: bool = False
@@ -75,7 +77,7 @@ def admit(
     """The event, or why not. Never raises, whatever JSON value ``item`` is."""
     if not isinstance(item, dict):
         return _turned_away(item, "not_an_object", "send each event as a JSON object")
-    reading = dialects.read(item, visit.call, visit.wrapper)
+    reading = dialects.read(item, visit.call, visit.wrapper, visit.dialect)
     if reading is None:
         return _turned_away(
             item, "unknown_format", "send a Commanders Act, Segment or plain JSON event, one object an event"
@@ -101,6 +103,7 @@ def admit(
 def forget() -> None:
     """Empty every memory of what senders sent, as an erasure asks."""
     _remembered_item.cache_clear()
+    bots.forget()
     identifiers.forget()
     normalise.forget()
     scrub.forget()
@@ -282,12 +285,18 @@ def _device(reading: Reading, findings: Findings) -> Device:
     }
     if reading.locale is not None:
         known["locale"] = _language(reading.locale)
-    if reading.tracking_enabled is not None:
+    if reading.att_status is not None:
+        known["tracking_enabled"] = normalise.att_status(reading.att_status)
+    if reading.tracking_enabled is not None and known.get("tracking_enabled") is None:
         known["tracking_enabled"] = normalise.truth(reading.tracking_enabled)
     if screen := reading.screen:
         known["screen_width"] = whole(screen.get("width"), "screen.width", findings)
         known["screen_height"] = whole(screen.get("height"), "screen.height", findings)
         known["screen_density"] = normalise.ratio(screen.get("density"))
+    if hardware := reading.hardware:
+        known["cpu_cores"] = whole(hardware.get("cpu_cores"), "device.cpu_cores", findings)
+        known["storage"] = amount(hardware.get("storage"), findings)
+        known["free_storage"] = amount(hardware.get("free_storage"), findings)
     return Device(**known) if known else _NOTHING.device
 
 
@@ -342,8 +351,7 @@ def _clear(reading: Reading, door: Door, visit: Visit, findings: Findings) -> Cl
 
 def _consent(reading: Reading, findings: Findings) -> Consent:
     """What was granted, as text. A shape nobody knows counts as nothing said, so a lane that needs consent says no."""
-    flags = reading.properties
-    opt_out = not normalise.OPT_OUTS.isdisjoint(flags) and normalise.opted_out(flags)
+    opt_out = _opt_out(reading)
     granted: list[str] = []
     denied: list[str] = []
     if (said := reading.granted) is not None:
@@ -359,6 +367,16 @@ def _consent(reading: Reading, findings: Findings) -> Consent:
     else:
         return Consent(opt_out=opt_out) if opt_out else _NOTHING.consent
     return Consent(known=True, granted=tuple(granted), denied=tuple(denied), opt_out=opt_out)
+
+
+def _opt_out(reading: Reading) -> bool:
+    """Among the event's own properties, in its context, of the person or in its consent."""
+    said = (reading.properties, reading.properties.get("context"), reading.traits, reading.preferences)
+    return any(
+        not normalise.OPT_OUTS.isdisjoint(flags) and normalise.opted_out(flags)
+        for flags in said
+        if isinstance(flags, dict)
+    )
 
 
 def _money(money: dict[str, Any], findings: Findings) -> Money:
@@ -465,8 +483,14 @@ def _sorted_out(item: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
 
 
 def _clicks(reading: Reading) -> dict[str, str]:
-    """From the page's address, and from what the sender passed on by name; what it names is taken out of properties."""
+    """From the page's address, and from what the sender passed on by name; what it names is taken out of properties.
+
+    The page before counts too where it is of the same site: the landing page of the visit, as a rule. A click id in the
+    address of another site is not that site's to pass on.
+    """
     clicks = normalise.clicks_of(reading.url) if isinstance(reading.url, str) else {}
+    if isinstance(reading.referrer, str) and (before := normalise.clicks_of(reading.referrer)):
+        clicks = before | clicks if normalise.same_site(reading.url, reading.referrer) else clicks
     properties = reading.properties
     if not _CLICK_KEYS.isdisjoint(properties):
         clicks |= _named_clicks({key: properties.pop(key) for key in _CLICK_KEYS & properties.keys()})

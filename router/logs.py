@@ -27,7 +27,7 @@ FIELDS = frozenset(
         "event_id", "name", "source", "dialect", "destination", "type", "state", "segment", "seq",
         "outcome", "attempt", "status", "code", "reason", "until", "wait_s", "duration_ms", "retry_after_s",
         "count", "accepted", "duplicate", "rejected", "delivered", "waiting", "filtered", "dead", "held", "difference",
-        "bytes", "queue", "lanes", "sources", "destinations",
+        "bytes", "queue", "lanes", "sources", "destinations", "workspace",
         "listen", "method", "route", "peer_trusted", "path", "file", "line", "column", "key", "message",
         "config", "version", "python", "sqlite", "pid", "signal", "actor", "action",
     }

@@ -31,7 +31,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import unquote, unquote_plus
+from urllib.parse import clear_cache, unquote, unquote_plus
 
 from router import identifiers
 
@@ -271,6 +271,23 @@ def truth(value: Any) -> bool | None:
     return bool(value) if isinstance(value, (int, float)) and value in {0, 1} else None
 
 
+_ATT: Final = {
+    **dict.fromkeys(("authorized", "authorised", "3"), True),
+    **dict.fromkeys(("denied", "restricted", "notdetermined", "0", "1", "2"), False),
+}
+
+
+def att_status(value: Any) -> bool | None:
+    """May the device's owner be tracked, by Apple's word for it or its number; who was not asked has not agreed.
+
+    Source: Apple, ATTrackingManager.AuthorizationStatus: notDetermined 0, restricted 1, denied 2, authorized 3.
+    """
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        return truth(value)
+    said = "".join(filter(str.isalnum, str(value))).lower()
+    return _ATT.get(said, truth(value))
+
+
 # -- network ---------------------------------------------------------------------------------------------------------
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -400,6 +417,21 @@ def clicks_of(url: str) -> dict[str, str]:
         if parameter is not None and (click := opaque(unquote_plus(value))) is not None:
             clicks[parameter] = click
     return clicks
+
+
+def same_site(url: Any, other: Any) -> bool:
+    """Are both addresses of one host, with www or without?"""
+    host = _host(url)
+    return host is not None and host == _host(other)
+
+
+# Not urlsplit, which remembers the addresses it was given and would have to be told to forget them.
+_HOST: Final = re.compile(r"https?://(?:[^/?#@\\]*@)?(?:www\.)?([^/?#:@\\\s]+)", re.IGNORECASE)
+
+
+def _host(url: Any) -> str | None:
+    found = _HOST.match(url.strip()) if isinstance(url, str) else None
+    return found[1].lower() if found else None
 
 
 def partners_click_id(partner: str) -> str | None:

@@ -54,12 +54,10 @@ class Console(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Outbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     path: Annotated[str, Meta(description="A directory of its own.")] = "outbox"
     keep_delivered: Annotated[
-        str,
-        Meta(description="For how long delivered events are kept; not acted on yet: kept without end in this version."),
+        str, Meta(description="For how long events are kept that every destination is done with, counted by the day.")
     ] = "7d"
     keep_dead: Annotated[
-        str,
-        Meta(description="For how long dead deliveries are kept; not acted on yet: kept without end in this version."),
+        str, Meta(description="For how long dead deliveries, their tries and a removed destination's backlog are kept.")
     ] = "30d"
     dedup: Annotated[str, Meta(description="How far back a repeated event id is recognised, 7d at most.")] = "24h"
 

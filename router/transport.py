@@ -1,7 +1,7 @@
 """The only outgoing HTTP. One transport per lane: own connections, own resolver thread, own deadline.
 
 Never follows a redirect, keeps no cookie, reads no proxy from the environment, asks for no compression and reads at
-most 64 KB of an answer. The guard looks at the address that is dialled, after name resolution and for literals alike,
+most 64 KB of an answer, or what it is told. The guard looks at the address that is dialled, after name resolution and for literals alike,
 so no spelling of a private address gets through and a name cannot be rebound between check and dial.
 
 What happened is a value: a Response to classify, or a Failure where none came.
@@ -157,10 +157,21 @@ def _text(value: Header) -> str:
 
 
 class Transport:
-    """Send requests of one lane. ``timeout`` is the longest wait for one answer, in seconds."""
+    """Send requests of one lane. ``timeout`` is the longest wait for one answer, in seconds, ``longest`` the bytes of it
+    that are read.
+    """
 
-    def __init__(self, name: str, clock: Clock, *, timeout: float, concurrency: int, allow_private: bool) -> None:
-        self._clock, self._allow_private = clock, allow_private
+    def __init__(
+        self,
+        name: str,
+        clock: Clock,
+        *,
+        timeout: float,
+        concurrency: int,
+        allow_private: bool,
+        longest: int = MAX_ANSWER,
+    ) -> None:
+        self._clock, self._allow_private, self._longest = clock, allow_private, longest
         self._name, self._timeout, self._concurrency = name, timeout, concurrency
         self._resolver: _Resolver | None = None
         self._kept: aiohttp.ClientSession | None = None  # keeps its connections
@@ -211,7 +222,7 @@ class Transport:
             async with session.request(
                 request.method, url, data=request.body, headers=headers, allow_redirects=False
             ) as answer:
-                body = await _read(answer)
+                body = await _read(answer, self._longest)
                 return Response(
                     status=answer.status,
                     request=request,
@@ -240,17 +251,17 @@ def _header(value: Header) -> str:
     return text
 
 
-async def _read(answer: aiohttp.ClientResponse) -> bytes:
-    """At most MAX_ANSWER bytes. An answer that breaks off after its status still counts by its status."""
+async def _read(answer: aiohttp.ClientResponse, longest: int) -> bytes:
+    """At most so many bytes. An answer that breaks off after its status still counts by its status."""
     parts: list[bytes] = []
     size = 0
     try:
-        while size < MAX_ANSWER and (part := await answer.content.read(MAX_ANSWER - size)):
+        while size < longest and (part := await answer.content.read(longest - size)):
             parts.append(part)
             size += len(part)
     except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError):
         answer.close()
-    if size >= MAX_ANSWER:
+    if size >= longest:
         answer.close()
     return b"".join(parts)
 

@@ -231,7 +231,7 @@ class TestDestinations:
         listed = run("destinations", kind).stdout
         struct = destinations.registry()[kind]
 
-        assert sorted(struct.__struct_fields__) == sorted(setting["name"] for setting in one["settings"])
+        assert sorted(struct.__struct_encode_fields__) == sorted(setting["name"] for setting in one["settings"])
         assert all(f"\n{setting['name']} " in listed for setting in one["settings"])
         assert all(setting["description"] for setting in one["settings"])
         assert struct.dedup_key == one["dedup_key"]

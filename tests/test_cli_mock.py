@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from router.cli import turnout as command_line
 from router.cli.mock import EXAMPLE, RULES
-from router.mocks import PARTNERS
+from router.mocks import PARTNERS, SOURCES
 from tests.running import turnout
 
 CLICK = {
@@ -37,10 +37,10 @@ def test_every_partner_is_there():
     """
     The command knows exactly the fake partners that there are.
     """
-    assert set(PARTNERS) == set(RULES)
+    assert {*PARTNERS, *SOURCES} == set(RULES)
 
 
-@pytest.mark.parametrize("kind", PARTNERS)
+@pytest.mark.parametrize("kind", [*PARTNERS, *SOURCES])
 async def test_tells_how_to_use_it(kind: str):
     """
     One object says where it listens, what it enforces and what to write; Ctrl-C ends it with 0.

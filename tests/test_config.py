@@ -54,12 +54,23 @@ class Careful(Destination, tag="careful", frozen=True, kw_only=True):
         return self.key is not None and len(self.key.reveal()) < 4
 
 
-TYPES: dict[str, type[Destination]] = {"ads": Ads, "careful": Careful}
+class Named(Destination, tag="named", frozen=True, kw_only=True):
+    title: ClassVar[str] = "Named"
+    dedup_key: ClassVar[str] = "id"
+    default_events: ClassVar[dict[str, str]] = {"purchase": "BUY", "view_item": "VIEW"}
+    partner_names: ClassVar[frozenset[str]] = frozenset({"BUY", "VIEW", "CUSTOM_1"})
+
+
+TYPES: dict[str, type[Destination]] = {"ads": Ads, "careful": Careful, "named": Named}
 ENVIRON = {"SHOP_TOKEN": "shop-canary", "ADS_TOKEN": "ads-canary", "TWO": "ab", "EMPTY": ""}
 
 SHOP = """\
 [sources.shop]
 tokens = ["env:SHOP_TOKEN"]
+"""
+NAMED = """\
+[destinations.n]
+type = "named"
 """
 ADS = """\
 [destinations.eu]
@@ -232,6 +243,10 @@ FAULTS = [
     ),
     (ADS + "events = []", "5:1 warning no event is sent there", "leave events out"),
     (ADS + 'events = ["purchse"]', '5:11 warning "purchse" has no name of its own', 'did you mean "purchase"?'),
+    (NAMED + 'events = { vip = "CUSTOM_l" }', '3:18 error Named has no event "CUSTOM_l"', 'did you mean "CUSTOM_1"?'),
+    (NAMED + 'events = { vip = "Lead" }', '3:18 error Named has no event "Lead"', "there are: BUY, CUSTOM_1, VIEW"),
+    (NAMED + 'events = ["buy", "purchse"]', '3:18 error "purchse" has no name at Named', 'did you mean "purchase"?'),
+    (NAMED + 'events = ["lead in"]', '3:11 error "lead in" has no name at Named', '{ "lead in" = "..." }'),
     (ADS + 'match = { "propertis.v" = 1 }', "5:11 error unknown field", '"properties.v"?'),
     (ADS + 'match = { "properties.v" = { gtt = 1 } }', '5:11 error "properties.v": unknown condition', 'mean "gt"?'),
     (ADS + 'map = { "custom.a" = "propertis.v" }', "5:22 error unknown field", '"properties.v"?'),
@@ -257,6 +272,30 @@ def test_fault(tmp_path, text, expected, remedy):
     found = [one for one in said(tmp_path, text) if one.startswith(expected)]
     assert 1 == len(found), said(tmp_path, text)
     assert (remedy or "") in found[0]
+
+
+@pytest.mark.parametrize("events", ['["purchase", "view"]', '{ lead = "custom_1", order = "Buy" }'])
+def test_names_that_the_partner_has(tmp_path, events):
+    """
+    A partner's own names are taken in any case, in a list and in a table, and its defaults by ours.
+    """
+
+    assert [] == [one for one in said(tmp_path, SHOP + NAMED + f"events = {events}") if "event" in one]
+
+
+def test_a_wrong_name_of_snaps(tmp_path):
+    """
+    A table that gives an event a name that Snap does not have is an error before anything is sent.
+    """
+
+    text = SHOP + '[destinations.snap]\ntype = "snap"\npixel_id = "p-1"\naccess_token = "env:ADS_TOKEN"\n'
+    text += 'events = { lead = "LEAD", vip = "custom_event_2" }\nmax_age = "38d"\n'
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    found = config.examine(path, ENVIRON, destinations=destinations.registry()).findings
+
+    assert ["destinations.snap.events.lead"] == [one.key for one in found if one.line == 7]
+    assert any("at most" in one.message and '"37d"' in one.message for one in found)
 
 
 def test_every_fault_in_one_run(tmp_path):

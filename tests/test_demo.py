@@ -87,7 +87,7 @@ class TestRun:
         for word in ("console", "ledger", "collect", "configuration", *(f"fake {name}" for name in TROUBLE)):
             assert any(line.startswith(word) for line in out.splitlines())
         assert "curl 'http://127.0.0.1:" in out
-        assert "20 events accepted and every one accounted for at 4 destinations" in out
+        assert "20 events accepted and every one accounted for at 5 destinations" in out
         assert "First delivery" in out
         assert "\x1b" not in out
         assert "is removed" in err
@@ -122,7 +122,7 @@ class TestRun:
         async with turnout("demo", "--json") as demo, aiohttp.ClientSession() as session:
             start = await demo.object()
             async with session.get(start["ledger"]) as answer:
-                assert {"snap", "linktrace", "ipsnare", "webhook"} == (await answer.json())["destinations"].keys()
+                assert {"snap", "linktrace", "ipsnare", "commandersact", "webhook"} == (await answer.json())["destinations"].keys()
             async with session.get(start["fake webhook"]) as answer:
                 assert 200 == answer.status
             _, url, _, body, _ = start["curl"].split("'")
@@ -158,7 +158,7 @@ class TestRun:
         with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as demo:
             assert demo.stdout is not None
             assert demo.stderr is not None
-            addresses = dict(demo.stdout.readline().decode().rsplit(maxsplit=1) for _ in range(8))
+            addresses = dict(demo.stdout.readline().decode().rsplit(maxsplit=1) for _ in range(9))
             demo.stdout.close()
             err = demo.stderr.read().decode()
             code = demo.wait(30)

@@ -36,11 +36,13 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
+from click.testing import CliRunner
 
 import destinations
 from router import body, config, door, route
 from router.app import App
 from router.cli import COMMANDS
+from router.cli import turnout as command_line
 from router.cli.destinations import Partner, Setting, _setting, partner
 from router.destination import Destination
 from router.outbox.reader import Reader
@@ -193,7 +195,7 @@ SESSION = [
     block(name)
     for name in (
         "enter", "start", "ready", "first-event", "explain", "on-disk", "trouble", "recovery",
-        "mixed-batch", "error-form", "reload", "metrics", "hold", "retry", "doctor",
+        "mixed-batch", "error-form", "preview", "preview-refused", "validate", "reload", "metrics", "hold", "retry", "doctor",
     )
 ]  # fmt: skip
 _READS = re.compile(
@@ -754,15 +756,28 @@ def _destinations() -> str:
         (
             _code(each.type),
             f"[{each.title}]({each.docs})",
-            each.dedup_key,
-            f"{each.batch}, {each.max_batch} at most" if each.max_batch > 1 else 1,
-            each.window or "any age",
-            ", ".join(each.clear) or "nothing",
             _names(each),
+            ", ".join(each.identifiers) or "nothing",
+            each.dedup_key,
+            _most(each),
+            each.test_endpoint or "none",
+            ", ".join(each.clear) or "nothing",
         )
         for each in _partners()
     ]
-    return _made(("Type", "Partner", "Knows a resend by", "Batch", "Takes events of", "In clear", "Events"), rows)
+    headings = ("Type", "Partner", "Events", "Matched by", "Knows a resend by", "Limits", "Its own check", "In clear")
+    return _made(headings, rows)
+
+
+def _most(each: Partner) -> str:
+    """What the partner takes at most: events in a request, their age, requests a second, events a month."""
+    limits = [
+        f"{each.max_batch} a request" if each.max_batch == 1 else f"{each.batch} a request, {each.max_batch} at most"
+    ]
+    limits += [f"the last {each.window}"] if each.window else []
+    limits += [each.rate] if each.rate else []
+    limits += [f"{each.monthly_quota} a month"] if each.monthly_quota else []
+    return "; ".join(limits)
 
 
 def _names(each: Partner) -> str:
@@ -858,6 +873,19 @@ def test_tables(name: str):
     found = {each["name"]: each["rows"] for each in _TABLE.finditer(README.read_text(encoding="utf-8"))}
 
     assert TABLES[name]() == found[name]
+
+
+@pytest.mark.parametrize("kind", destinations.SHIPPED, ids=lambda kind: kind.title)
+def test_facts_of_a_destination(kind: type[Destination]):
+    """
+    turnout destinations TYPE tells what the class knows of its partner: by what it matches, its limits, its own check.
+    """
+    told = CliRunner().invoke(command_line, ["destinations", str(kind.__struct_config__.tag)]).stdout
+
+    for fact in (*kind.identifiers, *kind.clear, kind.window, kind.default_rate, kind.test_endpoint, kind.dedup_key):
+        assert (fact or "") in told
+    quota = f"{kind.monthly_quota} at most" if kind.monthly_quota else "any number"
+    assert f"events in a calendar month: {quota}\n" in told
 
 
 # Form

@@ -15,6 +15,7 @@ RULES = [
     "identifiers",
     "bots",
     "scrub",
+    "person",
     "destination",
     "settings",
     "retry",
@@ -25,6 +26,7 @@ RULES = [
     "body",
     "route",
     "quality",
+    "preview",
     "samples",
 ]
 EDGES = ["clock", "outbox", "transport", "sources", "mocks"]

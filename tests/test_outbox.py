@@ -14,6 +14,7 @@ from router.event import Clear
 from router.outbox import lock, log, schema, state
 from router.outbox.dedup import Filter
 from router.outbox.errors import Broken, Busy, DiskFull, Locked, OutboxError
+from router.outbox.journal import Tail
 from router.outbox.outbox import Outbox
 from router.outbox.retention import Policy
 from router.outbox.state import Attempt, Held, Mark, Quarantined, Selection
@@ -64,7 +65,9 @@ class TestAppend:
         Dedup survives a restart and the sealing of a segment, within its window and no longer.
         """
         for segment_events in (100, 2):
-            store = await Outbox.open(tmp_path / "outbox", clock, segment_events=segment_events, policy=Policy(dedup=3_600_000))
+            store = await Outbox.open(
+                tmp_path / "outbox", clock, segment_events=segment_events, policy=Policy(dedup=3_600_000)
+            )
             answer = await store.append(rows(an_event("a")))
             await store.append(rows(an_event(f"other-{segment_events}"), an_event(f"more-{segment_events}")))
             await store.append(rows(an_event(f"last-{segment_events}")))
@@ -81,7 +84,7 @@ class TestAppend:
         """
         store = await Outbox.open(tmp_path / "outbox", clock)
         await store.append(rows(an_event(clear=Clear(ip="203.0.113.42", user_agent="CanaryBrowser/1"))))
-        store.journal.tail.clear()
+        store.journal.tail = Tail()
         (read,) = await store.read(0, 10)
         await store.close()
 
@@ -136,7 +139,7 @@ class TestSegments:
         for start in (1, 11, 21):
             await store.append(many(10, start=start))
         await store.journal.sealing
-        store.journal.tail.clear()
+        store.journal.tail = Tail()
         first = await store.read(0, 100)
         second = await store.read(first[-1].seq, 100)
         picked = await store.pick([5, 15, 25])
@@ -172,7 +175,7 @@ class TestSegments:
         """
         store = await Outbox.open(tmp_path / "outbox", clock)
         await store.append(many(3))
-        store.journal.tail.clear()
+        store.journal.tail = Tail()
         await store.journal._writer.read(
             lambda unit: unit.execute(
                 "UPDATE event SET payload = CAST(replace(payload, 'page', 'pagf') AS BLOB) WHERE seq = 2"

@@ -486,8 +486,8 @@ class TestOtherPages:
         """
         await store.configure("d1", "one")
         await store.configure("d2", "two")
-        await store.note("anna", "hold", "snap")
-        await store.note("bert", "resume", "snap")
+        await store.audit("anna", "hold", "snap")
+        await store.audit("bert", "resume", "snap")
 
         assert ["bert", "anna"] == [each.who for each in (await reader.audit()).items]
         page = await reader.audit(limit=1)

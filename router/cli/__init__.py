@@ -20,10 +20,16 @@ COMMANDS = {
     "serve": "Collect events and deliver them.",
     "check": "Say everything that is wrong with config.toml.",
     "destinations": "The partners, and every setting of one.",
+    "preview": "Show what each destination would be sent for an event.",
+    "validate": "Ask a partner's own check about an event.",
     "send": "Send an event to a running server.",
     "explain": "What became of one event, and why.",
+    "tail": "Watch events and deliveries as they happen.",
+    "sources": "Who sends and what is fetched: how far it is, what it waits for.",
     "outbox": "List, retry, drop, hold and resume deliveries.",
+    "forget": "Erase people everywhere, and keep them out.",
     "ledger": "What came in, what became of it, and the difference.",
+    "linktrace": "Make LinkTrace's referral links, and look them up.",
     "mock": "A fake partner that keeps the partner's rules.",
     "doctor": "Look for what may go wrong on this machine.",
 }
@@ -33,8 +39,8 @@ turnout demo                           see it work; needs nothing
 turnout check                          find what is wrong with config.toml
 turnout serve                          collect and deliver
 turnout send '{"event_name": "test"}'  send an event
+turnout preview --sample purchase      see what a partner would be sent
 turnout explain ID                     see what became of it, and why
-turnout destinations snap              every setting of a destination
 
 turnout --help lists all commands."""
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import re
 import socket
 import sys
+from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -39,20 +41,34 @@ class Console:
         except (OSError, HTTPException, ValueError):
             click.echo(f"The console is not reachable at {escaped(self.listen)}: start turnout serve.", err=True)
             sys.exit(UNREACHABLE)
-        try:
-            answer = msgspec.json.decode(raw, type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            answer = {}
-        if status == 200 and "success" in answer:
-            return answer
-        click.echo(f"{escaped(_refusal(status, answer))}.", err=True)
-        sys.exit(FAILED)
+        answer = _object(raw)
+        if status != 200 or "success" not in answer:
+            _refused(status, answer)
+        return answer
 
-    def _exchange(self, method: str, address: str, body: bytes) -> tuple[int, bytes]:
+    @contextlib.contextmanager
+    def lines(self, address: str, silence: float, **headers: str) -> Iterator[Iterator[bytes]]:
+        """The lines of an answer that goes on without end. OSError or HTTPException where nobody answers, or nothing
+        came for so many seconds; exit 1 where the console refuses.
+        """
+        connection = self._connection(silence)
+        try:
+            connection.request("GET", address, headers={**self._headers(), **headers})
+            answer = connection.getresponse()
+            if answer.status != 200:
+                _refused(answer.status, _object(answer.read(1 << 20)))
+            yield iter(answer.readline, b"")
+        finally:
+            connection.close()
+
+    def _connection(self, timeout: float) -> HTTPConnection:
         from router.config import address as host_and_port
 
         host, port = host_and_port(self.listen)
-        connection = HTTPConnection(_ANY.get(host, host), port, timeout=TIMEOUT)
+        return HTTPConnection(_ANY.get(host, host), port, timeout=timeout)
+
+    def _exchange(self, method: str, address: str, body: bytes) -> tuple[int, bytes]:
+        connection = self._connection(TIMEOUT)
         try:
             connection.request(method, address, body, self._headers())
             answer = connection.getresponse()
@@ -88,6 +104,21 @@ def whoami() -> str:
     except (OSError, KeyError):  # KeyError: a user without a name, before Python 3.13
         user = str(os.getuid())
     return re.sub(r"[^A-Za-z0-9._@-]", "-", f"{user}@{socket.gethostname()}")[:64]
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    """The object of an answer; an empty one where it is none."""
+    import msgspec
+
+    try:
+        return msgspec.json.decode(raw, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return {}
+
+
+def _refused(status: int, answer: dict[str, Any]) -> NoReturn:
+    click.echo(f"{escaped(_refusal(status, answer))}.", err=True)
+    sys.exit(FAILED)
 
 
 def _refusal(status: int, answer: dict[str, Any]) -> str:

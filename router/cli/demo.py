@@ -243,7 +243,7 @@ class _Pipe:
 
     def started(self, demo: Demo) -> None:
         for label, address in addresses(demo).items():
-            click.echo(f"{label:15} {address}")
+            click.echo(f"{label:18} {address}")
         click.echo(f"\nSend one yourself:\n  {curl(demo)}")
         click.echo(
             f"See what became of the first event, or of any other id:\n  {explain(demo)}\nCtrl-C ends the demo.\n"

@@ -45,8 +45,11 @@ class Partner(msgspec.Struct, frozen=True):
     batch: int
     rate: str | None
     window: str | None
+    monthly_quota: int | None
     dedup_key: str
+    identifiers: tuple[str, ...]
     clear: tuple[str, ...]
+    test_endpoint: str | None
     events: dict[str, str] | None
     settings: tuple[Setting, ...]
 
@@ -82,8 +85,11 @@ def _show(one: Partner) -> None:
         "events in one request": f"{one.batch}, {one.max_batch} at most",
         "requests": f"{one.rate} at most" if one.rate else "as many as it answers",
         "takes events of": f"the last {one.window}" if one.window else "any age",
+        "events in a calendar month": f"{one.monthly_quota} at most" if one.monthly_quota else "any number",
         "knows a resend by": one.dedup_key,
+        "can be matched by": ", ".join(one.identifiers) or "nothing",
         "is given in clear": ", ".join(one.clear) or "nothing",
+        "its own check of an event": one.test_endpoint or "none",
         "events": ", ".join(f"{ours} ({theirs})" for ours, theirs in one.events.items()) if one.events else "all",
     }
     for name, value in facts.items():
@@ -122,8 +128,11 @@ def partner(name: str, kind: type[Destination]) -> Partner:
         batch=kind.default_batch,
         rate=kind.default_rate,
         window=kind.window,
+        monthly_quota=kind.monthly_quota,
         dedup_key=kind.dedup_key,
+        identifiers=tuple(kind.identifiers),
         clear=tuple(sorted(kind.clear)),
+        test_endpoint=kind.test_endpoint,
         events=dict(kind.default_events) if kind.default_events else None,
         settings=tuple(_setting(field, _general(kind)) for field in msgspec.structs.fields(kind)),
     )

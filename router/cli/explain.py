@@ -73,6 +73,8 @@ def _line(at: dt.datetime | None, what: str, words: str) -> str:
 
 
 def _normalised(story: Story) -> str:
+    if story.erased:
+        return "erased: its person asked to be forgotten"
     if story.damaged:
         return "the stored bytes are damaged: run turnout doctor"
     words = [counted(_count(story.fields), "field")]

@@ -23,10 +23,18 @@ RULES = {
         'base_url = "{url}"',
     ),
     "linktrace": (
-        "POST /api/v1/events: short code, snake_case name, entity; 5000 events a month, a repeat is recognised",
+        "POST /api/v1/events: short code, snake_case name, 5000 a month, repeats known; attributions and links as well",
         'base_url = "{url}"',
     ),
     "ipsnare": ("POST /v1/track: all fourteen fields, ISO codes, ISO 8601 times", 'base_url = "{url}"'),
+    "commandersact": (
+        "POST /events, /events/batch: 200 to all but too large or no JSON; what it would not process is in /received",
+        'base_url = "{url}"',
+    ),
+    "snitcher": (
+        "GET /v1/workspaces and below: a bearer token, 60 requests a minute, pages of 100; POST /sessions adds to it",
+        'base_url = "{url}/v1"',
+    ),
     "webhook": (
         "POST to any path: Standard Webhooks headers (signature checked with --secret), the same id with the same body",
         'url = "{url}/"',
@@ -51,7 +59,7 @@ EXAMPLE = '{"status": 503, "retry_after": "2", "times": 3}'
 @click.option("--times", type=click.IntRange(1), help="So many calls, then no more trouble.")
 @json_option
 def command(kind: str, port: int, host: str, seed: int, secret: str | None, as_json: bool, **trouble: Any) -> None:
-    """Run a fake partner of TYPE (snap, linktrace, ipsnare, webhook) until Ctrl-C.
+    """Run a fake partner of TYPE (snap, linktrace, ipsnare, commandersact, snitcher, webhook) until Ctrl-C.
 
     It keeps the rules that the partner documents, and misbehaves as the options say or as POST /trouble tells it.
     """
@@ -66,11 +74,13 @@ def command(kind: str, port: int, host: str, seed: int, secret: str | None, as_j
 
 def _partner(kind: str, seed: int, secret: str | None) -> Partner:
     from router.clock import SystemClock
-    from router.mocks import PARTNERS
+    from router.mocks import PARTNERS, SOURCES
     from router.mocks.webhook import Webhook
 
     now = SystemClock().now
-    return Webhook(now=now, seed=seed, secret=secret) if kind == "webhook" else PARTNERS[kind](now=now, seed=seed)
+    if kind == "webhook":
+        return Webhook(now=now, seed=seed, secret=secret)
+    return (SOURCES if kind in SOURCES else PARTNERS)[kind](now=now, seed=seed)
 
 
 def _troubles(**given: Any) -> list[Trouble]:

@@ -22,7 +22,7 @@ from router.terminal import escaped
 if TYPE_CHECKING:
     import aiohttp
 
-    from router.settings import Settings, Source
+    from router.settings import Settings
 
 TRIES = 10  # times that a server which is busy is asked again
 LOOK_EVERY = 0.2  # seconds
@@ -190,7 +190,10 @@ def _listening(settings: Settings | None, name: str) -> str:
 
 
 def _token(settings: Settings | None, name: str | None) -> str:
-    sources: dict[str, Source] = {} if settings is None else settings.sources
+    from router.settings import Source
+
+    given = {} if settings is None else settings.sources
+    sources = {each: source for each, source in given.items() if isinstance(source, Source)}
     if not sources:
         raise click.UsageError("the configuration has no source: add one, or give --to and --token")
     if name is not None and name not in sources:

@@ -24,9 +24,10 @@ from aiohttp.web_protocol import RequestHandler
 
 from router import body as bodies
 from router.clock import Clock
-from router.collect import keys
+from router.collect import keys, packing
 from router.collect.intake import Intake
-from router.collect.keys import Keyring, Sender
+from router.collect.keys import Hook, Keyring, Sender
+from router.dialects import snitcher
 from router.door import Visit
 from router.normalise import public_ip
 from router.outbox.errors import Busy, NotDurable
@@ -54,6 +55,8 @@ PATHS: dict[str, str | None] = {
     **{f"/v1/{letter}": call for letter, call in _LETTERS.items()},
 }
 PIXELS = frozenset({"/events", "/collect"})
+WEBHOOKS = "/webhooks/"  # and the name of the source
+SIGNATURE = "X-Snitcher-Signature"
 
 _ALLOWED_HEADERS = (
     "authorization, content-type, content-encoding, x-api-key, x-retry-count, idempotency-key, traceparent"
@@ -151,6 +154,8 @@ class Collector:
 
     async def _answer(self, request: web.BaseRequest) -> tuple[web.Response, Sender | None]:
         path = request.path.rstrip("/") or "/"
+        if path.startswith(WEBHOOKS):
+            return await self._told(request, self.keyring.hook(path.removeprefix(WEBHOOKS))), None
         pixel = request.method == "GET" and path in PIXELS
         if (refused := self._refused(request, path, pixel=pixel)) is not None:
             return refused, None
@@ -185,6 +190,14 @@ class Collector:
         return None
 
     async def _body(self, request: web.BaseRequest) -> bodies.Body | web.Response:
+        raw = await self._raw(request)
+        if isinstance(raw, web.Response):
+            return raw
+        read = bodies.read(raw, request.headers.get("Content-Encoding"), strict_utf8=self._strict)
+        return _malformed(read) if isinstance(read, Malformed) else read
+
+    async def _raw(self, request: web.BaseRequest) -> bytes | web.Response:
+        """The bytes of the body as they came, or why they are not taken."""
         if (request.charset or "utf-8").lower() not in _CHARSETS:
             return _closing(_error(415, "bad_charset", "send UTF-8"))
         try:
@@ -200,8 +213,7 @@ class Collector:
             return _closing(
                 _error(400, "request_too_large", f"send at most {bodies.MAX_REQUEST} bytes a request, after inflating")
             )
-        read = bodies.read(raw, request.headers.get("Content-Encoding"), strict_utf8=self._strict)
-        return _malformed(read) if isinstance(read, Malformed) else read
+        return raw
 
     async def _read(self, request: web.BaseRequest) -> bytes | None:
         """The whole body, or None where it is longer than a request may be, even packed."""
@@ -244,6 +256,46 @@ class Collector:
         if pixel and "image/" in request.headers.get("Accept", ""):
             return web.Response(body=_GIF, content_type="image/gif", headers={"Cache-Control": "no-store"})
         return web.Response(body=_encode(answer), content_type=_JSON)
+
+    # Webhooks
+
+    async def _told(self, request: web.BaseRequest, hook: Hook | None) -> web.Response:
+        """A partner tells something. What it signs is the bytes, so these are looked at before anything in them."""
+        if hook is None:
+            return _error(404, "not_found", "there is no webhook here: check the source's name and its webhook_secret")
+        if request.method != "POST":
+            return _error(405, "method_not_allowed", "webhooks are sent with POST", {"Allow": "POST"})
+        if self.draining:
+            return self._later(503, "draining", "this server is stopping; send it again")
+        raw = await self._raw(request)
+        if isinstance(raw, web.Response):
+            return raw
+        if not hook.signed(raw, request.headers.get(SIGNATURE, "")):
+            return _error(401, "bad_signature", f"{SIGNATURE} is not that of these bytes; check the webhook's secret")
+        if not hook.source.enabled:
+            return _error(403, "source_disabled", "this source is switched off; ask its operator")
+        return await self._kept(raw, hook)
+
+    async def _kept(self, raw: bytes, hook: Hook) -> web.Response:
+        payload = snitcher.decoded(raw)
+        if not isinstance(payload, dict):
+            return _error(400, "malformed_json", "the body is not one JSON object; send it as it is documented")
+        source = hook.source
+        items = snitcher.webhook_items(
+            payload, source.form_fields, unknown=source.unknown_events == "track", companies=source.companies
+        )
+        visit = Visit(received=self._clock.now(), dialect=snitcher.NAME)
+        counts = {"accepted": 0, "duplicate": 0, "rejected": 0}
+        try:
+            for body in packing.packed(items):
+                answer = await self._intake.take(body, hook.sender, visit)
+                for name in counts:
+                    counts[name] += getattr(answer, name)
+        except Busy as error:
+            return self._later(429, error.code, str(error))
+        except NotDurable as error:
+            return self._later(503, error.code, "this could not be stored; send it again later")
+        return web.Response(body=_encode({"success": True, **counts}), content_type=_JSON)
 
     def _later(self, status: int, code: str, message: str) -> web.Response:
         """Come back in 1 to 5 seconds: an integer, because Segment's browser SDK reads nothing else."""

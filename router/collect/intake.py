@@ -97,7 +97,9 @@ class Intake:
                 turned_away.append(door.TurnedAway(problem=item.problem, scrubbed=door.remains(item.value)))
                 continue
             entered = door.admit(item.value, sender.door, visit, self._new_id, item.notes)
-            if isinstance(entered, Event):
+            if isinstance(entered, Event) and self._store.suppression.blocks(entered.user):
+                turned_away.append(door.TurnedAway(problem=_erased(index), scrubbed=None))
+            elif isinstance(entered, Event):
                 events.append(entered)
             else:
                 placed = msgspec.structs.replace(entered.problem, index=index)
@@ -137,6 +139,11 @@ class Intake:
         self._tally.duplicate(source, sum(repeated))
         for each in turned_away:
             self._tally.rejected(source, each.problem.code)
+
+
+def _erased(index: int) -> Problem:
+    message = "this person asked to be forgotten: send no more of their events"
+    return Problem(index=index, code="erased_person", message=message)
 
 
 def _single_id(body: Body, events: Sequence[Event]) -> str | msgspec.UnsetType:

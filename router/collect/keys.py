@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 
 from router.door import Door
-from router.settings import Source
+from router.secret import Secret
+from router.settings import Snitcher, Source
 
 _DIGEST = "sha256:"
 
@@ -25,14 +26,20 @@ class Sender(msgspec.Struct, frozen=True, kw_only=True):
     """A source, ready to receive from."""
 
     name: str
-    source: Source
+    source: Source | Snitcher
     door: Door
-    digests: tuple[bytes, ...]
-    origins: frozenset[str]
+    digests: tuple[bytes, ...] = ()
+    origins: frozenset[str] = frozenset()
 
 
-def sender(name: str, source: Source, keep_clear: frozenset[str]) -> Sender:
-    """Prepare a source; ``keep_clear`` names the clear values that some destination needs."""
+def sender(name: str, source: Source | Snitcher, keep_clear: frozenset[str]) -> Sender:
+    """Prepare a source; ``keep_clear`` names the clear values that some destination needs.
+
+    One that is fetched from has no key of its own: nobody can send as it, but for webhooks with its signature.
+    """
+    if isinstance(source, Snitcher):
+        door = Door(source=name, default_country=source.default_country, keep_clear=keep_clear)
+        return Sender(name=name, source=source, door=door)
     return Sender(
         name=name,
         source=source,
@@ -87,6 +94,30 @@ def in_body(wrapper: Mapping[str, Any], first: Any) -> str | None:
     return None
 
 
+class Hook(msgspec.Struct, frozen=True, kw_only=True):
+    """A source whose partner posts to us, signed."""
+
+    sender: Sender
+    source: Snitcher
+    secret: Secret
+
+    def signed(self, raw: bytes, signature: str) -> bool:
+        """Is this the partner's signature of these bytes? ``sha256=`` and an HMAC in hex; compared in constant time.
+
+        Source: Snitcher, webhooks, X-Snitcher-Signature.
+        """
+        expected = "sha256=" + hmac.new(self.secret.reveal().encode(), raw, hashlib.sha256).hexdigest()
+        given = signature.strip().encode("utf-8", "surrogateescape")
+        return hmac.compare_digest(expected.encode(), given)
+
+
+def _hook(known: Sender) -> Hook | None:
+    source = known.source
+    if not isinstance(source, Snitcher) or source.webhook_secret is None or not source.webhook_secret.reveal():
+        return None
+    return Hook(sender=known, source=source, secret=source.webhook_secret)
+
+
 class Keyring:
     """All sources and their keys."""
 
@@ -101,9 +132,13 @@ class Keyring:
             for known in each.digests:
                 if hmac.compare_digest(digest, known):
                     found = each
-        if found is None or (site is not None and found.source.site is not None and site != found.source.site):
+        if found is None or (site is not None and found.door.site is not None and site != found.door.site):
             return None
         return found
+
+    def hook(self, name: str) -> Hook | None:
+        """Who posts to /webhooks/NAME, or None where there is no such source or it has no secret to sign with."""
+        return next((hook for each in self._senders if each.name == name if (hook := _hook(each)) is not None), None)
 
     def listed(self, origin: str) -> bool:
         """Does any source take posts from pages of this origin? A preflight brings no key."""

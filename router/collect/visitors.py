@@ -40,6 +40,12 @@ class Visitors:
         attended = [self._attend(event, changed) if event.user.anonymous_id else event for event in events]
         return attended, list(changed.values())
 
+    def forget(self, person: str) -> None:
+        """Whoever has this anonymous id, at any source."""
+        for key in [each for each in self._visitors if each[1] == person]:
+            del self._visitors[key]
+            self._written.pop(key, None)
+
     def _attend(self, event: Event, changed: dict[tuple[str, str], Visitor]) -> Event:
         key = (event.source, event.user.anonymous_id or "")
         known = self._visitors.get(key)

@@ -15,11 +15,12 @@ from typing import NamedTuple
 from router.config.findings import Finding, Report
 from router.config.references import resolve
 from router.config.rules import Rules, address
-from router.config.tables import Tables, bare_pattern, description, suggestion, takes_secret
+from router.config.tables import SOURCES, Tables, bare_pattern, description, suggestion, takes_secret
 from router.destination import Destination
 from router.settings import Settings
 
 __all__ = [
+    "SOURCES",
     "Examined",
     "Finding",
     "address",

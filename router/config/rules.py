@@ -266,17 +266,37 @@ class _DestinationRules:
             _base_url(self.report, (*self.key, "base_url"), base, private=self.destination.allow_private)
 
     def _names(self) -> None:
-        """A list of names is checked against what the partner is known to take, for slips of the pen."""
+        """Names are checked against what the partner is known to take."""
         events, defaults = self.destination.events, self.destination.default_events
         if events is not None and not events:
             self.report.warning((*self.key, "events"), "no event is sent there", "name some, or leave events out")
-        if defaults and isinstance(events, tuple):
+        if self.destination.partner_names is not None:
+            self._partner_names(self.destination.partner_names)
+        elif defaults and isinstance(events, tuple):
             for place, name in enumerate(events):
                 close = difflib.get_close_matches(name, list(defaults), n=1, cutoff=0.85)
                 if name not in defaults and close:
                     words = f'"{name}" has no name of its own at the partner'
                     key = (*self.key, "events", place)
                     self.report.warning(key, words, f'did you mean "{close[0]}"?', at="value")
+
+    def _partner_names(self, names: AbstractSet[str]) -> None:
+        """A partner with names of its own refuses every event under another one."""
+        events, defaults, title = self.destination.events, self.destination.default_events or {}, self.destination.title
+        if isinstance(events, dict):
+            for ours, theirs in events.items():
+                if theirs.upper() not in names:
+                    close = difflib.get_close_matches(theirs.upper(), sorted(names), n=1)
+                    remedy = f'did you mean "{close[0]}"?' if close else f"there are: {', '.join(sorted(names))}"
+                    key = (*self.key, "events", ours)
+                    self.report.error(key, f'{title} has no event "{theirs}"', remedy, at="value")
+        for place, name in enumerate(events if isinstance(events, tuple) else ()):
+            if name not in defaults and name.upper() not in names:
+                close = difflib.get_close_matches(name, list(defaults), n=1, cutoff=0.85)
+                table = f'write events as a table with {title}\'s name for it: {{ {_toml_key(name)} = "..." }}'
+                remedy = f'did you mean "{close[0]}"?' if close else table
+                key = (*self.key, "events", place)
+                self.report.error(key, f'"{name}" has no name at {title}', remedy, at="value")
 
     def _paths(self) -> None:
         for path, wanted in self.destination.match.items():
@@ -289,6 +309,10 @@ class _DestinationRules:
                 self.report.error((*self.key, "map", target), wrong, at="value")
             elif not all(target.split(".")):
                 self.report.error((*self.key, "map", target), "the target is not a path", 'write "custom_data.brands"')
+
+
+def _toml_key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else msgspec.json.encode(name).decode()
 
 
 def _private(host: str) -> bool:

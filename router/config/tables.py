@@ -19,7 +19,9 @@ from router.config.positions import Key
 from router.config.references import REFERENCE, Unresolved, exposed, resolve
 from router.destination import Destination
 from router.secret import Secret
-from router.settings import Collect, Console, Outbox, Settings, Source
+from router.settings import Collect, Console, Outbox, Settings, Snitcher, Source
+
+SOURCES: Mapping[str, type[Any]] = {"snitcher": Snitcher}  # those with a type; without one it is who sends to us
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
@@ -88,7 +90,16 @@ class Tables:
                 yield label, made
 
     def _source(self, raw: dict[str, Any], key: Key) -> Any:
-        return self.table(Source, raw, key)
+        kind = raw.get("type")
+        if kind is None:
+            return self.table(Source, raw, key)
+        if not isinstance(kind, str) or kind not in SOURCES:
+            known = f"{suggestion(kind if isinstance(kind, str) else '', SOURCES)}; without a type it sends to /collect"
+            self.report.error((*key, "type"), "unknown source type", known, at="value")
+            return None
+        if raw.get("enabled") is False:
+            self._off.add(key)
+        return self.table(SOURCES[kind], raw, key)
 
     def _destination(self, raw: dict[str, Any], key: Key) -> Any:
         kind = raw.get("type")
@@ -203,7 +214,7 @@ class Tables:
         return value
 
     def _secret(self, text: str, key: Key) -> Any:
-        if key[:1] == ("sources",) and text.startswith("sha256:"):
+        if key[:1] == ("sources",) and key[2] == "tokens" and text.startswith("sha256:"):
             if _DIGEST.fullmatch(text):
                 return Secret(text, text)
             self.report.error(key, "this digest is not sha256: and 64 lower-case hex digits", _DIGEST_HELP, at="hidden")
@@ -219,12 +230,12 @@ class Tables:
         return _NOTHING
 
     def _placeholder(self, text: str, why: Unresolved, key: Key) -> Secret:
-        """Stands for the secret of a destination that is switched off, maybe because its key is gone.
+        """Stands for the secret of a destination or source that is switched off, maybe because its key is gone.
 
-        Its lane does not run, so a placeholder comes near no wire.
+        It does not run, so a placeholder comes near no wire.
         """
         self._placeholders.add(key[:3])
-        words = f"{dotted(key)}: {why.message}; it is needed once the destination is enabled again"
+        words = f"{dotted(key)}: {why.message}; it is needed once the {str(key[0])[:-1]} is enabled again"
         self.report.warning(key, words, why.help, at="hidden")
         return Secret("", text)
 
@@ -267,11 +278,14 @@ def _without_secrets(hint: Any) -> Any:
 
 
 _COMMON = frozenset(field.encode_name for field in msgspec.structs.fields(Destination))
+_PASTED = frozenset({"workspaces", "segment", "base_url"})
 
 
 def _showable(hint: Any, key: Key) -> bool:
     """A value that is surely no secret: a partner's own fields are where keys are pasted by mistake."""
-    return not takes_secret(hint) and (key[0] != "destinations" or key[2] in _COMMON or bool(_choices(hint)))
+    if takes_secret(hint) or (key[0] == "sources" and key[2] in _PASTED):
+        return False
+    return key[0] != "destinations" or key[2] in _COMMON or bool(_choices(hint))
 
 
 def _in_words(error: msgspec.ValidationError, hint: Any) -> tuple[str, Key]:

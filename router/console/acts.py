@@ -6,6 +6,7 @@ no longer configured) is changed in the outbox.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -13,10 +14,12 @@ import msgspec
 from router.console.answers import Fault
 from router.delivery.engine import Delivery
 from router.delivery.lane import LaneRunner
+from router.outbox.erasure import Receipt
 from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
 from router.outbox.state import Selection
+from router.person import Person, marks
 
 MOST_IDS = 1000
 
@@ -64,6 +67,17 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     held: bool
 
 
+class Forgotten(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who is to be forgotten, each by any of their identifiers."""
+
+    people: list[Person]
+
+
+class Erased(msgspec.Struct, frozen=True, kw_only=True):
+    success: bool = True
+    receipt: Receipt
+
+
 class Acts:
     """The acts on one running application's lanes."""
 
@@ -108,6 +122,21 @@ class Acts:
     async def resume(self, name: str, who: str) -> Held:
         await (await self._runner(name)).resume(who)
         return Held(to=name, held=False)
+
+    async def erase(self, people: Sequence[Person], who: str) -> Erased:
+        """Forget people everywhere, for good. What cannot identify anybody is refused, and nothing is erased then."""
+        if not 0 < len(people) <= MOST_IDS:
+            raise Fault(
+                400, "invalid", "how many", [{"field": "people", "message": f"give 1 to {MOST_IDS} in one request"}]
+            )
+        unusable = [
+            {"field": f"people.{place}", "message": "give email, phone (with its country), user_id or anonymous_id"}
+            for place, person in enumerate(people)
+            if not marks(person)
+        ]
+        if unusable:
+            raise Fault(400, "invalid", "some cannot be identified", unusable)
+        return Erased(receipt=await self._store.erase(people, who))
 
     async def _runner(self, name: str) -> LaneRunner:
         if name in self._delivery.lanes:

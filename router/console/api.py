@@ -11,8 +11,9 @@ import msgspec
 from aiohttp import web
 
 from router.clock import Clock
-from router.console.acts import Acts, Choice, Giving, Nothing, Reason
+from router.console.acts import Acts, Choice, Forgotten, Giving, Nothing, Reason
 from router.console.answers import Fault, answered
+from router.console.stream import EVENT_STREAM, Question, Streams
 from router.delivery.engine import Delivery
 from router.lifecycle import State
 from router.outbox import pages
@@ -70,6 +71,7 @@ class Api:
         self._reader, self._store, self._delivery = reader, store, delivery
         self._metrics, self._clock, self._draining = metrics, clock, draining
         self._acts = Acts(reader, delivery, store)
+        self._streams = Streams(reader, store, delivery)
 
     # Health
 
@@ -135,9 +137,13 @@ class Api:
             raise _invalid("state", f"write one of {', '.join(STATES)}")
         if after is not None and pages.place(after) is None:
             raise _invalid("after", 'give the "next" of the page before')
-        if to is not None and await self._reader.lane_type(to) is None:
-            raise Fault(404, "unknown_destination", "there is no such destination: GET /api/v1/destinations lists them")
+        if to is not None:
+            await self._known(to)
         return answered(await self._page(to, state, _limit(asked), after))
+
+    async def _known(self, to: str) -> None:
+        if await self._reader.lane_type(to) is None:
+            raise Fault(404, "unknown_destination", "there is no such destination: GET /api/v1/destinations lists them")
 
     async def _page(self, to: str | None, state: Any, limit: int, after: str | None) -> Deliveries:
         return await self._reader.deliveries(to, state, limit, after)
@@ -166,6 +172,30 @@ class Api:
         _asked(request)
         return answered(Configs(items=await self._reader.configs()))
 
+    # Live
+
+    async def stream(self, request: web.Request) -> web.StreamResponse:
+        asked = _asked(request, "source", "to", "name", "after")
+        after = request.headers.get("Last-Event-ID") or asked.get("after")
+        if after is not None and not re.fullmatch(r"[0-9]{1,18}", after, re.ASCII):
+            raise _invalid("after", "give the number of an event, or leave it out to begin now")
+        if (to := asked.get("to")) is not None:
+            await self._known(to)
+        if request.method == "HEAD":
+            return web.Response(content_type=EVENT_STREAM)
+        question = Question(
+            source=asked.get("source"),
+            to=to,
+            name=asked.get("name"),
+            after=int(after) if after else None,
+            resumed="Last-Event-ID" in request.headers,
+        )
+        return await self._streams.answer(request, question)
+
+    async def close(self, _: web.Application) -> None:
+        """The server stops: what is open without end is ended."""
+        await self._streams.close()
+
     # Acts
 
     async def retry(self, request: web.Request) -> web.Response:
@@ -181,6 +211,10 @@ class Api:
     async def resume(self, request: web.Request) -> web.Response:
         await _read(request, Nothing)
         return answered(await self._acts.resume(request.match_info["name"], _who(request)))
+
+    async def forget(self, request: web.Request) -> web.Response:
+        body = await _read(request, Forgotten)
+        return answered(await self._acts.erase(body.people, _who(request)))
 
 
 # Questions

@@ -19,7 +19,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     types = [each for route in routes for each in (route.answer, route.body) if each is not None]
     unique = list(dict.fromkeys([*types, Error]))
     schemas, components = msgspec.json.schema_components(unique, ref_template=_REFERENCE)
-    by_type = dict(zip(unique, schemas, strict=True))
+    by_type: dict[object, Any] = dict(zip(unique, schemas, strict=True))
     paths: dict[str, Any] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, by_type)
@@ -60,7 +60,7 @@ def _operation(route: Route, schemas: Mapping[object, Any]) -> dict[str, Any]:
 def _content(route: Route, schemas: Mapping[object, Any]) -> dict[str, Any]:
     if route.answer is None:
         return {"text/plain": {"schema": {"type": "string"}}}
-    return {"application/json": {"schema": schemas[route.answer]}}
+    return {route.media: {"schema": schemas[route.answer]}}
 
 
 def _in_path(name: str) -> dict[str, Any]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from types import MappingProxyType
+from types import MappingProxyType, UnionType
 from typing import NamedTuple
 
 import msgspec
 from aiohttp import web
 
-from router.console.acts import Choice, Done, Giving, Held, Nothing, Reason
+from router.console.acts import Choice, Done, Erased, Forgotten, Giving, Held, Nothing, Reason
+from router.console.answers import JSON
 from router.console.api import STATES, Alive, Api, Health
+from router.console.stream import EVENT_STREAM
 from router.outbox.reader import MOST
 from router.outbox.views import (
     Audit,
@@ -19,12 +21,13 @@ from router.outbox.views import (
     Destinations,
     Events,
     Ledger,
+    Message,
     Quarantine,
     QuarantineView,
     Story,
 )
 
-Handler = Callable[[web.Request], Awaitable[web.Response]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Parameter(NamedTuple):
@@ -34,22 +37,32 @@ class Parameter(NamedTuple):
 
 
 class Route(NamedTuple):
-    """One address. ``answer`` is None where it is not JSON; ``open`` addresses need no token."""
+    """One address. ``answer`` is None where it is not JSON, and one of the messages of an event stream; ``open`` addresses
+    need no token.
+    """
 
     method: str
     path: str
     words: str
     handler: Handler
-    answer: type[msgspec.Struct] | None
+    answer: type[msgspec.Struct] | UnionType | None
     body: type[msgspec.Struct] | None = None
     query: tuple[Parameter, ...] = ()
     open: bool = False
+    media: str = JSON
 
 
 _LIMIT = Parameter("limit", "Entries of one page.", {"type": "integer", "minimum": 1, "maximum": MOST, "default": 100})
 _AFTER = Parameter("after", 'The "next" of the page before.')
 _TO = Parameter("to", "One destination.")
 _STATE = Parameter("state", "One state.", {"type": "string", "enum": list(STATES)})
+_SOURCE = Parameter("source", "Events of one source.")
+_NAME = Parameter("name", "Events of one name.")
+_SEEN = Parameter(
+    "after",
+    "Begin behind the event of this number, 0 for the oldest, instead of now; so does the header Last-Event-ID.",
+    {"type": "integer", "minimum": 0},
+)
 _ID = Parameter("id", 'Event id, or "#" and a sequence number.')
 
 
@@ -87,6 +100,15 @@ def table(api: Api) -> list[Route]:
             query=(_LIMIT, _AFTER),
         ),
         Route("GET", "/api/v1/quarantine/{number}", "One of them, scrubbed.", api.quarantined, QuarantineView),
+        Route(
+            "GET",
+            "/api/v1/stream",
+            "Every event as it is stored, unsampled, and every delivery as it is settled.",
+            api.stream,
+            Message,
+            query=(_SOURCE, Parameter("to", "Deliveries and matches of one destination."), _NAME, _SEEN),
+            media=EVENT_STREAM,
+        ),
         Route("GET", "/api/v1/audit", "What operators did.", api.audit, Audit, query=(_LIMIT, _AFTER)),
         Route("GET", "/api/v1/configs", "Under which configurations decisions were made.", api.configs, Configs),
         Route(
@@ -95,4 +117,12 @@ def table(api: Api) -> list[Route]:
         Route("POST", "/api/v1/deliveries:drop", "Give waiting deliveries up.", api.drop, Done, Giving),
         Route("POST", "/api/v1/destinations/{name}:hold", "Let a lane wait.", api.hold, Held, Reason),
         Route("POST", "/api/v1/destinations/{name}:resume", "Let a lane go on.", api.resume, Held, Nothing),
+        Route(
+            "POST",
+            "/api/v1/people:forget",
+            "Erase people everywhere, and keep them out.",
+            api.forget,
+            Erased,
+            Forgotten,
+        ),
     ]

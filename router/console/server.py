@@ -42,12 +42,14 @@ def application(
 ) -> web.Application:
     """Everything but the port. Runs beside the owner of the outbox, whose lanes the operator's acts are made on."""
     time = clock or SystemClock()
-    table = routes.table(Api(reader, store, delivery, metrics, time, draining))
+    api = Api(reader, store, delivery, metrics, time, draining)
+    table = routes.table(api)
     unguarded = frozenset(route.path for route in table if route.open)
     app = web.Application(
         middlewares=[_headers, _faults, _Door(settings, time, unguarded)],
         client_max_size=LARGEST_BODY,
     )
+    app.on_shutdown.append(api.close)
     document = openapi.document(table)
     index = {route.path: route.words for route in table if route.method == "GET" and "{" not in route.path}
     app.router.add_get("/", _always({"addresses": {**index, "/openapi.json": "All of this, for programs."}}))

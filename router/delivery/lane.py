@@ -222,14 +222,19 @@ class LaneRunner:
             if each.event is not None
         ]
         whole = {job.seq for job in jobs}
+        if erased := [each.seq for each in found if each.erased]:
+            self._settle_soon([Mark(seqs=erased, state="erased", at=now, parked=True)])
+            whole.update(erased)
         if lost := [seq for seq in rows if seq not in whole]:
             reason = "the stored event is damaged or gone: run turnout doctor"
             self._settle_soon([Mark(seqs=lost, state="dead", at=now, parked=True, reason=reason)])
         return jobs
 
     def _intact(self, found: Sequence[Stored], now: int) -> list[Job]:
-        """Jobs of what was read. A damaged event ends here, visibly; the others flow."""
-        if damaged := [each.seq for each in found if each.event is None]:
+        """Jobs of what was read. An erased or damaged event ends here, visibly; the others flow."""
+        if erased := [each.seq for each in found if each.erased]:
+            self._settle_soon([Mark(seqs=erased, state="erased", at=now)])
+        if damaged := [each.seq for each in found if each.event is None and not each.erased]:
             reason = "the stored event is damaged: run turnout doctor"
             self._settle_soon([Mark(seqs=damaged, state="dead", at=now, reason=reason)])
         return [Job(each.seq, each.event) for each in found if each.event is not None]
@@ -553,7 +558,7 @@ class LaneRunner:
     async def hold(self, reason: str, who: str) -> None:
         self._epoch += 1
         await self._store.hold(self.lane, Held(reason=reason, by="operator", at=self._clock.now()))
-        await self._store.note(who, "hold", self.name)
+        await self._store.audit(who, "hold", self.name)
         self._wake()
 
     async def resume(self, who: str) -> None:
@@ -564,7 +569,7 @@ class LaneRunner:
         self._open_since = self._clock.now()
         self._unwritten_hold = False
         await self._store.hold(self.lane, None)
-        await self._store.note(who, "resume", self.name)
+        await self._store.audit(who, "resume", self.name)
         self._wake()
 
     async def retry(self, chosen: Selection, who: str) -> int:

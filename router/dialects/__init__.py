@@ -9,22 +9,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from router.dialects import commandersact, plain, segment
+from router.dialects import commandersact, plain, segment, snitcher
 from router.dialects.reading import Object, Reading
 
 _SEGMENT_WORDS: Final = segment.MARKS | {"event", "properties", "context", "integrations", "timestamp"} | {
     "version", "channel", "type", "traits", "name", "category", "receivedAt", "_metadata",
 }  # fmt: skip
+_OLDER_WORDS: Final = frozenset(("event", "properties", "event_id", "event_timestamp", "page", "device", "app"))
+_OLDER_PROPERTIES: Final = frozenset(("page_type", "shipping_amount", "tax_amount"))
 _FOREIGN: Final = ("specversion", "batch", "events")
 
 
-def read(item: Object, call: str | None, wrapper: Object) -> Reading | None:
-    """The item, sorted; None where it is in no dialect we know."""
+def read(item: Object, call: str | None, wrapper: Object, dialect: str | None = None) -> Reading | None:
+    """The item, sorted; None where it is in no dialect we know. ``dialect`` is known beforehand where we made the item."""
+    if dialect == snitcher.NAME:
+        return snitcher.read(item)
     if "event_name" in item:
         return _event_name(item)(item)
     if _is_segment(item, call, wrapper):
         return segment.read(item, call, wrapper)
-    if "event" in item and _has_older_user(item):
+    if "event" in item and _is_older(item):
         return commandersact.version_1(item)
     if any(key in item for key in plain.NAME_KEYS) and "specversion" not in item:
         return plain.read(item)
@@ -53,12 +57,18 @@ def _is_segment(item: Object, call: str | None, wrapper: Object) -> bool:
     return (
         isinstance(item.get("event"), str)
         and isinstance(item.get("properties"), dict)
-        and not _has_older_user(item)
+        and not _is_older(item)
         and _SEGMENT_WORDS.issuperset(item)
     )
 
 
-def _has_older_user(item: Object) -> bool:
-    """Commanders Act before version 1.0: ``event`` and ``properties``, with the user among these."""
+def _is_older(item: Object) -> bool:
+    """Commanders Act before version 1.0: ``event`` and ``properties``, and among these what nobody else writes."""
     properties = item.get("properties")
-    return isinstance(properties, dict) and isinstance(properties.get("user"), dict)
+    if not isinstance(properties, dict):
+        return False
+    if isinstance(properties.get("user"), dict):
+        return True
+    items = properties.get("items")
+    with_products = isinstance(items, list) and any(isinstance(each, dict) and "product" in each for each in items)
+    return _OLDER_WORDS.issuperset(item) and (with_products or not _OLDER_PROPERTIES.isdisjoint(properties))

@@ -29,33 +29,42 @@ _PHRASES = {
     "promotion clicked": "select_promotion",
     "signed up": "sign_up",
     "signed in": "login",
+    "application installed": "app_install",
+    "application opened": "app_open",
 }
 _PARTICIPLES = frozenset({"searched", "viewed", "clicked", "added", "removed", "started", "entered", "completed"})
-_MORE_PARTICIPLES = frozenset({"refunded", "shared"})
+_MORE_PARTICIPLES = frozenset({"refunded", "shared", "installed", "opened"})
 
-_PARTNERS = {
+_META = {
     "PageView": "page_view",
-    "PAGE_VIEW": "page_view",
     "ViewContent": "view_item",
-    "VIEW_CONTENT": "view_item",
-    "LIST_VIEW": "view_item_list",
     "Search": "search",
-    "SEARCH": "search",
     "AddToCart": "add_to_cart",
-    "ADD_CART": "add_to_cart",
     "AddToWishlist": "add_to_wishlist",
-    "ADD_TO_WISHLIST": "add_to_wishlist",
     "InitiateCheckout": "begin_checkout",
-    "START_CHECKOUT": "begin_checkout",
     "AddPaymentInfo": "add_payment_info",
-    "ADD_BILLING": "add_payment_info",
     "Purchase": "purchase",
-    "PURCHASE": "purchase",
     "Lead": "generate_lead",
     "CompleteRegistration": "sign_up",
-    "SIGN_UP": "sign_up",
-    "LOGIN": "login",
-    "SHARE": "share",
+}
+
+# In any case: its page writes PURCHASE, its sample Purchase, its own code purchase.
+_SNAP = {
+    "VIEW_CONTENT": "view_item",
+    "LIST_VIEW": "view_item_list",
+    "ADD_CART": "add_to_cart",
+    "START_CHECKOUT": "begin_checkout",
+    "ADD_BILLING": "add_payment_info",
+    "COMPLETE_TUTORIAL": "tutorial_complete",
+    **{
+        name: name.lower()
+        for name in (
+            *("PAGE_VIEW", "SEARCH", "ADD_TO_WISHLIST", "PURCHASE", "SIGN_UP", "LOGIN", "SHARE", "START_TRIAL"),
+            *("SUBSCRIBE", "AD_VIEW", "AD_CLICK", "APP_INSTALL", "APP_OPEN", "SAVE", "LEVEL_COMPLETE", "INVITE"),
+            *("RESERVE", "RATE", "ACHIEVEMENT_UNLOCKED", "SPENT_CREDITS"),
+            *(f"CUSTOM_EVENT_{slot}" for slot in range(1, 6)),
+        )
+    },
 }
 
 
@@ -81,4 +90,4 @@ def standard(name: object) -> str | None:
 
 def standard_of_any(name: object) -> str | None:
     """The same, and the words that advertisers' own interfaces use."""
-    return (_PARTNERS.get(name) or standard(name)) if isinstance(name, str) else None
+    return (_META.get(name) or _SNAP.get(name.upper()) or standard(name)) if isinstance(name, str) else None

@@ -13,13 +13,14 @@ from typing import Any, Final
 
 from router.dialects.names import standard_of_any
 from router.dialects.people import glean, identify
-from router.dialects.reading import Object, Reading, copied, first, keep
+from router.dialects.reading import Object, Reading, built, copied, first, keep
 from router.identifiers import Raw
 
 # Names in Meta's and Snap's user_data, and the cookie each holds the value of.
 _COOKIES: Final = {"fbp": "_fbp", "fbc": "_fbc", "sc_cookie1": "_scid", "ttp": "_ttp"}
 NAME_KEYS: Final = ("event", "event_name", "name")
 _TIMES: Final = ("timestamp", "time", "event_time", "event_timestamp", "occurred_at", "ts")
+_EXTINFO: Final = 16
 _ADDRESSING: Final = ("token", "writeKey", "write_key", "api_key", "k")
 
 
@@ -168,21 +169,29 @@ def _described(reading: Reading, device: Object, context: Object) -> None:
     reading.raw.advertising_id = first(reading.raw.advertising_id, device.pop("advertising_id", None))
     reading.idfv = first(reading.idfv, device.pop("idfv", None))
     reading.tracking_enabled = first(device.pop("tracking_enabled", None), device.pop("ad_tracking_enabled", None))
+    built(reading, device)
 
 
 def _app_data(reading: Reading, properties: Object) -> None:
-    """The app's and the phone's description, sixteen texts in a fixed order, as Snap and Meta want it."""
+    """The app's and the phone's description as Snap and Meta want it; of its sixteen texts two say the time zone.
+
+    What was said of the device by name counts more. The sixteen stay as they came, for who is sent them again.
+    """
     data = dict(properties.pop("app_data"))
     reading.tracking_enabled = first(reading.tracking_enabled, data.pop("advertiser_tracking_enabled", None))
-    extinfo = data.pop("extinfo", None)
-    if isinstance(extinfo, list) and len(extinfo) == 16:
-        kind, package, short, version, reading.device["os_version"], reading.device["model"], reading.locale = extinfo[
-            :7
-        ]
-        reading.device["os_name"] = {"a2": "android", "i2": "ios"}.get(kind if isinstance(kind, str) else "")
-        reading.device["carrier"], reading.device["timezone"] = extinfo[8], extinfo[15]
-        reading.screen = {"width": extinfo[9], "height": extinfo[10], "density": extinfo[11]}
-        app = {"namespace": package, "build": short, "version": version}
+    reading.att_status = first(reading.att_status, data.pop("att_status", None))
+    extinfo = data.get("extinfo")
+    if isinstance(extinfo, list) and len(extinfo) == _EXTINFO:
+        described = {"os_version": extinfo[4], "model": extinfo[5], "carrier": extinfo[8]}
+        described["os_name"] = {"a2": "android", "i2": "ios"}.get(extinfo[0] if isinstance(extinfo[0], str) else "")
+        described["timezone"] = first(extinfo[15], extinfo[7])
+        reading.device |= {field: first(reading.device.get(field), said) for field, said in described.items()}
+        reading.locale = first(reading.locale, extinfo[6])
+        screen = {"width": extinfo[9], "height": extinfo[10], "density": extinfo[11]}
+        reading.screen = {**screen, **reading.screen}
+        hardware = {"cpu_cores": extinfo[12], "storage": extinfo[13], "free_storage": extinfo[14]}
+        reading.hardware = {**hardware, **reading.hardware}
+        app = {"namespace": extinfo[1], "build": extinfo[2], "version": extinfo[3]}
         properties["app"] = {**app, **copied(properties.get("app"))}
     keep(properties, "app_data", data)
 

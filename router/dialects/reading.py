@@ -42,7 +42,9 @@ class Reading(Struct, kw_only=True):
     device: Object = {}  # texts, by the field names of Device
     locale: Any = None
     screen: Object = {}  # width, height, density
+    hardware: Object = {}  # cpu_cores; storage and free_storage in GB
     tracking_enabled: Any = None
+    att_status: Any = None  # Apple's App Tracking Transparency, which tells more than a yes or no
     idfv: Any = None
     app: Object = {}  # name, version, build, namespace
     granted: Any = None  # consent as the list of what is granted ...
@@ -68,6 +70,23 @@ def first(*values: Any) -> Any:
         if value is not None and value != "":
             return value
     return None
+
+
+_HARDWARE = {
+    "cpu_cores": ("cpu_cores", "cpuCores"),
+    "storage": ("storage", "storage_gb", "storageGb"),
+    "free_storage": ("free_storage", "free_storage_gb", "freeStorage", "freeStorageGb"),
+}
+_ATT = ("att_status", "attStatus", "attTrackingStatus", "trackingStatus")
+
+
+def built(reading: Reading, device: Object) -> None:
+    """Take what a device is made of and its answer on tracking, which every dialect writes alike, out of ``device``."""
+    for field, keys in _HARDWARE.items():
+        said = first(*(device.pop(key, None) for key in keys))
+        if said is not None:
+            reading.hardware[field] = said
+    reading.att_status = first(reading.att_status, *(device.pop(key, None) for key in _ATT))
 
 
 def keep(properties: Object, key: str, rest: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final, get_args
 
 from router.dialects.names import standard
 from router.dialects.people import glean, identify
-from router.dialects.reading import Object, Reading, copied, first, keep
+from router.dialects.reading import Object, Reading, built, copied, first, keep
 from router.event import Kind
 from router.identifiers import Raw
 
@@ -115,7 +115,8 @@ def _context(reading: Reading, context: Object) -> None:
         reading.device["model"] = first(device.pop("model", None), device.pop("name", None))
         reading.raw.advertising_id = device.pop("advertisingId", None)
         reading.tracking_enabled = device.pop("adTrackingEnabled", None)
-        reading.idfv = device.pop("id", None) if str(system.get("name")).lower() == "ios" else None
+        reading.idfv = device.pop("id", None) if str(system.get("name")).lower() in {"ios", "ipados"} else None
+        built(reading, device)
     reading.device["os_name"], reading.device["os_version"] = system.get("name"), system.get("version")
     reading.device["carrier"] = network.pop("carrier", None)
     reading.screen = copied(context.pop("screen", None))

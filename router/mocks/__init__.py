@@ -1,4 +1,6 @@
-"""Fake partners: the other side of every destination, for tests, for the demo and for ``turnout mock TYPE``.
+"""Fake partners: the other side of every destination and of every source that is fetched from.
+
+They are for tests, for the demo and for ``turnout mock TYPE``.
 
 A mock applies the rules its partner documents and refuses what the partner would refuse. It is written from the
 partner's page alone and imports no destination, so that two readings of one page meet in the tests.
@@ -16,6 +18,7 @@ class _Partners(Mapping[str, type[Partner]]):
     """Type of destination -> its fake partner, imported when asked for."""
 
     _CLASSES: Mapping[str, str] = {
+        "commandersact": "CommandersAct",
         "ipsnare": "IpSnare",
         "linktrace": "LinkTrace",
         "snap": "Snap",
@@ -34,4 +37,11 @@ class _Partners(Mapping[str, type[Partner]]):
         return len(self._CLASSES)
 
 
+class _Sources(_Partners):
+    """Type of source -> the fake partner that it is fetched from."""
+
+    _CLASSES: Mapping[str, str] = {"snitcher": "Snitcher"}
+
+
 PARTNERS: Mapping[str, type[Partner]] = _Partners()
+SOURCES: Mapping[str, type[Partner]] = _Sources()

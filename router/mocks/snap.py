@@ -41,9 +41,9 @@ _NAMES = frozenset(
         *(f"custom_event_{slot}" for slot in range(1, 6)),
     }
 )
-_HASHED = ("em", "ph", "fn", "ln", "ge", "ct", "st", "zp", "country", "db")
-_TEXTS = ("event_id", "integration", "test_event_code", "event_source_url")
-_EMPTY_DIGEST = "e3b0c442"
+_EMPTY_DIGEST = "e3b0c44298fc1c14"  # how the digest of nothing begins
+_AMOUNT = re.compile(r"-?[0-9]+(?:\.[0-9]+)?", re.ASCII)
+_HEX = frozenset("0123456789abcdef")
 
 
 class Fault(NamedTuple):
@@ -71,7 +71,7 @@ class Snap(Partner):
         self._asked = 0
         self._nameless = 0
         self._judged: deque[dict[str, Any]] = deque(maxlen=KEPT)
-        self._live: deque[int] = deque(maxlen=KEPT)
+        self._live: deque[tuple[str, int]] = deque(maxlen=KEPT)
 
     def answer(self, call: Call) -> Answer:
         path = _PATH.fullmatch(call.path)
@@ -81,15 +81,17 @@ class Snap(Partner):
             return refused
         if self._too_many(call.at):
             return _error(429, "too many requests")
+        if call.method == "POST" and not _is_json(call.headers.get("content-type")):
+            return _invalid(Fault("INVALID_CONTENT_TYPE", "Content-Type must be application/json"))
         match call.method, path["rest"]:
             case "POST", None:
-                return self._send(call)
+                return self._send(call, path["asset"])
             case "POST", "/validate":
                 return self._validate(call, path["asset"])
             case "GET", "/validate/logs":
                 return Answer(200, {"status": "SUCCESS", "reason": "", "logs": self._logs(call.at, path["asset"])})
             case "GET", "/validate/stats":
-                return Answer(200, {"status": "SUCCESS", "reason": "", "stats": self._stats(call.at)})
+                return Answer(200, {"status": "SUCCESS", "reason": "", "stats": self._stats(call.at, path["asset"])})
         return _error(405, "method not allowed")
 
     def _too_many(self, at: int) -> bool:
@@ -100,7 +102,7 @@ class Snap(Partner):
         self._asked += 1
         return self._asked > self.limit
 
-    def _send(self, call: Call) -> Answer:
+    def _send(self, call: Call, asset: str) -> Answer:
         events = _envelope(call.json())
         if isinstance(events, Fault):
             return _invalid(events)
@@ -108,7 +110,7 @@ class Snap(Partner):
             if found := list(faults(event, call.at)):
                 return _invalid(*found, index=index if self.points else None)
         keys = tuple(self._key(event) for event in events)
-        self._live.append(call.at)
+        self._live.extend((asset, call.at) for _ in events)
         return Answer(
             200,
             {"status": "VALID", "reason": "Events have been processed successfully."},
@@ -135,8 +137,9 @@ class Snap(Partner):
         logs = []
         for index, event in enumerate(events):
             found = list(faults(event, call.at))
-            logs.append(_event_log(index, found))
-            self._judged.append(_log(event, found, asset=asset, at=call.at))
+            advice = list(warnings(event))
+            logs.append(_event_log(index, found, advice))
+            self._judged.append(_log(event, found, advice, asset=asset, at=call.at))
         ok = all(log["status"] == "VALID" for log in logs)
         reason = "Events are valid." if ok else "Some events are not valid."
         body = {"status": _status(ok=ok), "test_event": True, "reason": reason, "event_logs": logs}
@@ -146,8 +149,10 @@ class Snap(Partner):
         recent = (log for log in self._judged if log["asset_id"] == asset and at - log["at"] <= DAY)
         return [{name: value for name, value in log.items() if name != "at"} for log in recent]
 
-    def _stats(self, at: int) -> dict[str, Any]:
-        return {"test": _stat([log["at"] for log in self._judged], at), "live": _stat(list(self._live), at)}
+    def _stats(self, at: int, asset: str) -> dict[str, Any]:
+        tested = [log["at"] for log in self._judged if log["asset_id"] == asset and at - log["at"] <= DAY]
+        live = [seen for to, seen in self._live if to == asset and at - seen <= DAY]
+        return {"test": _stat(tested, at), "live": _stat(live, at)}
 
 
 def _access(call: Call, asset: str) -> Answer | None:
@@ -177,18 +182,26 @@ def _envelope(body: Any) -> list[dict[str, Any]] | Fault:
 def faults(event: dict[str, Any], at: int) -> Iterator[Fault]:
     """Everything in an event that Snap documents a refusal for, judged at the instant ``at`` (UTC ms)."""
     yield from _required(event)
+    yield from _forms(event, _ROOT_FORMS, "")
     yield from _time(event, at)
     yield from _user(event)
-    yield from _purchase(event)
+    yield from _custom(event)
     yield from _source(event)
-    options = event.get("data_processing_options")
-    if options is not None and not (isinstance(options, list) and all(isinstance(one, str) for one in options)):
-        yield Fault("INVALID_FIELD", "data_processing_options must be a list of strings")
-    if not isinstance(event.get("app_data", {}), dict):
-        yield Fault("INVALID_FIELD", "app_data must be an object")
-    for name in _TEXTS:
-        if name in event and not (isinstance(event[name], str) and event[name]):
-            yield Fault("INVALID_FIELD", f"{name} must be a string")
+
+
+def warnings(event: dict[str, Any]) -> Iterator[str]:
+    """What the page recommends and the event lacks, and the fields it does not know."""
+    user, app = _part(event, "user_data"), _part(event, "app_data")
+    if "event_id" not in event:
+        yield "event_id is recommended for deduplication"
+    if not (user.get("sc_click_id") or user.get("sc_cookie1")):
+        yield "sc_click_id and sc_cookie1 are recommended"
+    for holder, known, prefix in (
+        (event, _ROOT_FORMS.keys() | _JUDGED, ""),
+        (user, _USER_FORMS.keys(), "user_data."),
+        (app, _APP_FORMS.keys(), "app_data."),
+    ):
+        yield from (f"Unknown field {prefix}{name}" for name in holder if name not in known)
 
 
 def _required(event: dict[str, Any]) -> Iterator[Fault]:
@@ -202,7 +215,7 @@ def _required(event: dict[str, Any]) -> Iterator[Fault]:
 
 def _time(event: dict[str, Any], at: int) -> Iterator[Fault]:
     time = event.get("event_time", at)
-    if isinstance(time, bool) or not isinstance(time, int) or len(str(time)) not in (10, 13):
+    if isinstance(time, bool) or not isinstance(time, int) or len(str(time)) not in (10, 13) or time < 0:
         yield Fault("INVALID_TIMESTAMP", "event_time must be an epoch of 10 or 13 digits")
         return
     instant = time if len(str(time)) == 13 else time * 1000
@@ -212,78 +225,179 @@ def _time(event: dict[str, Any], at: int) -> Iterator[Fault]:
 
 
 def _user(event: dict[str, Any]) -> Iterator[Fault]:
-    user = event.get("user_data", {})
-    if not isinstance(user, dict):
-        yield Fault("INVALID_FIELD", "user_data must be an object")
-        return
+    user = _part(event, "user_data")
     both = bool(user.get("client_ip_address")) and bool(user.get("client_user_agent"))
     madid = event.get("action_source") == "MOBILE_APP" and bool(user.get("madid"))
     if not (user.get("em") or user.get("ph") or both or madid):
         yield Fault("INSUFFICIENT_PII", "Not enough match keys in user_data")
-    for name in _HASHED:
-        if name in user and not _all_digests(user[name]):
-            yield Fault("UNHASHED_PII", f"{name} must be hashed with SHA-256")
-    if "client_ip_address" in user and not _is_address(user["client_ip_address"]):
-        yield Fault("INVALID_IP", "client_ip_address must be an address and must not be hashed")
+    yield from _forms(user, _USER_FORMS, "user_data.")
 
 
-def _purchase(event: dict[str, Any]) -> Iterator[Fault]:
-    custom = event.get("custom_data", {})
-    if not isinstance(custom, dict):
-        yield Fault("INVALID_FIELD", "custom_data must be an object")
-        return
+def _custom(event: dict[str, Any]) -> Iterator[Fault]:
+    custom = _part(event, "custom_data")
     if str(event.get("event_name")).lower() == "purchase":
         for name in ("currency", "value"):
             if name not in custom:
                 yield Fault("MISSING_FIELD", f"Missing {name} in a purchase")
-    currency = custom.get("currency", "USD")
-    if not (
-        isinstance(currency, str)
-        and len(currency) == 3
-        and currency.isascii()
-        and currency.isalpha()
-        and currency.isupper()
-    ):
-        yield Fault("INVALID_FIELD", "currency must be an ISO 4217 code in capitals")
-    if not _is_amount(custom.get("value", 0)):
-        yield Fault("INVALID_FIELD", "value must be a number")
+    yield from _forms(custom, _CUSTOM_FORMS, "custom_data.")
+    for content in custom["contents"] if _objects(custom.get("contents")) else ():
+        yield from _forms(content, _CONTENT_FORMS, "custom_data.contents.")
 
 
 def _source(event: dict[str, Any]) -> Iterator[Fault]:
+    app = _part(event, "app_data")
     match event.get("action_source"):
         case "WEB":
             if not _is_web_address(event.get("event_source_url")):
                 yield Fault("INVALID_FIELD", "event_source_url must be an absolute URL")
         case "MOBILE_APP":
-            app = event.get("app_data")
-            extinfo = app.get("extinfo") if isinstance(app, dict) else None
-            if not (isinstance(extinfo, list) and len(extinfo) == 16 and all(isinstance(one, str) for one in extinfo)):
-                yield Fault("INVALID_FIELD", "app_data.extinfo must be 16 strings")
+            if "extinfo" not in app:
+                yield Fault("MISSING_FIELD", "app_data.extinfo must be 16 strings")
         case "OFFLINE" | None:
-            return
+            pass
         case _:
             yield Fault("INVALID_FIELD", "action_source must be WEB, MOBILE_APP or OFFLINE")
+    yield from _forms(app, _APP_FORMS, "app_data.")
+    ios = isinstance(app.get("extinfo"), list) and app["extinfo"][:1] == ["i2"]
+    app_id = app.get("app_id")
+    if ios and isinstance(app_id, str) and app_id and not (app_id.isascii() and app_id.isdigit()):
+        yield Fault("INVALID_FIELD", "app_data.app_id must be numeric for iOS")
 
 
-def _all_digests(value: Any) -> bool:
+def _part(event: dict[str, Any], name: str) -> dict[str, Any]:
+    part = event.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+Form = tuple[Callable[[Any], bool], str, str]  # does it hold, the code and the words where it does not
+
+
+def _forms(fields: dict[str, Any], forms: dict[str, Form], prefix: str) -> Iterator[Fault]:
+    for name, (holds, code, words) in forms.items():
+        if name in fields and not holds(fields[name]):
+            yield Fault(code, f"{prefix}{name} must be {words}")
+
+
+def _digests(value: Any) -> bool:
     values = value if isinstance(value, list) else [value]
     return bool(values) and all(
-        isinstance(one, str) and len(one) == 64 and set(one) <= set("0123456789abcdef") and one[:8] != _EMPTY_DIGEST
+        isinstance(one, str) and len(one) == 64 and _HEX.issuperset(one) and not one.startswith(_EMPTY_DIGEST)
         for one in values
     )
 
 
-def _is_address(value: Any) -> bool:
+def _address(value: Any) -> bool:
     try:
         return bool(ipaddress.ip_address(value)) if isinstance(value, str) else False
     except ValueError:
         return False
 
 
-def _is_amount(value: Any) -> bool:
-    if isinstance(value, str):
-        return value.isascii() and value.removeprefix("-").replace(".", "", 1).isdigit() and value[-1] != "."
+def _string(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _strings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _string_or_strings(value: Any) -> bool:
+    return _string(value) or _strings(value)
+
+
+def _string_or_number(value: Any) -> bool:
+    return _string(value) or _numeric(value)
+
+
+def _integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _numeric(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _amount(value: Any) -> bool:
+    return _numeric(value) or (isinstance(value, str) and _AMOUNT.fullmatch(value) is not None)
+
+
+def _yes_or_no(value: Any) -> bool:
+    return isinstance(value, int) and value in (0, 1)
+
+
+def _iso_4217(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == 3 and value.isascii() and value.isalpha() and value.isupper()
+
+
+def _object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
+
+
+def _map_of_strings(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
+
+
+def _sixteen(value: Any) -> bool:
+    return _strings(value) and len(value) == 16
+
+
+def _wrong(holds: Callable[[Any], bool], words: str, *names: str) -> dict[str, Form]:
+    return dict.fromkeys(names, (holds, "INVALID_FIELD", words))
+
+
+_JUDGED = frozenset({"event_name", "event_time", "action_source"})
+_ROOT_FORMS: dict[str, Form] = {
+    **_wrong(_string, "a string", "event_id", "integration", "test_event_code", "event_source_url"),
+    **_wrong(_strings, "a list of strings", "data_processing_options", "data_use"),
+    **_wrong(_object, "an object", "user_data", "custom_data", "app_data"),
+}
+_USER_FORMS: dict[str, Form] = {
+    **dict.fromkeys(
+        ("em", "ph", "fn", "ln", "ge", "ct", "st", "zp", "country", "db"),
+        (_digests, "UNHASHED_PII", "hashed with SHA-256"),
+    ),
+    "client_ip_address": (_address, "INVALID_IP", "an address, not hashed"),
+    **_wrong(_string_or_strings, "a string or a list of strings", "external_id"),
+    **_wrong(_string, "a string", "client_user_agent", "sc_click_id", "sc_cookie1", "madid", "idfv"),
+    **_wrong(_string, "a string", "subscription_id", "lead_id", "download_id", "partner_id"),
+    **_wrong(_strings, "a list of strings", "anon_id"),
+}
+_CUSTOM_FORMS: dict[str, Form] = {
+    **_wrong(_iso_4217, "an ISO 4217 code in capitals", "currency"),
+    **_wrong(_amount, "a number", "value"),
+    **_wrong(_string_or_strings, "a string or a list of strings", "content_ids", "content_category", "brands"),
+    **_wrong(_objects, "a list of objects", "contents"),
+    **_wrong(_string, "a string", "content_type", "content_name", "order_id", "search_string", "sign_up_method"),
+    **_wrong(_string, "a string", "delivery_category", "status", "event_tag", "hotel_score"),
+    **_wrong(_integer, "an integer", "num_items", "num_adults", "num_children", "num_infants"),
+    **_wrong(_numeric, "a number", "predicted_ltv"),
+    **_wrong(_map_of_strings, "a map of strings", "custom_fields"),
+    **_wrong(_string, "a date", "checkin_date", "travel_start", "travel_end", "departing_departure_date"),
+    **_wrong(_string, "a date", "departing_arrival_date", "returning_departure_date", "returning_arrival_date"),
+    **_wrong(_string, "a string", "origin_airport", "destination_airport", "country", "city", "region"),
+    **_wrong(_string, "a string", "neighborhood", "postal_code"),
+    **_wrong(_strings, "a list of strings", "suggested_destinations", "suggested_hotels", "preferred_neighborhoods"),
+    **_wrong(_strings, "a list of strings", "preferred_star_ratings", "destination_ids"),
+}
+# Documented as strings; connectors send numbers, and they are taken.
+_CONTENT_FORMS: dict[str, Form] = _wrong(
+    _string_or_number, "a string", "id", "quantity", "item_price", "delivery_category", "brand"
+)
+_APP_FORMS: dict[str, Form] = {
+    **_wrong(_string, "a string", "app_id", "campaign_ids", "install_referrer", "installer_package"),
+    **_wrong(_string, "a string", "windows_attribution_id"),
+    **_wrong(_yes_or_no, "0 or 1", "advertiser_tracking_enabled", "application_tracking_enabled"),
+    **_wrong(_sixteen, "16 strings", "extinfo"),
+    **_wrong(_strings, "a list of strings", "url_schemes"),
+}
+
+
+def _is_json(content_type: str | None) -> bool:
+    return (content_type or "").partition(";")[0].strip().lower() == "application/json"
 
 
 def _is_web_address(value: Any) -> bool:
@@ -315,11 +429,11 @@ def _error(status: int, reason: str) -> Answer:
     return Answer(status, {"status": "INVALID", "reason": reason}, reason=reason)
 
 
-def _event_log(index: int, found: list[Fault]) -> dict[str, Any]:
-    return {"event": index, "status": _status(ok=not found), "errors": _errors(found), "warnings": []}
+def _event_log(index: int, found: list[Fault], advice: list[str]) -> dict[str, Any]:
+    return {"event": index, "status": _status(ok=not found), "errors": _errors(found), "warnings": advice}
 
 
-def _log(event: dict[str, Any], found: list[Fault], *, asset: str, at: int) -> dict[str, Any]:
+def _log(event: dict[str, Any], found: list[Fault], advice: list[str], *, asset: str, at: int) -> dict[str, Any]:
     name = event.get("event_name")
     return {
         "event_name": str(name).upper(),
@@ -330,7 +444,7 @@ def _log(event: dict[str, Any], found: list[Fault], *, asset: str, at: int) -> d
         "status": _status(ok=not found),
         "integration": event.get("integration"),
         "error_records": [fault.message for fault in found],
-        "warning_records": [],
+        "warning_records": advice,
         "event_metadata": {},
         "at": at,
     }

@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import sqlite3
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any, TypeVar
 
 from router.clock import Clock
 from router.outbox import log, schema
@@ -20,7 +20,9 @@ from router.outbox.errors import Busy, NotDurable
 from router.outbox.log import Row, Segment, Stored
 from router.outbox.segments import Segments
 from router.outbox.vault import Vault, new_key
-from router.outbox.writer import Writer
+from router.outbox.writer import Unit, Writer
+
+T = TypeVar("T")
 
 SEGMENT_EVENTS = 100_000
 SEGMENT_AGE = 86_400_000  # ms
@@ -34,6 +36,15 @@ class _Append:
 
     def __init__(self, rows: Sequence[Row], future: asyncio.Future[list[bool]]) -> None:
         self.rows, self.future = rows, future
+
+
+class _Errand:
+    """Something to do on the open segment between two appends."""
+
+    __slots__ = ("future", "segment", "unit")
+
+    def __init__(self, segment: Segment, unit: Unit[Any], future: asyncio.Future[Any]) -> None:
+        self.segment, self.unit, self.future = segment, unit, future
 
 
 class Tail:
@@ -65,8 +76,8 @@ class Tail:
         start = after + 1 - self._events[0].seq
         return self._events[start : start + limit]
 
-    def clear(self) -> None:
-        self._events, self._sizes, self._bytes = [], [], 0
+    def erase(self, seqs: Collection[int]) -> None:
+        self._events = [Stored(each.seq, None, erased=True) if each.seq in seqs else each for each in self._events]
 
 
 class Journal:
@@ -94,6 +105,7 @@ class Journal:
         self._vault = Vault(None)
         self._ids: dict[str, int] = {}  # of the open segment: key -> received
         self._queue: deque[_Append] = deque()
+        self._errands: deque[_Errand] = deque()
         self._wake = asyncio.Event()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
@@ -120,8 +132,7 @@ class Journal:
         self._wake.set()
         if self._task is not None:
             await self._task
-        if self.sealing is not None:
-            await asyncio.gather(self.sealing, return_exceptions=True)
+        await self.settled()
         with contextlib.suppress(sqlite3.Error):  # a failing disk: what was acknowledged is in the WAL
             await self._writer.close()
 
@@ -141,10 +152,34 @@ class Journal:
         finally:
             self.waiting_bytes -= size
 
+    async def on_open(self, segment: Segment, unit: Unit[T]) -> T | None:
+        """Run a unit on the segment that is being written, between two appends; None where it no longer is that one."""
+        future: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
+        self._errands.append(_Errand(segment, unit, future))
+        self._wake.set()
+        return await future
+
+    async def settled(self) -> None:
+        """Until no segment is being sealed."""
+        if self.sealing is not None:
+            await asyncio.gather(self.sealing, return_exceptions=True)
+
+    async def _run_errands(self) -> None:
+        while self._errands:
+            errand = self._errands.popleft()
+            try:
+                is_open = errand.segment is self._segments.newest and not self._stopping
+                done = await self._writer.read(errand.unit) if is_open else None
+            except Exception as error:  # noqa: BLE001 - whoever waits must be told, whatever went wrong
+                _answer(errand.future, self._failed(error))
+            else:
+                _answer(errand.future, done)
+
     async def _run(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            await self._run_errands()
             while self._queue:
                 group = self._next_group()
                 try:
@@ -201,8 +236,7 @@ class Journal:
         held = self.last - newest.first + 1
         if held < self._segment_events and (held == 0 or now - newest.opened < SEGMENT_AGE):
             return
-        if self.sealing is not None:
-            await asyncio.gather(self.sealing, return_exceptions=True)
+        await self.settled()
         old = self._writer.detach()
         try:
             await self._begin_segment(now)
@@ -231,7 +265,7 @@ class Journal:
         await self._sealed(segment)
 
 
-def _answer(future: asyncio.Future[Any], answer: list[bool] | NotDurable) -> None:
+def _answer(future: asyncio.Future[Any], answer: Any) -> None:
     if future.done():
         return
     if isinstance(answer, NotDurable):

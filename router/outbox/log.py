@@ -48,10 +48,11 @@ class Segment(msgspec.Struct, kw_only=True):
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """An event as the log holds it. ``event`` is None where the stored bytes are damaged."""
+    """An event as the log holds it. ``event`` is None where it was erased, or where the stored bytes are damaged."""
 
     seq: int
     event: Event | None
+    erased: bool = False
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -125,6 +126,8 @@ def pick(connection: sqlite3.Connection, vault: Vault, seqs: Sequence[int]) -> l
 
 def _stored(each: tuple[int, bytes, bytes | None, int], vault: Vault) -> Stored:
     seq, payload, clear, crc = each
+    if not payload:
+        return Stored(seq, None, erased=True)
     if zlib.crc32(payload) != crc:
         return Stored(seq, None)
     try:

@@ -12,13 +12,15 @@ import contextlib
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import msgspec
 
 from router.clock import Clock
-from router.outbox import log, memory, schema, state
+from router.outbox import erasure, log, memory, schema, state, suppression
+from router.outbox.erasure import Receipt
 from router.outbox.errors import Broken, Busy, DiskFull, NotDurable, OutboxError
 from router.outbox.journal import SEGMENT_EVENTS, Journal
 from router.outbox.lane import Lane
@@ -28,7 +30,9 @@ from router.outbox.memory import Visitor
 from router.outbox.retention import Books, Policy, Retention, sweep
 from router.outbox.segments import Segments
 from router.outbox.state import DROPPED, Attempt, Closing, Due, Held, Mark, Quarantined, Selection, Settlement
+from router.outbox.suppression import Suppression
 from router.outbox.writer import Writer
+from router.person import Person, marks
 
 T = TypeVar("T")
 
@@ -63,6 +67,7 @@ class Outbox:
         self.failed: NotDurable | None = None  # set once; from then on nothing is acknowledged or settled
         self.lanes: dict[str, Lane] = {}
         self.on_failure: Callable[[NotDurable], None] = lambda _fault: None
+        self.on_erase: Callable[[Sequence[Person]], None] = lambda _people: None  # what else remembers them
         self.watchers: set[Watcher] = set()
         self._clock, self._lock = clock, lock
         self._state = Writer("turnout-state")
@@ -73,6 +78,7 @@ class Outbox:
         self._journal: Journal | None = None
         self._segments: Segments | None = None
         self._retention: Retention | None = None
+        self._suppression: Suppression | None = None
 
     # Opening and closing
 
@@ -122,6 +128,7 @@ class Outbox:
             raise OutboxError(f"{self.directory} has a log but no state.db: restore it from a backup")
         await self._state.open(self.directory / "state.db", schema.STATE)
         segments = Segments(self.directory, await self._state.read(state.segments))
+        self._suppression = Suppression(*await self._state.write(suppression.load))
         for segment in segments.all:
             if not segment.path(self.directory).exists():
                 raise OutboxError(f"{segment.path(self.directory)} is missing: restore it from a backup")
@@ -219,6 +226,12 @@ class Outbox:
         if self._retention is None:
             raise OutboxError("this outbox is not open")
         return self._retention
+
+    @property
+    def suppression(self) -> Suppression:
+        if self._suppression is None:
+            raise OutboxError("this outbox is not open")
+        return self._suppression
 
     @property
     def last(self) -> int:
@@ -436,10 +449,53 @@ class Outbox:
         for start in range(0, len(fresh), ROWS_AT_ONCE):
             part = fresh[start : start + ROWS_AT_ONCE]
             await self.settle(lane, [Mark(seqs=part, state="dead", at=now, reason=DROPPED)])
-        await self.note(who, "drop", f"{lane.name} {chosen.state}", count)
+        await self.audit(who, "drop", f"{lane.name} {chosen.state}", count)
         return count
 
-    async def note(self, who: str, what: str, selection: str, count: int = 1) -> None:
+    async def erase(self, people: Sequence[Person], who: str) -> Receipt:
+        """Empty every event of these people, end what was not delivered, and keep them out from now on.
+
+        Returns when nothing of it is in any file. An erasure that a fault cuts short may be asked for again.
+        """
+        now, wanted = self._clock.now(), frozenset[str]().union(*(marks(each) for each in people))
+        digests = self.suppression.digests(wanted)
+        await self._written(lambda unit: suppression.add(unit, digests, now))
+        self.suppression.add(digests)
+        self.on_erase(people)
+        receipt = Receipt(people=len(people))
+        for segment in list(self.segments.all):
+            seqs = await self._erase_in(segment, wanted)
+            if seqs:
+                receipt.events += len(seqs)
+                self.journal.tail.erase(frozenset(seqs))
+                await self._end_erased(seqs, now, receipt)
+        values = {mark.partition(":")[2] for mark in wanted}
+        receipt.sessions = await self._written(lambda unit: erasure.forget_sessions(unit, values))
+        after: int | None = 0
+        while after is not None:
+            count, after = await self._written(partial(erasure.forget_quarantined, values=values, after=after))
+            receipt.quarantined += count
+        await self.audit(who, "forget", f"{len(people)} people", receipt.events)
+        await self._fold()
+        return receipt
+
+    async def _erase_in(self, segment: Segment, wanted: frozenset[str]) -> list[int]:
+        """Empty what one segment has of them, be it written still or sealed meanwhile. Returns the numbers."""
+        look = partial(erasure.find_and_empty, marks=wanted)
+        if segment is self.segments.newest and (done := await self.journal.on_open(segment, look)) is not None:
+            return done
+        await self.journal.settled()
+        return await self.segments.rewrite(segment, look)
+
+    async def _end_erased(self, seqs: Sequence[int], now: int, receipt: Receipt) -> None:
+        for part in erasure.parts(seqs):
+            had = await self._written(partial(erasure.delivered, seqs=part))
+            ended = await self._written(partial(erasure.end, seqs=part, now=now))
+            for total, more in ((receipt.delivered, had), (receipt.ended, ended)):
+                for name, count in more.items():
+                    total[name] = total.get(name, 0) + count
+
+    async def audit(self, who: str, what: str, selection: str, count: int = 1) -> None:
         """Write an operator's act into the audit."""
         now = self._clock.now()
         await self._written(lambda unit: state.audit(unit, now, who, what, selection, count))

@@ -266,7 +266,8 @@ class Reader:
                 digests=story.digests(event),
                 fields=story.fields(event),
                 apart=bool(apart) and segment.key,
-                damaged=event is None,
+                damaged=event is None and bool(payload),
+                erased=not payload,
                 destinations=await self._chapters(seq, event, rules or {}),
             )
         return None

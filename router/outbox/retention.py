@@ -150,7 +150,7 @@ class Retention:
         await self._books.written(partial(pruning.write_cursors, cursors=cursors))
         await self._repeat(pruning.forget_ended, last)
         await self._books.written(partial(pruning.retire_segment, number=segment.number, duplicates=duplicates))
-        self._segments.all.remove(segment)
+        self._segments.forget(segment)
         await self._segments.let_go(segment)
         await asyncio.to_thread(unlink, segment.path(self._segments.directory))
         return True

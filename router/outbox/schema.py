@@ -155,6 +155,7 @@ STATE: Sequence[Migration] = (
             PRIMARY KEY(source, key)
         ) STRICT, WITHOUT ROWID""",
         "CREATE INDEX note_until ON note(until)",
+        "CREATE TABLE suppressed(digest BLOB PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID",
         "CREATE TABLE counter(name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
         "CREATE TABLE config(version INTEGER PRIMARY KEY, at INTEGER NOT NULL, digest TEXT NOT NULL, text TEXT NOT NULL) STRICT",
         """CREATE TABLE audit(

@@ -111,6 +111,19 @@ class Segments:
         """What one segment's file says."""
         return await self._reading(lambda: unit(self._file(segment)[0]))
 
+    async def rewrite(self, segment: Segment, unit: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a unit that may write to a segment that is sealed; for erasure and nothing else."""
+        await self.let_go(segment)  # a reader's snapshot would keep the WAL from being emptied
+
+        def write() -> T:
+            connection = connect(segment.path(self.directory), schema.LOG)
+            try:
+                return unit(connection)
+            finally:
+                connection.close()
+
+        return await asyncio.to_thread(write)
+
     async def let_go(self, segment: Segment) -> None:
         """Close what is open of a segment: it goes, or its key did."""
 
@@ -119,8 +132,12 @@ class Segments:
             if connection is not None:
                 connection.close()
 
-        self._filters.pop(segment.number, None)
         await self._reading(close)
+
+    def forget(self, segment: Segment) -> None:
+        """The log has no such segment any more."""
+        self.all.remove(segment)
+        self._filters.pop(segment.number, None)
 
     async def close(self) -> None:
         self._closing = True

@@ -236,8 +236,8 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     """Everything there is to say about one event.
 
     ``fields`` is the normalised event without its digests; ``digests`` are those that could be made, by name;
-    ``apart``: further values are held apart, encrypted; ``damaged``: the stored bytes do not add up; ``others`` are
-    events of the same id, from other sources or other times.
+    ``apart``: further values are held apart, encrypted; ``damaged``: the stored bytes do not add up;
+    ``erased``: its person asked for that; ``others`` are events of the same id, from other sources or other times.
     """
 
     seq: int
@@ -254,6 +254,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     apart: bool
     damaged: bool
     destinations: list[Chapter]
+    erased: bool = False
     others: list[Found] = []
 
 
@@ -302,9 +303,12 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag=
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="gap"):
-    """So many deliveries were not shown, because they were settled faster than they were read."""
+    """So many were left out: deliveries, because they were settled faster than they were read, or events that are no
+    longer stored.
+    """
 
     left_out: int
+    of: Literal["deliveries", "events"] = "deliveries"
 
 
 Message = Accepted | Settled | Gap

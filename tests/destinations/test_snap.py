@@ -15,11 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from destinations.snap import EVENT_NAMES, MAX_BYTES, Snap, faults
-from router.destination import Request, Response
+from router.destination import Request, Response, Verdict, field
+from router.door import Door, Visit, admit
 from router.event import Event
 from router.mocks.partner import Answer, Call
 from router.mocks.snap import DAY, HOUR, OLDEST
 from router.mocks.snap import Snap as FakeSnap
+from router.mocks.snap import faults as snaps_faults
 from router.outcome import Delivered, Hold, Outcome, Refusal, Rejected, Split
 from router.secret import Secret
 
@@ -87,6 +89,7 @@ def posted(*bodies: dict[str, Any], asset: str = PIXEL, rest: str = "", token: s
     return Call(
         path=f"/v3/{asset}/events{rest}",
         query={"access_token": token} if token else {},
+        headers={"content-type": "application/json"},
         body=msgspec.json.encode({"data": bodies}),
         at=at,
     )
@@ -94,6 +97,9 @@ def posted(*bodies: dict[str, Any], asset: str = PIXEL, rest: str = "", token: s
 
 def response(request: Request, answer: Answer) -> Response:
     return Response(status=answer.status, request=request, at=NOW, body=msgspec.json.encode(answer.body))
+
+
+DIALECTS = sorted((Path(__file__).parents[1] / "dialects" / "cases").glob("*.json"))
 
 
 class TestRequests:
@@ -255,6 +261,27 @@ class TestRefusals:
             snap(), an_event(id="")
         )
 
+    @pytest.mark.parametrize(
+        ("time", "age", "expected"),
+        [
+            pytest.param(NOW // 1000, 7 * 86_400, [], id="now"),
+            pytest.param(NOW, 7 * 86_400, [], id="now in milliseconds"),
+            pytest.param((NOW - OLDEST) // 1000, 7 * 86_400, [], id="seven days back"),
+            pytest.param((NOW - OLDEST) // 1000 - 1, 7 * 86_400, ["older than Snap accepts"], id="a second more"),
+            pytest.param((NOW - OLDEST) // 1000 - 1, None, [], id="a second more where no age is given"),
+            pytest.param(NOW + 1, None, ["in the future"], id="a millisecond ahead"),
+        ],
+    )
+    def test_the_time_is_judged_where_it_is_known(self, time: int, age: float | None, expected: list[str]) -> None:
+        """
+        A time in the future and one older than the window are said; without a now neither can be.
+        """
+        found = list(faults(valid(event_time=time), NOW, age))
+
+        assert len(expected) == len(found)
+        assert all(words in fault for words, fault in zip(expected, found, strict=True))
+        assert [] == list(faults(valid(event_time=time)))
+
     def test_a_refusal_repeats_nothing_sent(self) -> None:
         """
         A reason is safe to show whatever the event holds.
@@ -324,6 +351,175 @@ class TestOutcome:
             assert set(outcome.rejected) <= set(range(events))
 
 
+class TestVerdict:
+    @pytest.mark.parametrize("case", cases("snap_verdicts"))
+    def test_an_answer_means_exactly_this(self, case: dict[str, Any]) -> None:
+        """
+        The answer to a question is told event by event; one that is not about events says nothing of them.
+        """
+        [request] = sent(snap(), [an_event(id=f"e-{number}") for number in range(case["events"])])
+        body = case["text"].encode() if "text" in case else msgspec.json.encode(case["body"])
+        answer = Response(status=case["status"], request=snap().validation(request), at=NOW, body=body)
+
+        assert msgspec.convert(case["expected"], Verdict) == snap().verdict(answer)
+
+    def test_snap_and_ours_agree_on_a_bad_event(self) -> None:
+        """
+        What the fake Snap says of an event that is too old is read back with its index and without the event's words.
+        """
+        [request] = sent(snap(), [an_event(), an_event(id="e-1", time=NOW - 30 * DAY, clicks={"ScCid": "c"})])
+        question = snap().validation(request)
+        verdict = snap().verdict(response(question, FakeSnap(now=lambda: NOW).answer(call(question))))
+
+        assert False is verdict.valid
+        assert {
+            (0, "warning", "sc_click_id … sc_cookie1 are recommended"),
+            (1, "error", "TIMESTAMP_OUT_OF_RANGE"),
+            (1, "error", "event_time is out of range"),
+        } == {(index, severity, words.replace(" and ", " … ")) for index, severity, words in verdict.findings}
+
+
+class TestReports:
+    @pytest.mark.parametrize("case", cases("snap_reports"))
+    def test_an_answer_becomes_exactly_these_rows(self, case: dict[str, Any]) -> None:
+        """
+        Snap's logs and counters are shown without anything that they repeat from an event.
+        """
+        request = snap().reports()["logs"]
+        body = case["text"].encode() if "text" in case else msgspec.json.encode(case["body"])
+
+        assert case["expected"] == snap().report_rows(
+            Response(status=case["status"], request=request, at=NOW, body=body)
+        )
+
+    @pytest.mark.parametrize("in_header", [False, True], ids=["token in the query", "token in a header"])
+    def test_each_is_a_question_without_events(self, *, in_header: bool) -> None:
+        """
+        Pixel and app each have logs and counters, asked for with GET and the token.
+        """
+        found = snap(token_in_header=in_header).reports()
+        fake = FakeSnap(now=lambda: NOW)
+
+        assert ["logs", "stats", "app logs", "app stats"] == list(found)
+        assert [PIXEL, PIXEL, APP, APP] == [request.url.split("/")[4] for request in found.values()]
+        assert {("GET", b"", ())} == {(request.method, request.body, request.events) for request in found.values()}
+        assert {200} == {fake.answer(call(request)).status for request in found.values()}
+
+    def test_without_an_app_there_is_nothing_of_it(self) -> None:
+        """
+        Without a Snap App ID only the pixel is asked about.
+        """
+        assert ["logs", "stats"] == list(snap(app_id=None).reports())
+
+    def test_what_was_validated_is_listed(self) -> None:
+        """
+        What the fake Snap judged comes back as rows, of its own asset alone.
+        """
+        fake, destination = FakeSnap(now=lambda: NOW), snap()
+        [request] = sent(destination, [an_event(clicks={"ScCid": "c"})])
+        fake.take(call(destination.validation(request)))
+        fake.take(call(request))
+        rows = {
+            name: destination.report_rows(response(question, fake.answer(call(question))))
+            for name, question in destination.reports().items()
+        }
+
+        assert [("PAGE_VIEW", "VALID", [])] == [
+            (row["event_name"], row["status"], row["warning_records"]) for row in rows["logs"]
+        ]
+        assert {"live": 1, "test": 1} == {row["events"]: row["event_count_past_hour"] for row in rows["stats"]}
+        assert [] == rows["app logs"]
+        assert {"live": 0, "test": 0} == {row["events"]: row["event_count_past_hour"] for row in rows["app stats"]}
+
+
+SOUND_WEB: dict[str, Any] = {
+    "clicks": {"ScCid": "c"},
+    "cookies": {"_scid": "s"},
+    "clear": {"ip": "192.0.2.7", "user_agent": "x"},
+}
+SOUND_APP: dict[str, Any] = {
+    "kind": "screen",
+    "clear": {"advertising_id": "38400000-8cf0-11bd-b23e-10b96e40000d"},
+    "device": {"tracking_enabled": False},
+}
+
+
+class TestHints:
+    @pytest.mark.parametrize(
+        ("event", "words"),
+        [
+            pytest.param(SOUND_WEB, [], id="nothing to say of a whole web event"),
+            pytest.param(SOUND_APP, [], id="nothing to say of a whole app event"),
+            pytest.param({**SOUND_WEB, "page": {}, "properties": {"action_source": "offline"}}, [], id="nor offline"),
+            pytest.param({**SOUND_WEB, "user": {}}, ["no e-mail and no phone"], id="nobody by name"),
+            pytest.param({**SOUND_WEB, "clicks": {"gclid": "g"}}, ["no click id"], id="no click id"),
+            pytest.param({**SOUND_WEB, "cookies": {}}, ["no _scid cookie"], id="no cookie"),
+            pytest.param(
+                {**SOUND_WEB, "cookies": {}, "user": {"anonymous_id": "v", "digests": {"email": EMAIL}}},
+                [],
+                id="a cookie of one's own",
+            ),
+            pytest.param(
+                {**SOUND_WEB, "clear": {"ip": "192.0.2.7"}}, ["no IP address with user agent"], id="no browser"
+            ),
+            pytest.param({**SOUND_APP, "clear": {}}, ["no advertising id"], id="no advertising id"),
+            pytest.param({**SOUND_APP, "device": {}}, ["nothing is said of App Tracking"], id="no answer on tracking"),
+            pytest.param({**SOUND_WEB, "money": {"value": "1"}}, ["a value without currency"], id="no currency"),
+            pytest.param(
+                {**SOUND_WEB, "name": "purchase", "money": {"value": "1", "currency": "EUR"}},
+                ["a purchase without order id"],
+                id="no order id",
+            ),
+            pytest.param({**SOUND_WEB, "notes": ["own_id"]}, ["no event id of the sender's"], id="an id of ours"),
+        ],
+    )
+    def test_what_is_allowed_and_a_pity(self, event: dict[str, Any], words: list[str]) -> None:
+        """
+        Each thing that costs matches or a true report is said once, in words that begin with it.
+        """
+        found = list(snap().hints(an_event(**event)))
+
+        assert len(words) == len(found)
+        assert all(hint.startswith(begin) for hint, begin in zip(found, words, strict=True))
+
+
+class TestFromTheSender:
+    def test_the_pages_own_body_goes_out_as_it_came_in(self) -> None:
+        """
+        Whoever posts the body of Snap's page to us has it delivered whole: the sixteen texts, the opt-out, the person.
+        """
+        case = json.loads((Path(__file__).parents[1] / "dialects/cases/plain-snap-example.json").read_bytes())
+        event = admit(case["item"], Door(source="shop", keep_clear=Snap.clear), Visit(received=NOW), lambda: "own-id")
+        assert isinstance(event, Event)
+        body = snap(map={f"custom_data.{name}": f"properties.{name}" for name in ("referrer_url", "custom_id")}).body(
+            event
+        )
+
+        expected = {
+            **case["item"],
+            "integration": "turnout",
+            "event_name": "PURCHASE",
+            "event_id": "own-id",
+            "data_processing_options": ["LMU"],
+            "app_data": {**case["item"]["app_data"], "app_id": "com.some.app"},
+        }
+        assert expected == body
+
+    @pytest.mark.parametrize("path", DIALECTS, ids=lambda path: path.stem)
+    def test_every_documented_payload_is_judged(self, path: Path) -> None:
+        """
+        Whatever sender's page an event is from, Snap takes what we would send of it and refuses what we refuse.
+        """
+        case = json.loads(path.read_bytes())
+        visit = Visit(received=NOW, call=case.get("call"), wrapper=case.get("wrapper", {}), dialect=case.get("dialect"))
+        event = admit(case["item"], Door(source="shop", keep_clear=Snap.clear), visit, lambda: "own-id")
+        assert isinstance(event, Event)
+        event = msgspec.structs.replace(event, time=NOW)
+        body = snap().body(event)
+
+        assert bool(list(faults(body))) == bool(list(snaps_faults(body, NOW)))
+
+
 class TestSettings:
     @pytest.mark.parametrize(
         ("table", "rate"),
@@ -340,6 +536,37 @@ class TestSettings:
         assert rate == snap(**table).rate
         assert "1000/s" == Snap.default_rate
 
+    @pytest.mark.parametrize("age", ["38d", "889h", "3196801s"])
+    def test_nothing_older_than_snap_reports(self, age: str) -> None:
+        """
+        An age beyond the 37 days that Snap reports is refused with the configuration, with what to write instead.
+        """
+        with pytest.raises(ValueError, match='at most "37d"'):
+            snap(max_age=age)
+
+    @pytest.mark.parametrize("age", ["37d", "888h", "1ms", "soon"])
+    def test_a_shorter_age_is_the_operators_choice(self, age: str) -> None:
+        """
+        Up to 37 days anything goes; what is no duration at all is said where durations are read.
+        """
+        assert age == snap(max_age=age).max_age
+
+    def test_what_snap_matches_by(self) -> None:
+        """
+        Every identifier names fields that an event has, and Snap's name of it.
+        """
+        event = an_event(
+            user={"digests": {"email": EMAIL, "phone": EMAIL, "external_id": EMAIL}},
+            clear={"ip": "192.0.2.7", "user_agent": "x", "advertising_id": "38400000-8cf0-11bd-b23e-10b96e40000d"},
+            clicks={"ScCid": "c"},
+            cookies={"_scid": "s"},
+            kind="screen",
+        )
+        sent_by = snap().body(event)["user_data"]
+
+        assert all(field(event, path) for paths in Snap.identifiers.values() for path in paths)
+        assert sent_by.keys() - {"client_ip_address", "client_user_agent"} == Snap.identifiers.keys() - {"ip+ua"}
+
     @pytest.mark.parametrize("name", ["pixel_id", "app_id"])
     @pytest.mark.parametrize("asset", ["", "a/b", "x?y", "ü"])
     def test_an_id_is_one_path_segment(self, name: str, asset: str) -> None:
@@ -353,7 +580,7 @@ class TestSettings:
         """
         The default mapping names only events that Snap documents.
         """
-        assert set((Snap.default_events or {}).values()) <= EVENT_NAMES
+        assert set((Snap.default_events or {}).values()) == EVENT_NAMES == Snap.partner_names
         assert 31 == len(EVENT_NAMES)
 
 
@@ -368,6 +595,13 @@ def some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({}, optional=fields)
 
 
+# Names that Snap's page gives to what a sender may have said, in any form.
+SAID = [
+    *("num_adults", "content_ids", "contents", "custom_fields", "predicted_ltv", "num_items", "brands", "status"),
+    *("travel_start", "hotel_score", "suggested_hotels", "city", "anon_id", "lead_id", "app_data", "app_id"),
+    *("extinfo", "url_schemes", "campaign_ids", "advertiser_tracking_enabled", "application_tracking_enabled"),
+    *("data_processing_options", "content_category", "install_referrer"),
+]
 ITEMS = some(
     id=WORDS, name=WORDS, price=AMOUNTS, quantity=st.integers(0, 9), brand=WORDS, category=WORDS, extra=some(x=ANYTHING)
 )
@@ -379,7 +613,8 @@ SOUND = st.fixed_dictionaries(
         "time": st.integers(NOW - OLDEST + HOUR, NOW + DAY),
         "received": st.integers(NOW - OLDEST + HOUR, NOW),
         "user": st.builds(
-            lambda digests: {"digests": {"email": EMAIL, **digests}},
+            lambda traits, digests: {"anonymous_id": "v", "traits": traits, "digests": {"email": EMAIL, **digests}},
+            st.dictionaries(st.sampled_from(SAID), ANYTHING, max_size=2),
             some(**dict.fromkeys(["email", "phone", "first_name", "zip", "country", "external_id"], DIGESTS)),
         ),
         "page": st.fixed_dictionaries({"url": URLS}),
@@ -393,17 +628,23 @@ SOUND = st.fixed_dictionaries(
             screen_density=st.floats(0, 9),
             tracking_enabled=st.booleans(),
             model=WORDS,
+            cpu_cores=st.integers(1, 64),
+            storage=AMOUNTS,
         ),
         "app": some(namespace=WORDS, version=WORDS),
         "consent": some(opt_out=st.booleans()),
         "items": st.lists(ITEMS, max_size=3),
         "clicks": some(ScCid=WORDS, fbclid=WORDS),
         "cookies": some(_scid=WORDS),
-        "partners": some(snapchat=some(click_id=ANYTHING, test_code=ANYTHING) | WORDS),
+        "partners": some(
+            snapchat=some(click_id=ANYTHING, test_code=ANYTHING)
+            | WORDS
+            | st.dictionaries(st.sampled_from(SAID), ANYTHING, max_size=2)
+        ),
         "properties": st.dictionaries(
-            st.sampled_from(["action_source", "type", "brand", "search_term", "num_adults", "content_ids", "label"]),
-            ANYTHING,
-            max_size=3,
+            st.sampled_from(["action_source", "type", "brand", "search_term", "label", *SAID]),
+            ANYTHING | st.dictionaries(st.sampled_from(["a", *SAID]), ANYTHING, max_size=3),
+            max_size=4,
         )
         | some(action_source=st.sampled_from(["offline", "website", "app"]), type=st.sampled_from(["call", "online"])),
         "clear": some(
@@ -442,17 +683,126 @@ DESTINATIONS = st.builds(
     snap,
     batch=st.none() | st.integers(1, 3),
     app_id=st.sampled_from([APP, APP, None]),
+    ios_app_id=st.sampled_from([None, "389801252"]),
+    opt_out_field=st.sampled_from(["data_processing_options", "data_use"]),
     time_unit=st.sampled_from(["s", "ms"]),
     events=st.none() | st.just({**(Snap.default_events or {}), "vip": "custom_event_1", "lead": "LEAD"}),
     map=st.just({})
     | st.dictionaries(
         st.sampled_from(
-            ["custom_data.label", "custom_data.value", "custom_data", "user_data.em", "app_data", "event_source_url"]
+            [
+                *("custom_data.label", "custom_data.value", "custom_data", "user_data.em", "app_data", "data_use"),
+                *("event_source_url", "custom_data.custom_fields.label", "custom_data.num_items", "app_data.app_id"),
+            ]
         ),
         st.sampled_from(["properties.label", "user.digests.email", "page.url", "money.value"]),
         max_size=1,
     ),
 )
+
+
+# Every field that Snap's page names, but event_id: an event without one is acceptable to Snap, and not to us.
+ROOT = [
+    *("event_name", "event_time", "action_source", "event_source_url", "integration", "test_event_code"),
+    *("data_processing_options", "data_use", "user_data", "custom_data", "app_data"),
+]
+USER = [
+    *("em", "ph", "fn", "ln", "ge", "ct", "st", "zp", "country", "db", "external_id", "client_ip_address"),
+    *("client_user_agent", "sc_click_id", "sc_cookie1", "madid", "idfv", "subscription_id", "lead_id", "download_id"),
+    *("partner_id", "anon_id"),
+]
+CUSTOM = [
+    *("currency", "value", "content_ids", "contents", "content_type", "content_name", "content_category"),
+    *("num_items", "order_id", "search_string", "sign_up_method", "delivery_category", "status", "event_tag", "brands"),
+    *("predicted_ltv", "custom_fields", "checkin_date", "travel_start", "travel_end", "departing_departure_date"),
+    *("departing_arrival_date", "returning_departure_date", "returning_arrival_date", "origin_airport"),
+    *("destination_airport", "country", "city", "region", "neighborhood", "postal_code", "hotel_score", "num_adults"),
+    *("num_children", "num_infants", "suggested_destinations", "suggested_hotels", "preferred_neighborhoods"),
+    *("preferred_star_ratings", "destination_ids", "a_field_of_ones_own"),
+]
+APP_DATA = [
+    *("app_id", "advertiser_tracking_enabled", "application_tracking_enabled", "extinfo", "campaign_ids"),
+    *("install_referrer", "installer_package", "windows_attribution_id", "url_schemes"),
+]
+PATHS = st.sampled_from(
+    ROOT
+    + [f"user_data.{name}" for name in USER]
+    + [f"custom_data.{name}" for name in CUSTOM]
+    + [f"app_data.{name}" for name in APP_DATA]
+)
+GONE: Any = object()
+VALUES = st.sampled_from(
+    [
+        *[
+            GONE,
+            None,
+            True,
+            False,
+            0,
+            1,
+            2,
+            12345,
+            1.5,
+            "",
+            "x",
+            "12",
+            "1.50",
+            ".5",
+            "1.",
+            "EUR",
+            "eur",
+            "WEB",
+            "Purchase",
+        ],
+        *[
+            EMAIL,
+            EMAIL.upper(),
+            sha256(b"").hexdigest(),
+            [],
+            ["x"],
+            [1],
+            [EMAIL],
+            [EMAIL, "x"],
+            {},
+            {"a": "b"},
+            {"a": 1},
+        ],
+        *[
+            [{}],
+            [{"id": 1}],
+            [{"brand": "x", "id": []}],
+            [{"quantity": True}],
+            [""] * 15,
+            [""] * 16,
+            ["i2", *[""] * 15],
+        ],
+        *[
+            "192.0.2.7",
+            "2001:db8::7",
+            "192.0.2",
+            "https://a.example/x",
+            "https://",
+            " https://a.example",
+            "//a.example",
+        ],
+        *[NOW, NOW // 1000, NOW - 8 * DAY - 30 * DAY, NOW // 1000 + 3600, str(NOW)],
+    ]
+)
+
+
+def a_body(source: str) -> dict[str, Any]:
+    event = an_event(kind="screen") if source == "MOBILE_APP" else an_event(properties={"action_source": source})
+    return snap().body(event)
+
+
+def change(body: dict[str, Any], path: str, value: Any) -> None:
+    part, _, name = path.rpartition(".")
+    holder = body.setdefault(part, {}) if part else body
+    if isinstance(holder, dict):
+        if value is GONE:
+            holder.pop(name, None)
+        else:
+            holder[name] = value
 
 
 class TestLaws:
@@ -477,6 +827,18 @@ class TestLaws:
             if isinstance(found, Refusal) and destination.asset(body) is not None:
                 assert "INVALID" == FakeSnap(now=lambda: NOW).answer(posted(body)).body["status"]
 
+    @settings(max_examples=400, deadline=None)
+    @given(st.sampled_from(["WEB", "MOBILE_APP", "OFFLINE"]), st.lists(st.tuples(PATHS, VALUES), max_size=3))
+    def test_both_judge_alike(self, source: str, changes: list[tuple[str, Any]]) -> None:
+        """
+        Whatever a documented field is set to, the lint and the fake Snap agree on whether the event is acceptable.
+        """
+        body = a_body(source)
+        for path, value in changes:
+            change(body, path, value)
+
+        assert bool(list(faults(body, NOW, 7 * 86_400))) == bool(list(snaps_faults(body, NOW)))
+
     @settings(deadline=None)
     @given(DESTINATIONS, BATCHES)
     def test_every_event_ends_once(self, destination: Snap, events: list[Event]) -> None:
@@ -500,6 +862,10 @@ class TestLaws:
 
 def valid(**changes: Any) -> dict[str, Any]:
     return {**snap().body(an_event()), **changes}
+
+
+def without(body: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in body.items() if key != name}
 
 
 class TestFake:
@@ -529,6 +895,30 @@ class TestFake:
 
         assert (400, "INVALID", 1) == (answer.status, answer.body["status"], answer.body["event"])
         assert field in answer.body["errors"]["error_msgs"][0]
+
+    @pytest.mark.parametrize("headers", [{}, {"content-type": "text/plain"}], ids=["none", "another"])
+    def test_the_body_is_json_by_its_header(self, headers: dict[str, str]) -> None:
+        """
+        The page's request says Content-Type: application/json; one that does not is refused.
+        """
+        answer = FakeSnap(now=lambda: NOW).answer(msgspec.structs.replace(posted(valid()), headers=headers))
+
+        assert (400, ["INVALID_CONTENT_TYPE"]) == (answer.status, answer.body["errors"]["codes"])
+
+    def test_advice_is_a_warning(self) -> None:
+        """
+        What the page recommends and what it does not know is said of a valid event, and refuses none.
+        """
+        sent_ = valid(user_data={"em": [EMAIL], "hobby": "x"}, opt_out=True)
+        answer = FakeSnap(now=lambda: NOW).answer(posted(without(sent_, "event_id"), rest="/validate"))
+
+        assert [
+            "event_id is recommended for deduplication",
+            "sc_click_id and sc_cookie1 are recommended",
+            "Unknown field opt_out",
+            "Unknown field user_data.hobby",
+        ] == answer.body["event_logs"][0]["warnings"]
+        assert 200 == answer.status
 
     def test_offline_events_may_be_older(self) -> None:
         """
@@ -615,7 +1005,7 @@ class TestFake:
         Without an event id Snap cannot tell a resend.
         """
         fake = FakeSnap(now=lambda: NOW)
-        nameless = {name: value for name, value in valid().items() if name != "event_id"}
+        nameless = without(valid(), "event_id")
         fake.take(posted(nameless))
         fake.take(posted(nameless))
 

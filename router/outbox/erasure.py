@@ -1,0 +1,152 @@
+"""Erasing people: every event that carries one of their marks loses its content, in every file, and stays a number.
+
+The place in the log remains, empty, so that sequence numbers have no gaps and the ledger adds up. What was not delivered
+yet ends as ``erased``; what a partner already has is counted in the receipt, because only the partner can erase that.
+SQL and files; the owner of the outbox says in which order.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterator, Sequence
+
+import msgspec
+
+from router.event import User
+from router.person import marks_of
+
+ROWS_AT_ONCE = 5_000
+
+
+class Receipt(msgspec.Struct, kw_only=True):
+    """What an erasure did: events emptied, by destination how many deliveries of them it ended and how many the partner
+    has already, quarantined items deleted, and visitors' sessions forgotten.
+    """
+
+    people: int
+    events: int = 0
+    ended: dict[str, int] = {}
+    delivered: dict[str, int] = {}
+    quarantined: int = 0
+    sessions: int = 0
+
+
+class _Holder(msgspec.Struct):
+    """The part of a stored event that says who it is about."""
+
+    user: User = User()
+
+
+_decode = msgspec.json.Decoder(_Holder).decode
+_ROWS = "SELECT seq, payload FROM event WHERE seq > ? ORDER BY seq LIMIT ?"
+
+
+def find_and_empty(connection: sqlite3.Connection, marks: Collection[str]) -> list[int]:
+    """Empty every event of a file that carries any of the marks; some 4 us for each that is looked at.
+
+    What was there is overwritten, in the file and in its WAL. Returns the numbers of the events.
+    """
+    found: list[int] = []
+    after = 0
+    while rows := connection.execute(_ROWS, (after, ROWS_AT_ONCE)).fetchall():
+        found += [seq for seq, payload in rows if payload and not marks_in(payload).isdisjoint(marks)]
+        after = rows[-1][0]
+    for part in parts(found):
+        connection.execute(_EMPTY, (_array(part),))
+    if found:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return found
+
+
+_EMPTY = (
+    "UPDATE event SET payload = x'', crc = 0, clear = NULL, id = 'erased-' || seq"
+    " WHERE seq IN (SELECT value FROM json_each(?))"
+)
+
+
+def marks_in(payload: bytes) -> frozenset[str]:
+    try:
+        return frozenset(marks_of(_decode(payload).user))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return frozenset()
+
+
+def end(connection: sqlite3.Connection, seqs: Sequence[int], now: int) -> dict[str, int]:
+    """Waiting and dead deliveries of these events are erased. Returns how many by destination."""
+    ended: dict[str, int] = {}
+    for lane, name in connection.execute("SELECT id, name FROM lane").fetchall():
+        for state, counters in (("waiting", "parked = parked - ?1"), ("dead", "dead = dead - ?1")):
+            moved = connection.execute(
+                "UPDATE delivery SET state = 'erased', due = NULL, reason = NULL, at = ?, subject = NULL"
+                " WHERE lane = ? AND state = ? AND seq IN (SELECT value FROM json_each(?))",
+                (now, lane, state, _array(seqs)),
+            ).rowcount
+            connection.execute(f"UPDATE lane SET erased = erased + ?1, {counters} WHERE id = ?2", (moved, lane))  # noqa: S608 - a constant
+            if moved:
+                ended[name] = ended.get(name, 0) + moved
+        connection.execute(
+            "UPDATE attempt SET answer = NULL WHERE lane = ? AND answer IS NOT NULL AND EXISTS"
+            " (SELECT 1 FROM json_each(?) WHERE value BETWEEN attempt.first AND attempt.last)",
+            (lane, _array(seqs)),
+        )
+    return ended
+
+
+def delivered(connection: sqlite3.Connection, seqs: Sequence[int]) -> dict[str, int]:
+    """How many of these events each destination already has."""
+    found = {}
+    for lane, name in connection.execute("SELECT id, name FROM lane").fetchall():
+        (count,) = connection.execute(
+            "SELECT count(*) FROM json_each(?1) AS wanted WHERE"
+            " (SELECT state FROM run WHERE lane = ?2 AND first <= wanted.value AND last >= wanted.value"
+            "  ORDER BY first DESC LIMIT 1) = 'delivered'"
+            " OR (SELECT state FROM delivery WHERE lane = ?2 AND seq = wanted.value) = 'delivered'",
+            (_array(seqs), lane),
+        ).fetchone()
+        if count:
+            found[name] = count
+    return found
+
+
+def forget_sessions(connection: sqlite3.Connection, people: Collection[str]) -> int:
+    return connection.execute(
+        "DELETE FROM visitor WHERE person IN (SELECT value FROM json_each(?))", (msgspec.json.encode(people).decode(),)
+    ).rowcount
+
+
+def forget_quarantined(connection: sqlite3.Connection, values: Collection[str], after: int) -> tuple[int, int | None]:
+    """Delete the next items that hold any of these values, whole. Returns how many, and where to go on."""
+    rows = connection.execute(
+        "SELECT id, item, event_id FROM quarantine WHERE id > ? ORDER BY id LIMIT ?", (after, ROWS_AT_ONCE)
+    ).fetchall()
+    found = [
+        number for number, item, event_id in rows if event_id in values or not values_in(item or "").isdisjoint(values)
+    ]
+    connection.execute("DELETE FROM quarantine WHERE id IN (SELECT value FROM json_each(?))", (_array(found),))
+    return len(found), rows[-1][0] if len(rows) == ROWS_AT_ONCE else None
+
+
+def values_in(item: str) -> set[str]:
+    """Every text anywhere in a JSON value."""
+    found: set[str] = set()
+    stack = [msgspec.json.decode(item)] if item else []
+    while stack:
+        value = stack.pop()
+        if isinstance(value, str):
+            found.add(value)
+        elif isinstance(value, dict):
+            stack += value.values()
+        elif isinstance(value, list):
+            stack += value
+        elif isinstance(value, int):
+            found.add(str(value))
+    return found
+
+
+def parts(seqs: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(seqs), ROWS_AT_ONCE):
+        yield seqs[start : start + ROWS_AT_ONCE]
+
+
+def _array(numbers: Sequence[int]) -> str:
+    return msgspec.json.encode(list(numbers)).decode()

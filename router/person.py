@@ -1,0 +1,64 @@
+"""Who an event is about, as marks that can be compared: for erasure, and for keeping erased people out afterwards.
+
+A mark is a kind and a value that the outbox may know ("email:<digest>", "user:<id>"); the raw e-mail address or phone of a
+request for erasure becomes its digests here and is forgotten. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from router import identifiers, scrub
+from router.event import User
+from router.identifiers import Raw
+
+
+class Person(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Somebody, by any identifiers. ``country`` (ISO 3166-1 alpha-2) is for a phone number without its code."""
+
+    email: str | None = None
+    phone: str | None = None
+    user_id: str | None = None
+    anonymous_id: str | None = None
+    country: str | None = None
+
+    def __repr__(self) -> str:
+        return "Person(***)"
+
+
+def marks(person: Person) -> frozenset[str]:
+    """Everything by which an event may turn out to be this person's. Empty where no identifier is usable.
+
+    ``email_bare`` is left out: without dots and +tags the addresses of several people can be one.
+    """
+    found, _ = identifiers.digests(Raw(email=person.email, phone=person.phone, user_id=person.user_id), person.country)
+    known = {
+        "email": found.email,
+        "email_gmail": found.email_gmail,
+        "phone": found.phone,
+        "phone_plus": found.phone_plus,
+        "external": found.external_id,
+        "user": scrub.safe_id(person.user_id.strip()) if person.user_id and person.user_id.strip() else None,
+        "anonymous": scrub.safe_id(person.anonymous_id.strip()) if person.anonymous_id else None,
+    }
+    return frozenset(f"{kind}:{value}" for kind, value in known.items() if value)
+
+
+def marks_of(user: User) -> Iterator[str]:
+    """The marks that an event of this user carries."""
+    digests = user.digests
+    for kind, value in (
+        ("email", digests.email),
+        ("email_gmail", digests.email_gmail),
+        ("phone", digests.phone),
+        ("phone_plus", digests.phone_plus),
+        ("external", digests.external_id),
+        ("user", user.id),
+        ("user", user.previous_id),
+        ("anonymous", user.anonymous_id),
+        ("anonymous", user.previous_id),
+    ):
+        if value is not None:
+            yield f"{kind}:{value}"

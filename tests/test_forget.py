@@ -1,0 +1,306 @@
+"""Forgetting people: nothing of them is in any file, the numbers add up, and they do not come back."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from router import cli, identifiers
+from router.delivery.engine import Delivery
+from router.event import Clear, User
+from router.identifiers import Raw
+from router.mocks.partner import Trouble, running
+from router.mocks.webhook import Webhook as Partner
+from router.outbox.memory import Visitor
+from router.outbox.outbox import Outbox
+from router.outbox.reader import Reader
+from router.outbox.state import Mark, Quarantined
+from router.person import Person, marks, marks_of
+from tests.builders import NOW, an_event, rows
+from tests.running import KEY, collect_url, running_app, settings
+from tests.stepped import SteppedClock
+from tests.test_delivery import settings as destination
+from tests.test_delivery import settled
+
+JANE = "jane.canary@example.com"
+JANES = identifiers.digests(Raw(email=JANE))[0]
+IP = "198.51.100.77"
+
+
+def janes(number: int, **fields):
+    user = User(id="u-jane-4711", anonymous_id="a-jane-4711", digests=JANES)
+    return an_event(f"jane-{number}", user=user, clear=Clear(ip=IP), properties={"note": "janes-shoes"}, **fields)
+
+
+def others(number: int):
+    return an_event(f"other-{number}", user=User(id=f"u-{number}"))
+
+
+async def opened(tmp_path: Path, clock: SteppedClock) -> Outbox:
+    return await Outbox.open(tmp_path / "outbox", clock, segment_events=10)
+
+
+def found_in(directory: Path, *needles: str) -> list[str]:
+    """Which of the texts is in which file of a directory."""
+    return [
+        f"{needle} in {path.name}"
+        for path in directory.rglob("*")
+        if path.is_file()
+        for needle in needles
+        if needle.encode() in path.read_bytes()
+    ]
+
+
+TRACES = ("u-jane-4711", "a-jane-4711", "janes-shoes", "jane-", JANES.email or "")
+
+
+class TestMarks:
+    @pytest.mark.parametrize(
+        "person",
+        [
+            Person(email=" Jane.Canary@Example.com"),
+            Person(user_id="u-jane-4711"),
+            Person(anonymous_id="a-jane-4711"),
+            Person(phone="+33 6 12 34 56 78"),
+            Person(phone="06 12 34 56 78", country="FR"),
+        ],
+    )
+    def test_any_identifier_finds_the_events(self, person):
+        """
+        One identifier, in any spelling that the door reads, is enough.
+        """
+        known, _ = identifiers.digests(Raw(email=JANE, phone="+33612345678", user_id="u-jane-4711"))
+        event = an_event(user=User(id="u-jane-4711", anonymous_id="a-jane-4711", digests=known))
+
+        assert not marks(person).isdisjoint(marks_of(event.user))
+
+    @pytest.mark.parametrize(
+        "person",
+        [
+            Person(email="janecanary@example.com"),
+            Person(email="jane.canary+shop@example.com"),
+            Person(user_id="a-jane-4711"),
+            Person(anonymous_id="u-jane-4711"),
+            Person(email="no address"),
+            Person(),
+        ],
+    )
+    def test_nobody_else_is_found(self, person):
+        """
+        An address that some partner would take for the same, and an id of another kind, are other people.
+        """
+        event = an_event(user=User(id="u-jane-4711", anonymous_id="a-jane-4711", digests=JANES))
+
+        assert marks(person).isdisjoint(marks_of(event.user))
+
+    def test_a_person_is_not_printed(self):
+        """
+        The raw values of a request for erasure show in no log and no error.
+        """
+        assert JANE not in repr(Person(email=JANE))
+
+
+class TestErasure:
+    async def test_nothing_is_left_in_any_file(self, tmp_path, clock: SteppedClock):
+        """
+        In sealed segments and the open one, in the state, the WALs and the quarantine: no trace; others stay whole.
+        """
+        store = await opened(tmp_path, clock)
+        lane = await store.lane("a", "webhook")
+        for start in range(3):
+            await store.append(
+                rows(*(janes(10 * start + n) for n in range(4)), *(others(10 * start + n) for n in range(6)))
+            )
+        await store.append(rows(janes(90), others(90)))
+        await store.journal.sealing
+        await store.settle(lane, [Mark(seqs=range(1, 32), state="delivered", at=NOW, attempts=1)])
+        await store.quarantine(
+            [
+                Quarantined(at=NOW, source="shop", code="x", message="y", item='{"user":{"id":"u-jane-4711"}}'),
+                Quarantined(at=NOW, source="shop", code="x", message="y", item='{"user":{"id":"u-1"}}'),
+            ]
+        )
+        await store.remember_visitors([Visitor("shop", "a-jane-4711", {"ScCid": "c"}, NOW)], 0)
+        assert found_in(store.directory, *TRACES)  # control: the search finds what is there
+        receipt = await store.erase([Person(email=JANE, user_id="u-jane-4711", anonymous_id="a-jane-4711")], "test")
+
+        assert [] == found_in(store.directory, *TRACES)
+        assert (13, {"a": 13}, 1, 1) == (receipt.events, receipt.delivered, receipt.quarantined, receipt.sessions)
+        left = [each for seq in range(0, 32, 10) for each in await store.segments.read(seq, 100)]
+        assert 19 == sum(each.event is not None for each in left)
+        assert [] == await Reader(store.directory).audit_ledger()
+        await store.close()
+        assert [] == found_in(tmp_path / "outbox", *TRACES)
+
+    async def test_what_waits_or_is_dead_ends_as_erased(self, tmp_path, clock: SteppedClock):
+        """
+        Nothing of an erased person is sent any more, and every destination's sum still adds up.
+        """
+        store = await opened(tmp_path, clock)
+        lane = await store.lane("a", "webhook")
+        await store.append(rows(janes(1), janes(2), janes(3), others(1)))
+        await store.settle(lane, [Mark(seqs=(1,), state="waiting", at=NOW, due=NOW, attempts=1)])
+        await store.settle(lane, [Mark(seqs=(2,), state="dead", at=NOW, attempts=1, reason="refused")])
+        receipt = await store.erase([Person(email=JANE)], "test")
+        ledger = await Reader(store.directory).ledger()
+
+        assert {"a": 2} == receipt.ended
+        sums = ledger.destinations["a"]
+        assert (2, 0, 2, 0) == (sums.erased, sums.dead, sums.waiting, ledger.difference)
+        partner = Partner(now=clock.now)
+        async with running(partner) as url:
+            delivery = Delivery(store, clock)
+            await delivery.apply({"a": destination("webhook", url)})
+            await settled(store, "a", delivered=1, dead=0, parked=0)
+            await delivery.stop(1.0)
+        ledger = await Reader(store.directory).ledger()
+        assert (3, 1, 0) == (ledger.destinations["a"].erased, ledger.destinations["a"].delivered, ledger.difference)
+        assert {"other-1": 1} == dict(partner.taken)
+        await store.close()
+
+    async def test_a_request_under_way_finishes(self, tmp_path, clock: SteppedClock):
+        """
+        What is with the partner already is not called erased before it is known; a retry of it is not sent.
+        """
+        store = await opened(tmp_path, clock)
+        partner = Partner(now=clock.now)
+        partner.trouble = [Trouble(status=503, times=1)]
+        async with running(partner) as url:
+            delivery = Delivery(store, clock)
+            await delivery.apply({"a": destination("webhook", url)})
+            await store.append(rows(janes(1)))
+            await settled(store, "a", parked=1)
+            await store.erase([Person(email=JANE)], "test")
+            for _ in range(5):
+                clock.step(30)
+                await asyncio.sleep(0.02)
+            await delivery.stop(1.0)
+
+        assert {} == dict(partner.taken)
+        assert 1 == (await Reader(store.directory).ledger()).destinations["a"].erased
+        await store.close()
+
+    async def test_it_is_told_as_erased(self, tmp_path, clock: SteppedClock):
+        """
+        Whoever looks at the number sees that something was there and is no more, and no damage.
+        """
+        store = await opened(tmp_path, clock)
+        await store.append(rows(janes(1)))
+        await store.erase([Person(email=JANE)], "test")
+        story = await Reader(store.directory).story(1)
+
+        assert ("erased-1", True, False) == (story.id, story.erased, story.damaged)
+        await store.close()
+
+
+class TestSuppression:
+    async def test_they_do_not_come_back(self, tmp_path):
+        """
+        A later event of the person is turned away with the reason and kept nowhere, after a restart as well.
+        """
+        chosen = settings(tmp_path)
+        body = msgspec.json.encode({"event_name": "login", "user": {"email": JANE.upper(), "id": "u-9"}})
+        async with running_app(chosen) as app:
+            await app.store.erase([Person(email=JANE)], "test")
+            first = await posted(app, body)
+        async with running_app(chosen) as app:
+            second = await posted(app, body)
+            other = await posted(app, body.replace(b"JANE", b"JOHN"))
+            assert 1 == app.store.last
+
+        for answer in (first, second):
+            assert (0, 1, "erased_person") == (answer["accepted"], answer["rejected"], answer["problems"][0]["code"])
+        assert 1 == other["accepted"]
+        assert [] == found_in(tmp_path / "outbox", JANES.email or "", "jane")
+
+    async def test_the_list_is_of_no_use_elsewhere(self, tmp_path, clock: SteppedClock):
+        """
+        Who is on the list cannot be told from the file without its key: digests that partners use are not in it.
+        """
+        store = await opened(tmp_path, clock)
+        await store.erase([Person(email=JANE, user_id="u-jane-4711")], "test")
+
+        assert [] == found_in(store.directory, *(value for value in marks_values() if value))
+        await store.close()
+
+
+def marks_values() -> list[str]:
+    return [mark.partition(":")[2] for mark in marks(Person(email=JANE, user_id="u-jane-4711"))]
+
+
+async def posted(app, body: bytes) -> dict:
+    url = f"{collect_url(app)}/collect?token={KEY}"
+    async with aiohttp.ClientSession() as session, session.post(url, data=body) as answer:
+        assert answer.status == 200
+        return await answer.json()
+
+
+class TestCommand:
+    async def test_people_of_a_file_are_forgotten(self, tmp_path):
+        """
+        The command asks, sends them to the server and prints the receipt; e-mail addresses are in no output.
+        """
+        chosen = settings(tmp_path)
+        async with running_app(chosen) as app:
+            path = tmp_path / "config.toml"
+            path.write_text(
+                f'[console]\nlisten = "127.0.0.1:{app.console_port}"\n[outbox]\npath = "{app.store.directory}"\n'
+            )
+            await app.store.append(rows(janes(1), others(1)))
+            people = f'{{"email": "{JANE}"}}\n\n{{"user_id": "u-1", "anonymous_id": "nobody"}}\n'
+
+            async def run(*arguments: str, typed: str = "") -> Result:
+                whole = ["forget", *arguments, "--config", str(path)]
+                return await asyncio.to_thread(CliRunner().invoke, cli.turnout, whole, input=typed)
+
+            refused = await run("--email", JANE, typed="n\n")
+            assert 1 == refused.exit_code
+            assert (await app.store.read(0, 1))[0].event is not None
+            done = await run("--file", "-", "--yes", "--json", typed=people)
+            receipt = msgspec.json.decode(done.stdout)
+            plain = await run("--email", JANE, "--yes")
+
+        assert (0, 2, 2) == (done.exit_code, receipt["people"], receipt["events"])
+        assert "1 person forgotten: 0 events emptied" in plain.stdout
+        assert not any(JANE in result.output for result in (refused, done, plain))
+
+    @pytest.mark.parametrize(
+        ("arguments", "typed", "says"),
+        [
+            ([], "", "say who"),
+            (["--country", "FR"], "", "say who"),
+            (["--file", "-"], '{"email": "a@example.com"}\n{"mail": "b"}\n', "line 2"),
+            (["--file", "-", "--email", "a@example.com"], "{}", "one person by options"),
+        ],
+    )
+    def test_what_names_nobody_is_refused(self, tmp_path, arguments, typed, says):
+        """
+        A misspelt or missing identifier is an error with the remedy, before anything is erased.
+        """
+        (tmp_path / "config.toml").write_text("")
+        found = CliRunner().invoke(
+            cli.turnout, ["forget", *arguments, "--yes", "--config", str(tmp_path / "config.toml")], input=typed
+        )
+
+        assert 2 == found.exit_code
+        assert says in found.output
+
+    async def test_an_identifier_that_is_none_erases_nothing(self, tmp_path):
+        """
+        Where one of many cannot be identified, nobody is erased and the place is named.
+        """
+        async with running_app(settings(tmp_path)) as app:
+            await app.store.append(rows(janes(1)))
+            url = f"http://127.0.0.1:{app.console_port}/api/v1/people:forget"
+            body = {"people": [{"email": JANE}, {"email": "no address"}]}
+            async with aiohttp.ClientSession() as session, session.post(url, json=body) as answer:
+                said = await answer.json()
+            [event] = await app.store.read(0, 1)
+
+        assert (400, "people.1") == (answer.status, said["errors"][0]["field"])
+        assert event.event is not None
