@@ -31,7 +31,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import clear_cache, unquote, unquote_plus
+from urllib.parse import unquote, unquote_plus
 
 from router import identifiers
 

@@ -47,7 +47,7 @@ from router.cli.destinations import Partner, Setting, _setting, partner
 from router.destination import Destination
 from router.outbox.reader import Reader
 from router.outbox.views import LaneSum
-from router.settings import Collect, Console, Outbox, Settings, Source
+from router.settings import Collect, Console, Outbox, Settings, Snitcher, Source
 from tests.running import KEY, collect_url, running_app, settings, stored, turnout
 
 ROOT = Path(__file__).parent.parent
@@ -195,14 +195,17 @@ SESSION = [
     block(name)
     for name in (
         "enter", "start", "ready", "first-event", "explain", "on-disk", "trouble", "recovery",
-        "mixed-batch", "error-form", "preview", "preview-refused", "validate", "reload", "metrics", "hold", "retry", "doctor",
+        "mixed-batch", "error-form", "preview", "preview-refused", "validate", "reload", "metrics", "hold", "tail", "retry", "doctor",
+        "forget",
     )
 ]  # fmt: skip
+PARTNERS_CONFIG = block("partners-config")
+PARTNERS_SESSION = [block("partners-start"), block("partners-events")]
 _READS = re.compile(
-    r"turnout (?:explain|ledger|doctor|outbox list)|curl -s http://\S+/(?:readyz|received|metrics)|grep "
+    r"turnout (?:explain|ledger|doctor|outbox list|sources list|tail)|curl -s http://\S+/(?:readyz|received|metrics)|grep "
 )
 PATIENCE = 20.0  # seconds in which a command that only looks must come to show what is shown
-PORTS = ("8080", "8081", "9001")
+PORTS = ("8080", "8081", "9001", "9002", "9003", "9004", "9005")
 END = "\x01"
 
 
@@ -235,7 +238,9 @@ class Shell:
         """The text with the ports that are free here."""
         for documented, ours in self._ports.items():
             text = text.replace(documented, ours)
-        return text.replace(f"--port {PORTS[2]}", f"--port {self._ports[f'127.0.0.1:{PORTS[2]}'].rpartition(':')[2]}")
+        for port in PORTS[2:]:
+            text = text.replace(f"--port {port}", f"--port {self._ports[f'127.0.0.1:{port}'].rpartition(':')[2]}")
+        return text
 
     def run(self, command: str) -> str:
         """What the command prints."""
@@ -283,16 +288,34 @@ def test_the_first_minute(shell: Shell, tmp_path: Path):
     Typed in order by a newcomer, every command of the README prints what stands below it.
     """
     for each in SESSION:
-        if each.language == "sh":
-            assert "" == shell.run(each.text), f"README.md:{each.line}"
-            if each.name == "enter":
-                listens = f'[collect]\nlisten = "127.0.0.1:{PORTS[0]}"\n[console]\nlisten = "127.0.0.1:{PORTS[1]}"\n'
-                (tmp_path / "first" / "config.toml").write_text(shell.local(listens + FIRST.text))
-            continue
-        for command, shown in commands(each):
-            came = shell.shown(command, shown)
+        typed(shell, each)
+        if each.name == "enter":
+            (tmp_path / "first" / "config.toml").write_text(shell.local(LISTENS + FIRST.text))
 
-            assert agrees(shown, came), f"README.md:{each.line}: {command}\n{came}"
+
+LISTENS = f'[collect]\nlisten = "127.0.0.1:{PORTS[0]}"\n[console]\nlisten = "127.0.0.1:{PORTS[1]}"\n'
+
+
+def typed(shell: Shell, each: Block) -> None:
+    """Every command of a block prints what stands below it."""
+    if each.language == "sh":
+        assert "" == shell.run(each.text), f"README.md:{each.line}"
+        return
+    for command, shown in commands(each):
+        came = shell.shown(command, shown)
+
+        assert agrees(shown, came), f"README.md:{each.line}: {command}\n{came}"
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not on this machine")
+def test_every_partner(shell: Shell, tmp_path: Path):
+    """
+    Of the three systems that are tried side by side, each is reached with the README's configuration alone.
+    """
+    shell.run(". .venv/bin/activate")
+    (tmp_path / "config.toml").write_text(shell.local(LISTENS + PARTNERS_CONFIG.text))
+    for each in PARTNERS_SESSION:
+        typed(shell, each)
 
 
 TYPO, CHECK = block("snap-typo"), block("check")
@@ -488,9 +511,9 @@ class TestCodes:
         """
         The README lists every code that a sender can get, and no other.
         """
-        files = ("router/body.py", "router/door.py", "router/collect/http.py", "router/outbox/errors.py")
+        files = ("body.py", "door.py", "collect/http.py", "collect/intake.py", "outbox/errors.py")
 
-        assert set().union(*map(codes_in, files)) == code_rows().keys()
+        assert set().union(*(codes_in(f"router/{file}") for file in files)) == code_rows().keys()
 
     @pytest.mark.parametrize(
         ("code", "status", "request_"),
@@ -802,6 +825,7 @@ def _settings() -> str:
         "[console]": Console,
         "[outbox]": Outbox,
         "[sources.NAME]": Source,
+        '[sources.NAME]` with `type = "snitcher"': Snitcher,
     }
     parts = [
         f"`{name}`\n\n{_rows([_setting(field, {}) for field in msgspec.structs.fields(struct)])}"

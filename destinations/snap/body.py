@@ -52,6 +52,7 @@ _JOURNEY_LISTS = (
     *("suggested_destinations", "suggested_hotels", "preferred_neighborhoods", "preferred_star_ratings"),
     "destination_ids",
 )
+_JOURNEY = frozenset((*_JOURNEY_TEXTS, *_JOURNEY_COUNTS, *_JOURNEY_LISTS))
 _PLACES = ("country", "city", "region", "neighborhood", "postal_code")
 _USER_IDS = ("subscription_id", "lead_id", "download_id", "partner_id")
 _APP_TEXTS = ("campaign_ids", "install_referrer", "installer_package", "windows_attribution_id")
@@ -203,6 +204,8 @@ def _journey(said: Mapping[str, Any]) -> dict[str, Any]:
 
     A city or a country goes along only beside one of them: in other events it says where somebody lives.
     """
+    if _JOURNEY.isdisjoint(said):
+        return {}
     found = present(
         {
             **{name: text(said.get(name)) for name in _JOURNEY_TEXTS},

@@ -139,9 +139,9 @@ def _app_faults(app: Mapping[str, Any], source: object) -> Iterator[str]:
 
 def _shape_faults(fields: Mapping[str, Any], rules: Mapping[str, Rule], prefix: str) -> Iterator[str]:
     """The fields that are there and have not their documented form."""
-    for name, (holds, words) in rules.items():
-        if name in fields and not holds(fields[name]):
-            yield f"{prefix}{name}: {words}; correct map"
+    for name, value in fields.items():
+        if (rule := rules.get(name)) is not None and not rule[0](value):
+            yield f"{prefix}{name}: {rule[1]}; correct map"
 
 
 def _name(body: Mapping[str, Any]) -> str:

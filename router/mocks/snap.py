@@ -246,14 +246,14 @@ def _custom(event: dict[str, Any]) -> Iterator[Fault]:
 
 def _source(event: dict[str, Any]) -> Iterator[Fault]:
     app = _part(event, "app_data")
-    match event.get("action_source"):
+    match event.get("action_source", "OFFLINE"):
         case "WEB":
             if not _is_web_address(event.get("event_source_url")):
                 yield Fault("INVALID_FIELD", "event_source_url must be an absolute URL")
         case "MOBILE_APP":
             if "extinfo" not in app:
                 yield Fault("MISSING_FIELD", "app_data.extinfo must be 16 strings")
-        case "OFFLINE" | None:
+        case "OFFLINE":
             pass
         case _:
             yield Fault("INVALID_FIELD", "action_source must be WEB, MOBILE_APP or OFFLINE")
