@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from router.normalise import (
     Findings,
     amount,
+    att_status,
     clicks_of,
     cookies_of,
     event_time,
@@ -14,6 +15,7 @@ from router.normalise import (
     named_cookies,
     opted_out,
     public_ip,
+    same_site,
     user_agent,
     whole,
 )
@@ -409,6 +411,45 @@ class TestClickIds:
         No query, no click id.
         """
         assert {} == clicks_of(url)
+
+
+class TestSameSite:
+    @pytest.mark.parametrize(
+        ("url", "other", "expected"),
+        [
+            ("https://shop.example/a", "http://SHOP.example:8080/?b", True),
+            ("https://www.shop.example/", "https://shop.example", True),
+            ("https://jane@shop.example/", "https://shop.example/", True),
+            ("https://m.shop.example/", "https://shop.example/", False),
+            ("https://shop.example.evil.example/", "https://shop.example/", False),
+            ("https://pay.example/?https://shop.example/", "https://shop.example/", False),
+            ("/a", "/a", False),
+            (None, "https://shop.example/", False),
+            ("https://", "https://", False),
+        ],
+    )
+    def test_host(self, url, other, expected):
+        """
+        Two addresses are of one site by their host, with www or without; what has no host is of none.
+        """
+        assert same_site(url, other) is expected
+
+
+class TestAttStatus:
+    @pytest.mark.parametrize(
+        ("said", "expected"),
+        [
+            *(("authorized", True), ("Authorised", True), (3, True), ("3", True), (True, True), ("yes", True)),
+            *(("denied", False), ("restricted", False), ("not-determined", False), ("notDetermined", False)),
+            *((0, False), (1, False), (2, False), (False, False)),
+            *(("perhaps", None), (4, None), (None, None), ([], None), (1.5, None)),
+        ],
+    )
+    def test_apples_words(self, said, expected):
+        """
+        Only who was asked and has agreed may be tracked; 1 is Apple's number for restricted, and no yes.
+        """
+        assert att_status(said) is expected
 
 
 class TestCookies:

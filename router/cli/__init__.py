@@ -30,6 +30,8 @@ COMMANDS = {
     "forget": "Erase people everywhere, and keep them out.",
     "ledger": "What came in, what became of it, and the difference.",
     "linktrace": "Make LinkTrace's referral links, and look them up.",
+    "backup": "Copy the outbox, verified, while the server runs.",
+    "restore": "Put a backup where the outbox is to be.",
     "mock": "A fake partner that keeps the partner's rules.",
     "doctor": "Look for what may go wrong on this machine.",
 }

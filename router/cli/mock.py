@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # What a type of partner insists on, and what to write in config.toml to send there instead.
 RULES = {
     "snap": (
-        "POST /v3/ASSET/events: Snap's required fields, SHA-256 digests, seven days back, 2000 events a request",
+        "POST /v3/ASSET/events and /validate: Snap's fields, SHA-256 digests, seven days back, 2000 events a request",
         'base_url = "{url}"',
     ),
     "linktrace": (

@@ -733,7 +733,7 @@ FIELDS = [
 GONE: Any = object()
 SETTINGS_OF_A_FIELD: list[Any] = [
     *(GONE, None, True, False, 0, 1, 2, 12345, 1.5),
-    *("", "x", "12", "1.50", ".5", "1.", "EUR", "eur", "WEB", "Purchase", str(NOW)),
+    *("", "x", "12", "1.50", ".5", "1.", "EUR", "eur", "WEB", "Purchase", "search", str(NOW)),
     *(EMAIL, EMAIL.upper(), sha256(b"").hexdigest()),
     *([], ["x"], [1], [EMAIL], [EMAIL, "x"], {}, {"a": "b"}, {"a": 1}),
     *([{}], [{"id": 1}], [{"brand": "x", "id": []}], [{"quantity": True}]),

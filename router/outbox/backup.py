@@ -1,0 +1,172 @@
+"""A copy of an outbox that fits together, whether a server runs or not, and its way back.
+
+The state is copied first and then the segments that it names, each in one snapshot (SQLite's online backup). So a copy of
+the log always reaches at least as far as what the state says became of it, which is what a start asks for. Where
+retention takes a segment away in between, the copy begins anew.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+
+import msgspec
+
+from router.outbox import lock
+from router.outbox.errors import OutboxError
+from router.outbox.log import Segment
+from router.outbox.state import segments
+from router.outbox.writer import sync_directory
+
+TRIES = 5  # while segments go away under our hands
+
+
+class Copied(msgspec.Struct, frozen=True, kw_only=True):
+    """What a copy holds: events accepted up to ``last``, in so many segments; ``bytes`` on disk. ``keys``: of clear values."""
+
+    last: int
+    segments: int
+    bytes: int
+    keys: bool
+
+
+class _Gone(Exception):
+    """A segment was retired while the copy was made."""
+
+
+def copy(directory: Path, target: Path, *, keys: bool = True) -> Copied:
+    """Copy the outbox in ``directory`` to ``target``, which must not be there yet; on disk when this returns.
+
+    Without ``keys`` the copy can never open the clear values (IP addresses, user agents ...) that the log holds apart.
+    OutboxError where there is nothing to copy, or the target is taken.
+    """
+    if not (directory / "state.db").exists():
+        raise OutboxError(f"there is no outbox in {directory}: check [outbox] path")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise OutboxError(f"{target} is there already: name a directory that is not")
+    for _ in range(TRIES):
+        part = target.with_name(f"{target.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            copied = _copy(directory, part, keys=keys)
+        except _Gone:
+            continue
+        if target.exists():
+            target.rmdir()
+        part.rename(target)
+        sync_directory(target.parent)
+        return copied
+    raise OutboxError("segments went away while they were copied: try again")
+
+
+def _copy(directory: Path, part: Path, *, keys: bool) -> Copied:
+    (part / "log").mkdir(mode=0o700, parents=True)
+    part.chmod(0o700)
+    state = part / "state.db"
+    _snapshot(directory / "state.db", state)
+    if not keys:
+        _without_keys(state)
+    named = _segments(state)
+    for segment in named:
+        source = segment.path(directory)
+        if not source.exists():
+            raise _Gone
+        _snapshot(source, segment.path(part))
+    for each in (part / "log", part):
+        sync_directory(each)
+    newest = named[-1] if named else None
+    return Copied(
+        last=0 if newest is None else _last(newest.path(part), newest.first),
+        segments=len(named),
+        bytes=sum(path.stat().st_size for path in part.rglob("*") if path.is_file()),
+        keys=keys,
+    )
+
+
+def _snapshot(source: Path, target: Path) -> None:
+    """One file as it is at one moment, synced, and folded: it needs no WAL beside it."""
+    os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    try:
+        reading = sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)
+    except sqlite3.OperationalError as error:
+        raise _Gone from error
+    writing = sqlite3.connect(target)
+    try:
+        reading.backup(writing)
+    except sqlite3.OperationalError as error:
+        if source.exists():
+            raise OutboxError(f"{source} cannot be read: run turnout doctor") from error
+        raise _Gone from error
+    finally:
+        writing.close()
+        reading.close()
+    descriptor = os.open(target, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _without_keys(state: Path) -> None:
+    connection = sqlite3.connect(state, isolation_level=None)
+    try:
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute("UPDATE segment SET key = NULL")
+        connection.execute("VACUUM")  # what stood in free pages before goes as well
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    finally:
+        connection.close()
+
+
+def _segments(state: Path) -> list[Segment]:
+    connection = sqlite3.connect(state)
+    try:
+        return segments(connection)
+    finally:
+        connection.close()
+
+
+def _last(path: Path, first: int) -> int:
+    connection = sqlite3.connect(path)
+    try:
+        return int(connection.execute("SELECT coalesce(max(seq), ?) FROM event", (first - 1,)).fetchone()[0])
+    finally:
+        connection.close()
+
+
+def restore(source: Path, directory: Path) -> Path | None:
+    """Put a copy where the outbox is to be; what was there is kept beside it, and its place returned.
+
+    OutboxError where the source is no copy, or a server runs on the directory.
+    """
+    if not (source / "state.db").exists():
+        raise OutboxError(f"{source} is not a backup: it has no state.db")
+    if missing := [each for each in _segments(source / "state.db") if not each.path(source).exists()]:
+        raise OutboxError(f"{source} is not whole: {missing[0].path(Path()).name} is missing")
+    if directory.exists() and (process := lock.holder(directory)) is not None:
+        raise OutboxError(f"process {process} runs on {directory}: stop it first")
+    part = directory.with_name(f"{directory.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(source, part)
+    for path in [*part.rglob("*"), part]:
+        path.chmod(0o700 if path.is_dir() else 0o600)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    kept = None
+    if directory.exists() and any(directory.iterdir()):
+        kept = next(each for each in _places(directory) if not each.exists())
+        directory.rename(kept)
+    elif directory.exists():
+        directory.rmdir()
+    part.rename(directory)
+    sync_directory(directory.parent)
+    return kept
+
+
+def _places(directory: Path) -> list[Path]:
+    return [directory.with_name(f"{directory.name}.before{'' if number == 1 else number}") for number in range(1, 1000)]

@@ -1,0 +1,160 @@
+"""Backups: a copy made at any moment fits together, is verified, and can be taken back."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from router import cli
+from router.cli.backup import faults
+from router.event import Clear
+from router.outbox import backup
+from router.outbox.errors import OutboxError
+from router.outbox.outbox import Outbox
+from router.outbox.reader import Reader
+from router.outbox.state import Mark
+from tests.builders import NOW, an_event, many, rows
+from tests.stepped import SteppedClock
+
+IP = "198.51.100.77"
+
+
+async def filled(tmp_path: Path, clock: SteppedClock) -> Outbox:
+    store = await Outbox.open(tmp_path / "outbox", clock, segment_events=10)
+    lane = await store.lane("a", "ipsnare")
+    await store.append(rows(an_event("with-ip", clear=Clear(ip=IP))))
+    for start in range(3):
+        await store.append(many(10, start=10 * start + 1))
+    await store.journal.sealing
+    await store.settle(lane, [Mark(seqs=range(1, 20), state="delivered", at=NOW, attempts=1)])
+    await store.settle(lane, [Mark(seqs=(25,), state="dead", at=NOW, attempts=1, reason="no")])
+    return store
+
+
+class TestCopy:
+    async def test_what_is_copied_can_be_run_on(self, tmp_path, clock: SteppedClock):
+        """
+        The copy opens as an outbox of its own, with every event, every end and every clear value.
+        """
+        store = await filled(tmp_path, clock)
+        copied = await asyncio.to_thread(backup.copy, store.directory, tmp_path / "copy")
+        await store.close()
+
+        assert (31, 3) == (copied.last, copied.segments)
+        assert [] == await faults(tmp_path / "copy")
+        again = await Outbox.open(tmp_path / "copy", clock, segment_events=10)
+        [first] = await again.pick([1])
+        assert IP == first.event.clear.ip
+        assert [True] == await again.append(many(1))
+        assert [False] == await again.append(many(1, start=900))
+        lane = await again.lane("a", "ipsnare")
+        assert 19 == lane.cursor
+        await again.close()
+
+    async def test_under_load_every_copy_adds_up(self, tmp_path, clock: SteppedClock):
+        """
+        While events come, are settled, and segments roll and are retired, each of several copies fits together.
+        """
+        store = await filled(tmp_path, clock)
+        lane = store.lanes["a"]
+        going = True
+
+        async def load() -> None:
+            number = 1000
+            while going:
+                await store.append(many(7, start=number))
+                number += 7
+                await store.settle(lane, [Mark(seqs=range(lane.cursor + 1, store.last + 1), state="delivered", at=NOW)])
+                clock.step(8 * 86_400)
+                await store.retention.look()
+
+        task = asyncio.create_task(load())
+        for number in range(6):
+            await asyncio.to_thread(backup.copy, store.directory, tmp_path / f"copy-{number}")
+            assert [] == await faults(tmp_path / f"copy-{number}")
+        going = False
+        await task
+        await store.close()
+
+    async def test_without_keys_nothing_opens_the_clear_values(self, tmp_path, clock: SteppedClock):
+        """
+        The keys are in no byte of such a copy; events and ends are.
+        """
+        store = await filled(tmp_path, clock)
+        keys = [each.key for each in store.segments.all]
+        await asyncio.to_thread(backup.copy, store.directory, tmp_path / "copy", keys=False)
+        await asyncio.to_thread(backup.copy, store.directory, tmp_path / "control")
+        await store.close()
+
+        def holding(directory: Path) -> int:
+            return sum(key in path.read_bytes() for path in directory.rglob("*") if path.is_file() for key in keys)
+
+        assert (0, 3) == (holding(tmp_path / "copy"), holding(tmp_path / "control"))
+        assert [] == await faults(tmp_path / "copy")
+
+    def test_nothing_is_overwritten(self, tmp_path):
+        """
+        A target that is there, or a source that is not, is refused.
+        """
+        (tmp_path / "copy").mkdir()
+        (tmp_path / "copy" / "mine").touch()
+        (tmp_path / "outbox").mkdir()
+        with pytest.raises(OutboxError, match="no outbox"):
+            backup.copy(tmp_path / "outbox", tmp_path / "other")
+        (tmp_path / "outbox" / "state.db").touch()
+        with pytest.raises(OutboxError, match="there already"):
+            backup.copy(tmp_path / "outbox", tmp_path / "copy")
+
+    async def test_damage_is_found(self, tmp_path, clock: SteppedClock):
+        """
+        A copy with a lost event or a broken page is not called right: control of the verification.
+        """
+        store = await filled(tmp_path, clock)
+        await asyncio.to_thread(backup.copy, store.directory, tmp_path / "copy")
+        await store.close()
+        connection = sqlite3.connect(tmp_path / "copy" / "log" / "00000001.db")
+        connection.execute("DELETE FROM event WHERE seq = 3")
+        connection.commit()
+        connection.close()
+
+        assert await faults(tmp_path / "copy")
+
+
+class TestCommands:
+    async def test_there_and_back(self, tmp_path, clock: SteppedClock):
+        """
+        Backup beside the running owner, then restore: the outbox is as it was, and what came after is kept beside it.
+        """
+        store = await filled(tmp_path, clock)
+        config = tmp_path / "config.toml"
+        config.write_text(f'[outbox]\npath = "{store.directory}"\n')
+
+        async def run(*arguments: str) -> Result:
+            return await asyncio.to_thread(CliRunner().invoke, cli.turnout, [*arguments, "--config", str(config)])
+
+        made = await run("backup", str(tmp_path / "copy"))
+        await store.append(many(5, start=700))
+        refused = await run("restore", str(tmp_path / "copy"), "--yes")
+        await store.close()
+        back = await run("restore", str(tmp_path / "copy"), "--yes")
+
+        assert (0, 1, 0) == (made.exit_code, refused.exit_code, back.exit_code)
+        assert "31 events in 3 segments" in made.stdout
+        assert "runs on" in refused.stderr
+        assert 31 == (await Reader(tmp_path / "outbox").ledger()).accepted
+        assert 36 == (await Reader(tmp_path / "outbox.before").ledger()).accepted
+        assert 0o700 == (tmp_path / "outbox").stat().st_mode & 0o777
+        assert {0o600} == {path.stat().st_mode & 0o777 for path in (tmp_path / "outbox").rglob("*") if path.is_file()}
+
+    def test_what_is_no_backup_is_refused(self, tmp_path):
+        """
+        A directory that is none, or lacks a segment, takes nobody's place.
+        """
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(OutboxError, match="not a backup"):
+            backup.restore(tmp_path / "empty", tmp_path / "outbox")
+        assert not (tmp_path / "outbox").exists()
