@@ -188,6 +188,81 @@ def _say(answer: dict[str, Any], words: str, as_json: bool) -> None:
         click.echo(words.format(escaped(str(answer["to"]))))
 
 
+@command.command()
+@config_option
+@_to
+@click.option("--since", metavar="TIME", help='Received from then on: ISO 8601, or as "24h" ago.')
+@click.option("--until", metavar="TIME", help="Received before then.")
+@click.option("--source", metavar="NAME", help="Only of this source.")
+@click.option("--name", metavar="EVENT", help="Only events of this name.")
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice(["delivered", "filtered", "earlier"]),
+    help='What became of them there; "earlier": they came before the destination was there. All, without it.',
+)
+@click.option("--rate", default="20/s", show_default=True, help="Requests at most.")
+@click.option("--cancel", "number", type=int, metavar="NUMBER", help="Let this replay go no further.")
+@_dry_run
+@_yes
+@json_option
+def replay(path: Path, to: str, number: int | None, dry_run: bool, yes: bool, as_json: bool, **chosen: Any) -> None:
+    """Send events again that a destination was done with: after a mistake in map, or to a new destination.
+
+    Says first what would be sent, what the partner has had before, and what is too old for it. Fresh events go first; the
+    same ids travel, so that a partner recognises what it has. It goes on after a restart.
+    """
+    console = _console(path)
+    if number is not None:
+        _tell(console.post(f"/api/v1/replays/{number}:cancel", {}), as_json=as_json)
+        return
+    body = {name: value for name, value in chosen.items() if value not in (None, ())}
+    body |= {name: _instant(body[name]) for name in ("since", "until") if name in body}
+    answer = console.post("/api/v1/replays", {"to": to, **body, "dry_run": True})
+    if answer["counts"]["sent"] and not dry_run:
+        if not yes:
+            _tell(answer, as_json=False, err=True)
+            click.confirm("Send them?", abort=True, err=True)
+        answer = console.post("/api/v1/replays", {"to": to, **body, "dry_run": False})
+    _tell(answer, as_json=as_json)
+
+
+def _instant(text: str) -> str:
+    """ISO 8601 of an instant, or of so long ago."""
+    import datetime as dt
+
+    from router.settings import seconds
+
+    try:
+        ago = dt.timedelta(seconds=seconds(text))
+    except ValueError:
+        return text
+    return (dt.datetime.now(dt.UTC) - ago).isoformat()
+
+
+def _tell(answer: dict[str, Any], *, as_json: bool, err: bool = False) -> None:
+    if as_json:
+        line(answer)
+        return
+    counts = answer["counts"]
+    parts = [
+        f"{counts['again']} of them it has had before" if counts["again"] else "",
+        f"{counts['expired']} too old for it" if counts["expired"] else "",
+        f"{counts['filtered']} not meant for it" if counts["filtered"] else "",
+        f"{counts['refused']} refused" if counts["refused"] else "",
+        f"{counts['other']} not chosen or no longer stored" if counts["other"] else "",
+    ]
+    events, rest = counted(counts["sent"], "event"), "".join(f"; {part}" for part in parts if part)
+    if answer["id"] is None:
+        click.echo(f"{events} would be sent to {escaped(answer['to'])}{rest}.", err=err)
+    elif answer["state"] == "running":
+        left = counted(answer["left"], "event")
+        click.echo(f"Replay {answer['id']} to {escaped(answer['to'])} is under way, {left} to look at.")
+    else:
+        click.echo(f"Replay {answer['id']} to {escaped(answer['to'])} is {answer['state']}: {events} sent{rest}.")
+
+
 def _choice(to: str, state: str, ids: tuple[str, ...]) -> dict[str, Any]:
     return {"to": to, "state": state, **({"ids": list(ids)} if ids else {"all": True})}
 

@@ -6,6 +6,7 @@ no longer configured) is changed in the outbox.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from typing import Literal
 
@@ -14,12 +15,15 @@ import msgspec
 from router.console.answers import Fault
 from router.delivery.engine import Delivery
 from router.delivery.lane import LaneRunner
+from router.delivery.replay import preview
 from router.outbox.erasure import Receipt
 from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
+from router.outbox.replays import Chosen, Counts, Replay
 from router.outbox.state import Selection
 from router.person import Person, marks
+from router.settings import per_second
 
 MOST_IDS = 1000
 
@@ -78,6 +82,37 @@ class Erased(msgspec.Struct, frozen=True, kw_only=True):
     receipt: Receipt
 
 
+class Again(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which events are to be sent again: received from ``since`` to before ``until`` (ISO 8601), of one source, name, id.
+
+    ``states``: what became of them at this destination; "earlier" came before it was there. ``rate`` is in requests.
+    """
+
+    to: str
+    since: dt.datetime | None = None
+    until: dt.datetime | None = None
+    source: str | None = None
+    name: str | None = None
+    states: tuple[Literal["delivered", "filtered", "earlier"], ...] = ("delivered", "filtered", "earlier")
+    rate: str = "20/s"
+    dry_run: bool = True
+
+
+class Replayed(msgspec.Struct, frozen=True, kw_only=True):
+    """``id`` is None for a preview."""
+
+    success: bool = True
+    to: str
+    id: int | None
+    state: str
+    counts: Counts
+    left: int = 0
+
+
+class Replays(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[Replayed]
+
+
 class Acts:
     """The acts on one running application's lanes."""
 
@@ -122,6 +157,47 @@ class Acts:
     async def resume(self, name: str, who: str) -> Held:
         await (await self._runner(name)).resume(who)
         return Held(to=name, held=False)
+
+    async def replay(self, again: Again, who: str) -> Replayed:
+        """Preview a replay, or begin it."""
+        runner = await self._runner(again.to)
+        try:
+            per_second(again.rate)
+        except ValueError as error:
+            raise Fault(400, "invalid", "the rate", [{"field": "rate", "message": str(error)}]) from None
+        chosen = Chosen(
+            since=_ms(again.since),
+            until=_ms(again.until),
+            source=again.source,
+            name=again.name,
+            states=again.states,
+            rate=again.rate,
+        )
+        first = await self._reader.first()
+        if again.dry_run:
+            counts = await preview(
+                self._store, runner.lane, again.to, runner.destination, chosen, first, self._store.clock
+            )
+            return Replayed(to=again.to, id=None, state="preview", counts=counts)
+        replay = await self._delivery.replay(again.to, chosen, first, who)
+        if replay is None:
+            raise Fault(
+                409, "replay_running", "a replay to this destination is under way: cancel it or wait for its end"
+            )
+        return _replayed(again.to, replay)
+
+    async def replays(self) -> Replays:
+        names = {lane.id: lane.name for lane in self._store.lanes.values()}
+        running = {number: each.replay for number, each in self._delivery.replays.items()}
+        found = [running.get(each.id, each) for each in await self._store.replays()]
+        return Replays(items=[_replayed(names.get(each.lane, "?"), each) for each in found])
+
+    async def cancel(self, number: int, who: str) -> Replayed:
+        replay = await self._delivery.cancel(number, who)
+        if replay is None:
+            raise Fault(404, "not_found", "there is no replay of this number: GET /api/v1/replays lists them")
+        names = {lane.id: lane.name for lane in self._store.lanes.values()}
+        return _replayed(names.get(replay.lane, "?"), replay)
 
     async def erase(self, people: Sequence[Person], who: str) -> Erased:
         """Forget people everywhere, for good. What cannot identify anybody is refused, and nothing is erased then."""
@@ -178,6 +254,17 @@ class Acts:
     async def _would(self, choice: Choice, seqs: list[int] | None, unknown: int) -> Done:
         count = await self._reader.count(choice.to, choice.state, seqs)
         return Done(to=choice.to, state=choice.state, count=count, dry_run=True, unknown=unknown)
+
+
+def _replayed(name: str, replay: Replay) -> Replayed:
+    return Replayed(
+        to=name, id=replay.id, state=replay.state, counts=replay.counts, left=max(0, replay.last - replay.cursor)
+    )
+
+
+def _ms(at: dt.datetime | None) -> int | None:
+    """UTC ms of an instant; one without a zone is meant as UTC."""
+    return None if at is None else int((at if at.tzinfo else at.replace(tzinfo=dt.UTC)).timestamp() * 1000)
 
 
 def _fresh(lane: Lane, last: int, seqs: list[int] | None) -> list[int]:

@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 
 from router.clock import Clock
-from router.console.acts import Acts, Choice, Forgotten, Giving, Nothing, Reason
+from router.console.acts import Acts, Again, Choice, Forgotten, Giving, Nothing, Reason
 from router.console.answers import Fault, answered
 from router.console.stream import EVENT_STREAM, Question, Streams
 from router.delivery.engine import Delivery
@@ -211,6 +211,18 @@ class Api:
     async def resume(self, request: web.Request) -> web.Response:
         await _read(request, Nothing)
         return answered(await self._acts.resume(request.match_info["name"], _who(request)))
+
+    async def replay(self, request: web.Request) -> web.Response:
+        return answered(await self._acts.replay(await _read(request, Again), _who(request)))
+
+    async def replays(self, request: web.Request) -> web.Response:
+        _asked(request)
+        return answered(await self._acts.replays())
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        await _read(request, Nothing)
+        number = request.match_info["number"]
+        return answered(await self._acts.cancel(int(number) if number.isdigit() else 0, _who(request)))
 
     async def forget(self, request: web.Request) -> web.Response:
         body = await _read(request, Forgotten)

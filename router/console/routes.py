@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 from aiohttp import web
 
-from router.console.acts import Choice, Done, Erased, Forgotten, Giving, Held, Nothing, Reason
+from router.console.acts import Again, Choice, Done, Erased, Forgotten, Giving, Held, Nothing, Reason, Replayed, Replays
 from router.console.answers import JSON
 from router.console.api import STATES, Alive, Api, Health
 from router.console.stream import EVENT_STREAM
@@ -117,6 +117,16 @@ def table(api: Api) -> list[Route]:
         Route("POST", "/api/v1/deliveries:drop", "Give waiting deliveries up.", api.drop, Done, Giving),
         Route("POST", "/api/v1/destinations/{name}:hold", "Let a lane wait.", api.hold, Held, Reason),
         Route("POST", "/api/v1/destinations/{name}:resume", "Let a lane go on.", api.resume, Held, Nothing),
+        Route("GET", "/api/v1/replays", "Replays, newest first.", api.replays, Replays),
+        Route(
+            "POST",
+            "/api/v1/replays",
+            "Send events again; a preview unless dry_run is false.",
+            api.replay,
+            Replayed,
+            Again,
+        ),
+        Route("POST", "/api/v1/replays/{number}:cancel", "Let a replay go no further.", api.cancel, Replayed, Nothing),
         Route(
             "POST",
             "/api/v1/people:forget",

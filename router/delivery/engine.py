@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import partial
 
 from router.clock import Clock
 from router.delivery.lane import LaneRunner, Observer
+from router.delivery.replay import BEHIND, Replayer
 from router.destination import Destination
 from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
+from router.outbox.replays import Chosen, Replay
 from router.outbox.state import Held
 
 PATIENCE = 5.0  # seconds for requests that are under way when a reload changes their lane
@@ -23,6 +26,7 @@ class Delivery:
     def __init__(self, store: Outbox, clock: Clock, observer: Observer | None = None) -> None:
         self._store, self._clock, self._observer = store, clock, observer or Observer()
         self.lanes: dict[str, LaneRunner] = {}
+        self.replays: dict[int, Replayer] = {}
 
     async def apply(self, destinations: Mapping[str, Destination]) -> None:
         """Run these destinations, at the start or after a reload.
@@ -31,6 +35,7 @@ class Delivery:
         Lanes of others keep their backlog, held, with the reason shown.
         """
         changed = [name for name, runner in self.lanes.items() if destinations.get(name) != runner.destination]
+        await self._rest({self.lanes[name].lane.id for name in changed})
         await asyncio.gather(*(self.lanes[name].stop(PATIENCE) for name in changed))
         for name in changed:
             del self.lanes[name]
@@ -51,9 +56,51 @@ class Delivery:
             await self._keep(lane, REMOVED)
             if lane.stop is None:
                 await self._store.stop(lane)
+        for replay in await self._store.replays():
+            if replay.state == "running" and replay.id not in self.replays:
+                self._go_on(replay)
+
+    # Replays
+
+    async def replay(self, name: str, chosen: Chosen, first: int, who: str) -> Replay | None:
+        """Begin to send chosen events of the log again to a running destination; None while another replay does."""
+        lane = self.lanes[name].lane
+        if any(each.state == "running" and each.lane == lane.id for each in await self._store.replays()):
+            return None
+        replay = await self._store.begin_replay(lane, chosen, first, who)
+        self._go_on(replay)
+        return replay
+
+    async def cancel(self, number: int, who: str) -> Replay | None:
+        """Let a replay go no further; what was sent was sent. None where there is no such one."""
+        replay = next((each for each in await self._store.replays() if each.id == number), None)
+        if (running := self.replays.pop(number, None)) is not None:
+            await running.stop()
+            replay = running.replay
+        if replay is not None and replay.state == "running":
+            replay.state = "cancelled"
+            await self._store.note_replay(replay)
+            await self._store.audit(who, "cancel", f"replay {number}")
+        return replay
+
+    def _go_on(self, replay: Replay) -> None:
+        """Run it, where its destination runs; else it waits for the next configuration that has it."""
+        runner = next((each for each in self.lanes.values() if each.lane.id == replay.lane), None)
+        if runner is not None:
+            behind = partial(runner.busy, BEHIND)
+            made = Replayer(replay, runner.name, runner.destination, runner.lane, self._store, self._clock, behind)
+            self.replays[replay.id] = made
+            made.start()
+
+    async def _rest(self, lanes: Collection[int]) -> None:
+        """Stop the replays of these lanes; they stay as they are on disk."""
+        for number, each in list(self.replays.items()):
+            if each.replay.lane in lanes:
+                await self.replays.pop(number).stop()
 
     async def stop(self, patience: float) -> None:
         """Finish what is under way, all lanes side by side, within ``patience`` seconds."""
+        await self._rest({each.replay.lane for each in self.replays.values()})
         await asyncio.gather(*(runner.stop(patience) for runner in self.lanes.values()))
         self.lanes.clear()
 

@@ -548,6 +548,16 @@ class LaneRunner:
             self._open_since = now
             log.info("lane_resumed", destination=self.name)
 
+    def busy(self, behind: int) -> bool:
+        """Has it better to do than a replay: is it held, waiting, or more than so many events behind?"""
+        now = self._clock.now()
+        return (
+            self.lane.held is not None
+            or self._pace.open
+            or self._closed_for(now) > 0
+            or self._store.last - self.lane.cursor > behind
+        )
+
     # The operator
 
     def probe(self) -> None:

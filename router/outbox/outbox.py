@@ -19,7 +19,7 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from router.clock import Clock
-from router.outbox import erasure, log, memory, schema, state, suppression
+from router.outbox import erasure, log, memory, replays, schema, state, suppression
 from router.outbox.erasure import Receipt
 from router.outbox.errors import Broken, Busy, DiskFull, NotDurable, OutboxError
 from router.outbox.journal import SEGMENT_EVENTS, Journal
@@ -27,6 +27,7 @@ from router.outbox.lane import Lane
 from router.outbox.lock import Lock
 from router.outbox.log import Row, Segment, Stored
 from router.outbox.memory import Visitor
+from router.outbox.replays import Chosen, Replay
 from router.outbox.retention import Books, Policy, Retention, sweep
 from router.outbox.segments import Segments
 from router.outbox.state import DROPPED, Attempt, Closing, Due, Held, Mark, Quarantined, Selection, Settlement
@@ -69,7 +70,7 @@ class Outbox:
         self.on_failure: Callable[[NotDurable], None] = lambda _fault: None
         self.on_erase: Callable[[Sequence[Person]], None] = lambda _people: None  # what else remembers them
         self.watchers: set[Watcher] = set()
-        self._clock, self._lock = clock, lock
+        self.clock, self._lock = clock, lock
         self._state = Writer("turnout-state")
         self._settlements: deque[_Settling] = deque()
         self._settle_wake = asyncio.Event()
@@ -135,7 +136,7 @@ class Outbox:
         self._segments = segments
         self._journal = Journal(
             segments,
-            self._clock,
+            self.clock,
             dedup=policy.dedup,
             segment_events=segment_events,
             register=self._register,
@@ -150,7 +151,7 @@ class Outbox:
             checkpoint=self._fold,
             config=lambda: self.config,
         )
-        self._retention = Retention(segments, self._clock, policy, books)
+        self._retention = Retention(segments, self.clock, policy, books)
         await asyncio.to_thread(_refuse_unknown_events, self.directory, segments.all)
         await asyncio.to_thread(sweep, self.directory, segments.all)
         await self._journal.open()
@@ -159,14 +160,14 @@ class Outbox:
             raise OutboxError(
                 f"the log ends at event {self.last}, but event {reached} was settled: restore both from one backup"
             )
-        latest = self._clock.now() + LONGEST_WAIT
+        latest = self.clock.now() + LONGEST_WAIT
         await self._state.write(lambda unit: state.clamp_due(unit, latest))
 
     async def _register(self, segment: Segment) -> None:
         await self._state.write(lambda unit: state.add_segment(unit, segment))
 
     async def _note_sealed(self, segment: Segment) -> None:
-        segment.sealed = self._clock.now()
+        segment.sealed = self.clock.now()
         await self._state.write(lambda unit: state.seal_segment(unit, segment))
 
     async def _every_lane(self) -> list[Lane]:
@@ -283,12 +284,12 @@ class Outbox:
 
     async def recall(self, source: str) -> dict[str, str]:
         """The notes of a source that have not expired."""
-        now = self._clock.now()
+        now = self.clock.now()
         return await self._written(lambda unit: memory.notes(unit, source, now))
 
     async def remember(self, source: str, notes: Mapping[str, tuple[str, int]], forget: Sequence[str] = ()) -> None:
         """Write notes of a source, key -> (value, until in UTC ms), and drop others; on disk when this returns."""
-        now = self._clock.now()
+        now = self.clock.now()
         await self._written(lambda unit: memory.remember(unit, source, notes, forget, now))
 
     async def closed(self, lane: Lane, subjects: Iterable[str], now: int) -> dict[str, str]:
@@ -309,7 +310,7 @@ class Outbox:
 
     async def configure(self, digest: str, text: str) -> None:
         """Remember under which configuration decisions are made from now on; ``text`` holds no secrets."""
-        now = self._clock.now()
+        now = self.clock.now()
         self.config = await self._written(lambda unit: state.config(unit, now, digest, text))
 
     async def lane(self, name: str, kind: str, quota: int | None = None) -> Lane:
@@ -335,7 +336,7 @@ class Outbox:
 
     async def stop(self, lane: Lane) -> None:
         """The lane's destination is gone: what comes from now on is not for it."""
-        last, now = self.last, self._clock.now()
+        last, now = self.last, self.clock.now()
         await self._written(lambda unit: state.stop(unit, lane.id, last, now))
         lane.stop, lane.stopped_at = last, now
 
@@ -343,7 +344,7 @@ class Outbox:
         """The lane's destination is back: what came while it was away is not for it."""
         if lane.stop is None:
             return
-        first, last, now = lane.stop + 1, self.last, self._clock.now()
+        first, last, now = lane.stop + 1, self.last, self.clock.now()
         await self._written(lambda unit: state.go_on(unit, lane.id, first, last, now, self.config))
         lane.stop = lane.stopped_at = None
         if last >= first:
@@ -424,13 +425,13 @@ class Outbox:
             except (DiskFull, Busy):
                 if self._stopping:
                     raise
-                await self._clock.sleep(1.0)
+                await self.clock.sleep(1.0)
 
     # The operator
 
     async def revive(self, lane: Lane, chosen: Selection, who: str) -> int:
         """Send dead (or waiting) deliveries again, now. Returns how many."""
-        now = self._clock.now()
+        now = self.clock.now()
 
         def unit(connection: sqlite3.Connection) -> int:
             count = state.revive(connection, lane.id, chosen, now)
@@ -444,7 +445,7 @@ class Outbox:
 
     async def drop(self, lane: Lane, chosen: Selection, fresh: Sequence[int], who: str) -> int:
         """Give up waiting rows that are ``chosen``, and ``fresh`` events that have no row yet. Returns how many."""
-        now = self._clock.now()
+        now = self.clock.now()
         count = await self._written(lambda unit: state.drop(unit, lane.id, chosen, now)) + len(fresh)
         for start in range(0, len(fresh), ROWS_AT_ONCE):
             part = fresh[start : start + ROWS_AT_ONCE]
@@ -452,12 +453,35 @@ class Outbox:
         await self.audit(who, "drop", f"{lane.name} {chosen.state}", count)
         return count
 
+    async def begin_replay(self, lane: Lane, chosen: Chosen, first: int, who: str) -> Replay:
+        """Write down a replay of the events from ``first`` to the newest; its number is its name from then on."""
+        now, last = self.clock.now(), self.last
+
+        def unit(connection: sqlite3.Connection) -> Replay:
+            made = replays.begin(connection, lane.id, chosen, first - 1, last, now, who)
+            state.audit(connection, now, who, "replay", f"{lane.name} {made.id}", last - first + 1)
+            return made
+
+        return await self._written(unit)
+
+    async def replays(self) -> list[Replay]:
+        """Every replay that is remembered, newest first."""
+        return await self._written(replays.all_of)
+
+    async def note_replay(self, replay: Replay, attempts: Sequence[Attempt] = ()) -> None:
+        """How far a replay is, and what it met on the way."""
+        await self._written(lambda unit: replays.note(unit, replay, attempts, self.config))
+
+    async def states(self, lane: Lane, first: int, last: int) -> dict[int, str]:
+        """What became of these events at a destination; those of which nothing is known are left out."""
+        return await self._written(lambda unit: replays.states(unit, lane.id, first, last))
+
     async def erase(self, people: Sequence[Person], who: str) -> Receipt:
         """Empty every event of these people, end what was not delivered, and keep them out from now on.
 
         Returns when nothing of it is in any file. An erasure that a fault cuts short may be asked for again.
         """
-        now, wanted = self._clock.now(), frozenset[str]().union(*(marks(each) for each in people))
+        now, wanted = self.clock.now(), frozenset[str]().union(*(marks(each) for each in people))
         digests = self.suppression.digests(wanted)
         await self._written(lambda unit: suppression.add(unit, digests, now))
         self.suppression.add(digests)
@@ -497,7 +521,7 @@ class Outbox:
 
     async def audit(self, who: str, what: str, selection: str, count: int = 1) -> None:
         """Write an operator's act into the audit."""
-        now = self._clock.now()
+        now = self.clock.now()
         await self._written(lambda unit: state.audit(unit, now, who, what, selection, count))
 
 

@@ -219,6 +219,10 @@ class Reader:
         """The number of the newest event; 0 where there is none yet."""
         return await self._last(await self._all_segments())
 
+    async def first(self) -> int:
+        """The number of the oldest event that the log still has, kept ones aside."""
+        return next((each.first for each in await self._all_segments() if each.number != KEPT), 1)
+
     async def following(self, seq: int, limit: int = MOST) -> list[Accepted]:
         """The events after this one, in the order in which they came, with their marks and without matches."""
         limit, items = min(limit, MOST), list[Accepted]()

@@ -155,6 +155,17 @@ STATE: Sequence[Migration] = (
             PRIMARY KEY(source, key)
         ) STRICT, WITHOUT ROWID""",
         "CREATE INDEX note_until ON note(until)",
+        """CREATE TABLE replay(
+            id INTEGER PRIMARY KEY,
+            lane INTEGER NOT NULL,
+            at INTEGER NOT NULL,
+            who TEXT NOT NULL,
+            chosen TEXT NOT NULL,
+            cursor INTEGER NOT NULL,
+            last INTEGER NOT NULL,
+            state TEXT NOT NULL,
+            counts TEXT NOT NULL
+        ) STRICT""",
         "CREATE TABLE suppressed(digest BLOB PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID",
         "CREATE TABLE counter(name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
         "CREATE TABLE config(version INTEGER PRIMARY KEY, at INTEGER NOT NULL, digest TEXT NOT NULL, text TEXT NOT NULL) STRICT",

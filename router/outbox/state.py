@@ -122,7 +122,7 @@ def settle(connection: sqlite3.Connection, settlements: Sequence[Settlement], co
             else:
                 _park(connection, each.lane, mark, config)
         for attempt in each.attempts:
-            _attempt(connection, each.lane, attempt, config)
+            add_attempt(connection, each.lane, attempt, config)
         _remember(connection, each)
     for (lane_id, *_), marks in runs.items():
         _run(connection, lane_id, marks, config)
@@ -235,7 +235,7 @@ def _count(connection: sqlite3.Connection, lane: object, mark: Mark, number: int
         )
 
 
-def _attempt(connection: sqlite3.Connection, lane: int, attempt: Attempt, config: int) -> None:
+def add_attempt(connection: sqlite3.Connection, lane: int, attempt: Attempt, config: int) -> None:
     seqs = list(stretches(attempt.seqs))
     connection.execute(
         "INSERT INTO attempt(lane, first, last, seqs, began, at, outcome, status, reason, answer, config)"

@@ -1,0 +1,261 @@
+"""Replay: what was done is sent again by choice, slowly, beside live traffic, with the same ids and without a lie."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from click.testing import CliRunner, Result
+
+from router import cli
+from router.clock import SystemClock
+from router.delivery.engine import Delivery
+from router.delivery.replay import preview
+from router.mocks.partner import Partner, Trouble, running
+from router.mocks.webhook import Webhook
+from router.outbox.outbox import Outbox
+from router.outbox.reader import Reader
+from router.outbox.replays import Chosen
+from router.outbox.state import Mark
+from tests.builders import NOW, an_event, many, rows
+from tests.running import running_app
+from tests.running import settings as app_settings
+from tests.stepped import SteppedClock
+from tests.test_delivery import settings as destination
+from tests.test_delivery import settled, until
+
+
+@contextlib.asynccontextmanager
+async def lane(
+    store: Outbox, clock: SteppedClock, *trouble: Trouble, kind: str = "webhook", **more: Any
+) -> AsyncIterator[tuple[Delivery, Partner]]:
+    """A running destination "a" with a fake partner."""
+    partner = Webhook(now=clock.now)
+    partner.trouble = list(trouble)
+    async with running(partner) as url:
+        delivery = Delivery(store, clock)
+        await delivery.apply({"a": destination(kind, url, **more)})
+        try:
+            yield delivery, partner
+        finally:
+            await delivery.stop(2.0)
+
+
+async def ended(store: Outbox, delivery: Delivery, clock: SteppedClock) -> Any:
+    """The newest replay, once it is no longer running."""
+    await until(lambda: delivery.replays[max(delivery.replays)].replay.state != "running", lambda: clock.step(1))
+    return (await store.replays())[0]
+
+
+class TestReplay:
+    async def test_what_was_delivered_is_sent_again_once(self, store: Outbox, clock: SteppedClock):
+        """
+        The chosen events arrive a second time with the same ids; the ledger stays as it was.
+        """
+        async with lane(store, clock) as (delivery, partner):
+            await store.append(many(30))
+            await settled(store, "a", delivered=30)
+            before = await Reader(store.directory).ledger()
+            await delivery.replay("a", Chosen(rate="1000/s"), 1, "test")
+            done = await ended(store, delivery, clock)
+
+            assert {f"e-{n}": 2 for n in range(1, 31)} == dict(partner.taken)
+            assert before == await Reader(store.directory).ledger()
+            assert ("done", 30, 30, 30) == (done.state, done.counts.sent, done.counts.again, done.cursor)
+
+    async def test_a_new_destination_gets_what_came_before_it(self, store: Outbox, clock: SteppedClock):
+        """
+        A backfill: events of before the destination was there are sent, and only those that are chosen.
+        """
+        await store.append(rows(*(an_event(f"p-{n}", name="purchase" if n % 2 else "login") for n in range(10))))
+        async with lane(store, clock) as (delivery, partner):
+            await delivery.replay("a", Chosen(rate="1000/s", name="purchase"), 1, "test")
+            done = await ended(store, delivery, clock)
+
+            assert {f"p-{n}" for n in (1, 3, 5, 7, 9)} == set(partner.taken)
+            assert (5, 0, 5) == (done.counts.sent, done.counts.again, done.counts.other)
+
+    async def test_what_waits_or_is_dead_is_left_to_its_own_way(self, store: Outbox, clock: SteppedClock):
+        """
+        A replay never sends what a retry is responsible for.
+        """
+        async with lane(store, clock) as (delivery, partner):
+            await delivery.lanes["a"].hold("later", "test")
+            await store.append(many(4))
+            at = store.lanes["a"]
+            await store.settle(at, [Mark(seqs=(1,), state="dead", at=NOW, attempts=1, reason="no")])
+            await store.settle(at, [Mark(seqs=(2,), state="waiting", at=NOW, attempts=1, due=NOW + 10**9)])
+            await store.settle(at, [Mark(seqs=(3,), state="delivered", at=NOW, attempts=1)])
+            counts = await preview(store, at, "a", delivery.lanes["a"].destination, Chosen(), 1, clock)
+
+            assert (1, 1, 3) == (counts.sent, counts.again, counts.other)
+            assert {} == dict(partner.taken)
+
+    async def test_too_old_filtered_and_refused_are_told_apart(self, store: Outbox, clock: SteppedClock):
+        """
+        The preview says what today's window and rules would do, and the replay then does the same.
+        """
+        await store.append(rows(an_event("old", time=NOW - 10**9), an_event("shut", source="blog"), an_event("good")))
+        async with lane(store, clock, max_age="1d", sources=("shop",)) as (delivery, partner):
+            at = store.lanes["a"]
+            told = await preview(store, at, "a", delivery.lanes["a"].destination, Chosen(), 1, clock)
+            await delivery.replay("a", Chosen(rate="1000/s"), 1, "test")
+            done = await ended(store, delivery, clock)
+
+            assert told == done.counts
+            assert (1, 1, 1) == (told.sent, told.filtered, told.expired)
+            assert {"good": 1} == dict(partner.taken)
+
+    async def test_it_waits_for_live_traffic(self, store: Outbox, clock: SteppedClock):
+        """
+        While the lane is held nothing is replayed; when it goes on, fresh events and then the replay go.
+        """
+        async with lane(store, clock) as (delivery, partner):
+            await store.append(many(5))
+            await settled(store, "a", delivered=5)
+            await delivery.lanes["a"].hold("later", "test")
+            await delivery.replay("a", Chosen(rate="1000/s"), 1, "test")
+            for _ in range(5):
+                clock.step(1)
+                await asyncio.sleep(0.02)
+            assert {f"e-{n}": 1 for n in range(1, 6)} == dict(partner.taken)
+            await delivery.lanes["a"].resume("test")
+            done = await ended(store, delivery, clock)
+
+            assert 5 == done.counts.sent
+            assert {f"e-{n}": 2 for n in range(1, 6)} == dict(partner.taken)
+
+    async def test_a_failing_partner_is_tried_again(self, store: Outbox, clock: SteppedClock):
+        """
+        A fault of the partner costs time, not events.
+        """
+        async with lane(store, clock) as (delivery, partner):
+            await store.append(many(5))
+            await settled(store, "a", delivered=5)
+            partner.trouble = [Trouble(status=503, times=3)]
+            await delivery.replay("a", Chosen(rate="1000/s"), 1, "test")
+            done = await ended(store, delivery, clock)
+
+            assert (5, 0) == (done.counts.sent, done.counts.refused)
+
+    async def test_one_bad_event_does_not_stop_the_others(self, store: Outbox, clock: SteppedClock):
+        """
+        In a batch that the partner refuses, the bad one is found and counted, the others arrive.
+        """
+        async with lane(store, clock, batch=10) as (delivery, partner):
+            await store.append(many(20))
+            await settled(store, "a", delivered=20)
+            partner.trouble = [Trouble(status=400, match='"e-7"')]
+            await delivery.replay("a", Chosen(rate="1000/s"), 1, "test")
+            done = await ended(store, delivery, clock)
+
+            assert (19, 1) == (done.counts.sent, done.counts.refused)
+
+    async def test_it_goes_on_after_a_restart(self, tmp_path, clock: SteppedClock):
+        """
+        A stop in the middle is no end: the next process sends the rest, and repeats what was not written down only.
+        """
+        store = await Outbox.open(tmp_path / "outbox", clock)
+        async with lane(store, clock) as (delivery, partner):
+            await store.append(many(100))
+            await settled(store, "a", delivered=100)
+            await delivery.replay("a", Chosen(rate="1000/s"), 1, "test")
+            await until(lambda: sum(partner.taken.values()) > 140, lambda: clock.step(1))
+        first = sum(partner.taken.values()) - 100
+        await store.close()
+        store = await Outbox.open(tmp_path / "outbox", clock)
+        async with lane(store, clock) as (delivery, partner):
+            done = await ended(store, delivery, clock)
+        await store.close()
+
+        assert ("done", 100) == (done.state, done.counts.sent)
+        assert first < 100 <= first + sum(partner.taken.values()) <= 120
+
+    async def test_one_at_a_time_and_it_can_be_cancelled(self, store: Outbox, clock: SteppedClock):
+        """
+        A second replay to the same destination is refused while one runs; a cancelled one ends for good.
+        """
+        async with lane(store, clock) as (delivery, _):
+            await store.append(many(5))
+            await settled(store, "a", delivered=5)
+            await delivery.lanes["a"].hold("later", "test")
+            begun = await delivery.replay("a", Chosen(), 1, "test")
+            assert await delivery.replay("a", Chosen(), 1, "test") is None
+            cancelled = await delivery.cancel(begun.id, "test")
+            assert "cancelled" == cancelled.state
+            assert await delivery.replay("a", Chosen(), 1, "test") is not None
+
+            assert ["running", "cancelled"] == [each.state for each in await store.replays()]
+
+    async def test_a_story_tells_of_it(self, store: Outbox, clock: SteppedClock):
+        """
+        Whoever asks about an event sees that it was sent again, by which replay.
+        """
+        async with lane(store, clock) as (delivery, _):
+            await store.append(many(1))
+            await settled(store, "a", delivered=1)
+            await delivery.replay("a", Chosen(rate="1000/s"), 1, "test")
+            await ended(store, delivery, clock)
+            story = await Reader(store.directory).story(1)
+
+        assert "replay 1" in [each.reason for each in story.destinations[0].tries]
+
+
+class TestCommand:
+    async def test_preview_then_replay(self, tmp_path):
+        """
+        The command says what would be sent, asks, begins, and the server tells how it went.
+        """
+        partner = Webhook(now=SystemClock().now)
+        async with running(partner) as url:
+            chosen = app_settings(tmp_path, destinations={"a": destination("webhook", url)})
+            async with running_app(chosen) as app:
+                console = f"127.0.0.1:{app.console_port}"
+                config = tmp_path / "config.toml"
+                config.write_text(f'[console]\nlisten = "{console}"\n[outbox]\npath = "{app.store.directory}"\n')
+                await app.store.append(many(3))
+                await until(lambda: len(partner.taken) == 3)
+                await settled(app.store, "a", delivered=3)
+
+                async def run(*arguments: str, typed: str = "") -> Result:
+                    whole = ["outbox", "replay", "--to", "a", *arguments, "--config", str(config)]
+                    return await asyncio.to_thread(CliRunner().invoke, cli.turnout, whole, input=typed)
+
+                tried = await run("--dry-run", "--since", "2020-01-01")
+                none = await run("--yes", "--name", "other")
+                done = await run("--rate", "1000/s", typed="y\n")
+                await until(lambda: sum(partner.taken.values()) == 6)
+                async with aiohttp.ClientSession() as session:
+                    listed: dict[str, Any] = {}
+                    while not listed or listed["items"][0]["state"] == "running":
+                        async with session.get(f"http://{console}/api/v1/replays") as answer:
+                            listed = await answer.json()
+
+        assert "3 events would be sent to a; 3 of them it has had before." in tried.stdout
+        assert "0 events would be sent" in none.stdout
+        assert "Replay 1 to a is under way" in done.stdout
+        assert (1, "done", 3) == (
+            len(listed["items"]),
+            listed["items"][0]["state"],
+            listed["items"][0]["counts"]["sent"],
+        )
+
+    @pytest.mark.parametrize(("option", "value"), [("--rate", "fast"), ("--since", "yesterday")])
+    async def test_what_is_no_rate_or_time_is_refused(self, tmp_path, option, value):
+        """
+        A misspelt rate or time begins nothing and says what to write.
+        """
+        chosen = app_settings(tmp_path, destinations={"a": destination("webhook", "http://127.0.0.1:1")})
+        async with running_app(chosen) as app:
+            config = tmp_path / "config.toml"
+            config.write_text(f'[console]\nlisten = "127.0.0.1:{app.console_port}"\n')
+            whole = ["outbox", "replay", "--to", "a", option, value, "--yes", "--config", str(config)]
+            found = await asyncio.to_thread(CliRunner().invoke, cli.turnout, whole)
+            assert [] == await app.store.replays()
+
+        assert 1 == found.exit_code
+        assert option.lstrip("-") in found.stderr
