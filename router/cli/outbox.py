@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import quote
@@ -229,16 +230,20 @@ def replay(path: Path, to: str, number: int | None, dry_run: bool, yes: bool, as
 
 
 def _instant(text: str) -> str:
-    """ISO 8601 of an instant, or of so long ago."""
+    """ISO 8601 of an instant, UTC where it has no zone, or of so long ago."""
     import datetime as dt
 
     from router.settings import seconds
 
+    with contextlib.suppress(ValueError, OverflowError):
+        return (dt.datetime.now(dt.UTC) - dt.timedelta(seconds=seconds(text))).isoformat()
     try:
-        ago = dt.timedelta(seconds=seconds(text))
+        at = dt.datetime.fromisoformat(text)
     except ValueError:
-        return text
-    return (dt.datetime.now(dt.UTC) - ago).isoformat()
+        raise click.UsageError(
+            'write a time as "2026-11-20", "2026-11-20T12:00:00Z" or "24h" for so long ago'
+        ) from None
+    return (at if at.tzinfo else at.replace(tzinfo=dt.UTC)).isoformat()
 
 
 def _tell(answer: dict[str, Any], *, as_json: bool, err: bool = False) -> None:
