@@ -13,7 +13,7 @@ import msgspec
 Kind = Literal["track", "page", "screen", "identify", "group", "alias"]
 
 
-class Digests(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Digests(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """SHA-256 digests (64 lower-case hex) in every form that some partner matches on.
 
     A form without suffix is the one of Snap and Meta; a suffix names what the form keeps or loses. The rules are in
@@ -48,7 +48,7 @@ class Digests(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     advertising_id: str | None = None  # lower case
 
 
-class Clear(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Clear(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What some partner needs readable. Only the fields that a configured destination declares are kept."""
 
     ip: str | None = None
@@ -58,7 +58,7 @@ class Clear(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     idfv: str | None = None
 
 
-class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     id: str | None = None  # an e-mail address or phone used as id is replaced by its digest
     anonymous_id: str | None = None
     session_id: str | None = None
@@ -68,14 +68,14 @@ class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     traits: dict[str, Any] = {}  # what is known of the person beside identifiers, scrubbed
 
 
-class Page(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Page(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     url: str | None = None
     title: str | None = None
     referrer: str | None = None
     language: str | None = None
 
 
-class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     type: str | None = None
     manufacturer: str | None = None
     model: str | None = None
@@ -93,14 +93,14 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tracking_enabled: bool | None = None  # the answer to Apple's App Tracking Transparency question, or Android's
 
 
-class App(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class App(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     name: str | None = None
     version: str | None = None
     build: str | None = None
     namespace: str | None = None
 
 
-class Consent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Consent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Categories as text. ``known`` is False where the sender said nothing; a lane that needs consent then says no."""
 
     known: bool = False
@@ -109,7 +109,7 @@ class Consent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     opt_out: bool = False  # limited data use asked for (LMU, LDU, CCPA)
 
 
-class Money(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Money(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Amounts are canonical decimal text ("142.52"), so that 142.52 and "142.52" are one and no cent is rounded away."""
 
     value: str | None = None  # what the customer pays: tax and shipping included
@@ -122,7 +122,7 @@ class Money(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     coupon: str | None = None
 
 
-class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     id: str | None = None
     name: str | None = None
     price: str | None = None
@@ -133,7 +133,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     extra: dict[str, Any] = {}  # every other key the sender gave, scrubbed
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One thing that happened, as everybody in the house understands it.
 
     ``name`` is the standard name where the dialect has one for it ("Order Completed" is ``purchase``), else what the

@@ -201,8 +201,11 @@ class Collector:
         if (request.charset or "utf-8").lower() not in _CHARSETS:
             return _closing(_error(415, "bad_charset", "send UTF-8"))
         try:
-            async with asyncio.timeout(BODY_DEADLINE):
+            if request.content.is_eof():  # it came with the headers: nothing to wait for
                 raw = await self._read(request)
+            else:
+                async with asyncio.timeout(BODY_DEADLINE):
+                    raw = await self._read(request)
         except _Full:
             return _closing(self._later(429, "busy", "too much is under way; send it again later"))
         except TimeoutError:

@@ -47,7 +47,7 @@ class Segment(msgspec.Struct, kw_only=True):
         return directory / "log" / f"{self.number:08d}.db"
 
 
-class Stored(msgspec.Struct, frozen=True):
+class Stored(msgspec.Struct, frozen=True, gc=False):
     """An event as the log holds it. ``event`` is None where it was erased, or where the stored bytes are damaged."""
 
     seq: int
@@ -55,7 +55,7 @@ class Stored(msgspec.Struct, frozen=True):
     erased: bool = False
 
 
-class Row(msgspec.Struct, frozen=True):
+class Row(msgspec.Struct, frozen=True, gc=False):
     """An event on its way into the log: encoded once, by the caller that also counts its bytes."""
 
     event: Event
