@@ -84,6 +84,7 @@ class Engine:
 
     opens: type[Outbox] = Outbox
     loop: Callable[[], OneThread] = OneThread
+    folds_home = True
 
     async def open(self, directory: Path, clock: Hands, policy: Policy) -> Outbox:
         return await self.opens.open(directory, clock, policy=policy, segment_events=SEGMENT_EVENTS)
@@ -94,6 +95,9 @@ class Engine:
     async def idle(self, store: Outbox) -> None:
         """Until what goes on in the background is done."""
         await store.journal.settled()
+        home = store.segments.all[0]
+        if self.folds_home and home.number == KEPT:
+            await store.segments.rewrite(home, lambda c: c.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone())
 
     def gone(self, store: Outbox) -> int:
         """Of the events up to this one only those are kept that some lane still needs."""

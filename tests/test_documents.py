@@ -196,7 +196,7 @@ SESSION = [
     for name in (
         "enter", "start", "ready", "first-event", "explain", "on-disk", "trouble", "recovery",
         "mixed-batch", "error-form", "preview", "preview-refused", "validate", "reload", "metrics", "hold", "tail", "retry", "doctor",
-        "forget",
+        "replay", "backup", "forget",
     )
 ]  # fmt: skip
 PARTNERS_CONFIG = block("partners-config")
