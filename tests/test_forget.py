@@ -198,6 +198,50 @@ class TestErasure:
         await store.close()
 
 
+class TestLinked:
+    async def linked(self, tmp_path: Path, clock: SteppedClock) -> Outbox:
+        """Jane's events: one with everything, one with her user id alone, one with her anonymous id alone; and another's."""
+        store = await opened(tmp_path, clock)
+        with_id, anonymous = User(id="u-jane-4711"), User(anonymous_id="a-jane-4711")
+        await store.append(rows(janes(1), an_event("x-2", user=with_id), an_event("x-3", user=anonymous), others(1)))
+        return store
+
+    async def test_what_else_there_is_is_told_before(self, tmp_path, clock: SteppedClock):
+        """
+        One identifier finds its events, and says which others these carry and how many events only those have.
+        """
+        store = await self.linked(tmp_path, clock)
+        traces = await store.traces([Person(email=JANE)])
+
+        assert (1, 2) == (traces.events, traces.beyond)
+        assert {"user", "anonymous"} <= traces.linked.keys()
+        await store.close()
+
+    async def test_all_to_which_the_events_lead(self, tmp_path, clock: SteppedClock):
+        """
+        With linked, one e-mail address erases what carries the user id and the anonymous id beside it, and nobody else.
+        """
+        store = await self.linked(tmp_path, clock)
+        receipt = await store.erase([Person(email=JANE)], "test", linked=True)
+
+        assert 3 == receipt.events
+        assert [] == found_in(store.directory, *TRACES)
+        assert store.suppression.blocks(User(anonymous_id="a-jane-4711"))
+        assert 1 == sum(each.event is not None for each in await store.read(0, 10))
+        await store.close()
+
+    async def test_without_it_only_what_was_said(self, tmp_path, clock: SteppedClock):
+        """
+        Without it the other two stay, and later events with these ids are taken.
+        """
+        store = await self.linked(tmp_path, clock)
+        receipt = await store.erase([Person(email=JANE)], "test")
+
+        assert 1 == receipt.events
+        assert not store.suppression.blocks(User(anonymous_id="a-jane-4711"))
+        await store.close()
+
+
 class TestSuppression:
     async def test_they_do_not_come_back(self, tmp_path):
         """
@@ -267,6 +311,7 @@ class TestCommand:
 
         assert (0, 2, 2) == (done.exit_code, receipt["people"], receipt["events"])
         assert "1 person forgotten: 0 events emptied" in plain.stdout
+        assert "1 event of theirs found" in refused.output
         assert not any(JANE in result.output for result in (refused, done, plain))
 
     @pytest.mark.parametrize(

@@ -16,7 +16,17 @@ from router.terminal import escaped
 if TYPE_CHECKING:
     from router.person import Person
 
+ADDRESS = "/api/v1/people:forget"
 AT_ONCE = 1000  # people in one request
+KINDS = {
+    "email_gmail": "e-mail address",
+    "email": "e-mail address",
+    "phone": "phone number",
+    "phone_plus": "phone number",
+    "external": "user id",
+    "user": "user id",
+    "anonymous": "anonymous id",
+}
 
 
 @click.command("forget")
@@ -32,13 +42,15 @@ AT_ONCE = 1000  # people in one request
     type=click.File("rb"),
     help='Many people, one JSON object a line with these names: {"email": ..., "user_id": ...}; - reads stdin.',
 )
+@click.option("--linked", is_flag=True, help="By all identifiers that their events lead to as well.")
+@click.option("--dry-run", is_flag=True, help="Say what there is, erase nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
-def command(path: Path, file: Any, yes: bool, as_json: bool, **person: str | None) -> None:
+def command(path: Path, file: Any, linked: bool, dry_run: bool, yes: bool, as_json: bool, **person: str | None) -> None:
     """Erase every event of a person, end what was not delivered, and turn later events of theirs away.
 
-    Any one identifier is enough; with several, events that carry any of them go. What a partner has already is counted,
-    because only the partner can erase that. It cannot be undone.
+    Events that carry any identifier that is given go; --linked adds those to which their events lead (the user id beside an
+    e-mail address). What a partner has already is counted, because only the partner can erase that. It cannot be undone.
     """
     from router.cli.console_client import Console
 
@@ -49,14 +61,26 @@ def command(path: Path, file: Any, yes: bool, as_json: bool, **person: str | Non
     if not people or not all(set(each) - {"country"} for each in people):
         raise click.UsageError("say who: --email, --phone, --user-id, --anonymous-id, or --file")
     console = Console(path)
+    parts = [people[start : start + AT_ONCE] for start in range(0, len(people), AT_ONCE)]
+    if dry_run or not yes:
+        for part in parts:
+            found = console.post(ADDRESS, {"people": part, "dry_run": True})["traces"]
+            line(found) if as_json and dry_run else _found(found, linked=linked)
+    if dry_run:
+        return
     if not yes:
         click.confirm(f"Erase {counted(len(people), 'person', 'people')} for good?", abort=True, err=True)
-    for start in range(0, len(people), AT_ONCE):
-        answer = console.post("/api/v1/people:forget", {"people": people[start : start + AT_ONCE]})
-        if as_json:
-            line(answer["receipt"])
-        else:
-            _print(answer["receipt"])
+    for part in parts:
+        receipt = console.post(ADDRESS, {"people": part, "linked": linked})["receipt"]
+        line(receipt) if as_json else _print(receipt)
+
+
+def _found(traces: dict[str, Any], *, linked: bool) -> None:
+    click.echo(f"{counted(traces['events'], 'event')} of theirs found.", err=True)
+    if traces["linked"]:
+        kinds = ", ".join(f"{KINDS.get(kind, kind)} ({number})" for kind, number in traces["linked"].items())
+        words = f"These also carry other identifiers: {kinds}; {counted(traces['beyond'], 'more event')} carry those."
+        click.echo(f"{words} {'They go too.' if linked else 'With --linked they go too.'}", err=True)
 
 
 def _read(file: Any) -> list[dict[str, str]]:

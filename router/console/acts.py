@@ -7,7 +7,6 @@ no longer configured) is changed in the outbox.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -17,6 +16,7 @@ from router.delivery.engine import Delivery
 from router.delivery.lane import LaneRunner
 from router.delivery.replay import preview
 from router.outbox.erasure import Receipt
+from router.outbox.forgetting import Traces
 from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
@@ -72,14 +72,19 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Forgotten(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who is to be forgotten, each by any of their identifiers."""
+    """Who is to be forgotten, each by any of their identifiers; ``linked``: and by those that their events lead to."""
 
     people: list[Person]
+    linked: bool = False
+    dry_run: bool = False
 
 
 class Erased(msgspec.Struct, frozen=True, kw_only=True):
+    """``traces`` is what a dry run found, ``receipt`` what was done."""
+
     success: bool = True
-    receipt: Receipt
+    traces: Traces | None = None
+    receipt: Receipt | None = None
 
 
 class Again(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -199,8 +204,9 @@ class Acts:
         names = {lane.id: lane.name for lane in self._store.lanes.values()}
         return _replayed(names.get(replay.lane, "?"), replay)
 
-    async def erase(self, people: Sequence[Person], who: str) -> Erased:
+    async def erase(self, asked: Forgotten, who: str) -> Erased:
         """Forget people everywhere, for good. What cannot identify anybody is refused, and nothing is erased then."""
+        people = asked.people
         if not 0 < len(people) <= MOST_IDS:
             raise Fault(
                 400, "invalid", "how many", [{"field": "people", "message": f"give 1 to {MOST_IDS} in one request"}]
@@ -212,7 +218,9 @@ class Acts:
         ]
         if unusable:
             raise Fault(400, "invalid", "some cannot be identified", unusable)
-        return Erased(receipt=await self._store.erase(people, who))
+        if asked.dry_run:
+            return Erased(traces=await self._store.traces(people))
+        return Erased(receipt=await self._store.erase(people, who, linked=asked.linked))
 
     async def _runner(self, name: str) -> LaneRunner:
         if name in self._delivery.lanes:

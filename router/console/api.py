@@ -226,7 +226,7 @@ class Api:
 
     async def forget(self, request: web.Request) -> web.Response:
         body = await _read(request, Forgotten)
-        return answered(await self._acts.erase(body.people, _who(request)))
+        return answered(await self._acts.erase(body, _who(request)))
 
 
 # Questions

@@ -19,11 +19,12 @@ ROWS_AT_ONCE = 5_000
 
 
 class Receipt(msgspec.Struct, kw_only=True):
-    """What an erasure did: events emptied, by destination how many deliveries of them it ended and how many the partner
+    """What an erasure did: by how many ``identifiers`` it looked, events emptied, by destination how many deliveries of them it ended and how many the partner
     has already, quarantined items deleted, and visitors' sessions forgotten.
     """
 
     people: int
+    identifiers: int = 0
     events: int = 0
     ended: dict[str, int] = {}
     delivered: dict[str, int] = {}
@@ -41,27 +42,31 @@ _decode = msgspec.json.Decoder(_Holder).decode
 _ROWS = "SELECT seq, payload FROM event WHERE seq > ? ORDER BY seq LIMIT ?"
 
 
-def find_and_empty(connection: sqlite3.Connection, marks: Collection[str]) -> list[int]:
-    """Empty every event of a file that carries any of the marks; some 4 us for each that is looked at.
-
-    What was there is overwritten, in the file and in its WAL. Returns the numbers of the events.
+def find(connection: sqlite3.Connection, marks: Collection[str], after: int) -> tuple[list[int], set[str], int | None]:
+    """Numbers of the next events above ``after`` that carry any of the marks, all the marks that these carry, and where
+    to go on; None at the end. Looks at ``ROWS_AT_ONCE`` events, some 4 us each.
     """
+    rows = connection.execute(_ROWS, (after, ROWS_AT_ONCE)).fetchall()
     found: list[int] = []
-    after = 0
-    while rows := connection.execute(_ROWS, (after, ROWS_AT_ONCE)).fetchall():
-        found += [seq for seq, payload in rows if payload and not marks_in(payload).isdisjoint(marks)]
-        after = rows[-1][0]
-    for part in parts(found):
-        connection.execute(_EMPTY, (_array(part),))
-    if found:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return found
+    others: set[str] = set()
+    for seq, payload in rows:
+        carried = marks_in(payload) if payload else frozenset()
+        if not carried.isdisjoint(marks):
+            found.append(seq)
+            others |= carried
+    return found, others, rows[-1][0] if len(rows) == ROWS_AT_ONCE else None
 
 
-_EMPTY = (
-    "UPDATE event SET payload = x'', crc = 0, clear = NULL, id = 'erased-' || seq"
-    " WHERE seq IN (SELECT value FROM json_each(?))"
-)
+def empty(connection: sqlite3.Connection, seqs: Sequence[int]) -> int:
+    """These events have no content any more: what was there is overwritten, in the file and in its WAL."""
+    for part in parts(seqs):
+        connection.execute(
+            "UPDATE event SET payload = x'', crc = 0, clear = NULL, id = 'erased-' || seq"
+            " WHERE seq IN (SELECT value FROM json_each(?))",
+            (_array(part),),
+        )
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return len(seqs)
 
 
 def marks_in(payload: bytes) -> frozenset[str]:

@@ -12,16 +12,16 @@ import contextlib
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import msgspec
 
 from router.clock import Clock
-from router.outbox import erasure, log, memory, replays, schema, state, suppression
+from router.outbox import log, memory, replays, schema, state, suppression
 from router.outbox.erasure import Receipt
 from router.outbox.errors import Broken, Busy, DiskFull, NotDurable, OutboxError
+from router.outbox.forgetting import Forgetting, Traces
 from router.outbox.journal import SEGMENT_EVENTS, Journal
 from router.outbox.lane import Lane
 from router.outbox.lock import Lock
@@ -33,7 +33,7 @@ from router.outbox.segments import Segments
 from router.outbox.state import DROPPED, Attempt, Closing, Due, Held, Mark, Quarantined, Selection, Settlement
 from router.outbox.suppression import Suppression
 from router.outbox.writer import Writer
-from router.person import Person, marks
+from router.person import Person
 
 T = TypeVar("T")
 
@@ -79,7 +79,7 @@ class Outbox:
         self._journal: Journal | None = None
         self._segments: Segments | None = None
         self._retention: Retention | None = None
-        self._suppression: Suppression | None = None
+        self._forgetting: Forgetting | None = None
 
     # Opening and closing
 
@@ -129,7 +129,6 @@ class Outbox:
             raise OutboxError(f"{self.directory} has a log but no state.db: restore it from a backup")
         await self._state.open(self.directory / "state.db", schema.STATE)
         segments = Segments(self.directory, await self._state.read(state.segments))
-        self._suppression = Suppression(*await self._state.write(suppression.load))
         for segment in segments.all:
             if not segment.path(self.directory).exists():
                 raise OutboxError(f"{segment.path(self.directory)} is missing: restore it from a backup")
@@ -151,6 +150,8 @@ class Outbox:
             checkpoint=self._fold,
             config=lambda: self.config,
         )
+        known = Suppression(*await self._state.write(suppression.load))
+        self._forgetting = Forgetting(segments, self.journal, self.clock, books, known)
         self._retention = Retention(segments, self.clock, policy, books)
         await asyncio.to_thread(_refuse_unknown_events, self.directory, segments.all)
         await asyncio.to_thread(sweep, self.directory, segments.all)
@@ -229,10 +230,14 @@ class Outbox:
         return self._retention
 
     @property
-    def suppression(self) -> Suppression:
-        if self._suppression is None:
+    def forgetting(self) -> Forgetting:
+        if self._forgetting is None:
             raise OutboxError("this outbox is not open")
-        return self._suppression
+        return self._forgetting
+
+    @property
+    def suppression(self) -> Suppression:
+        return self.forgetting.suppression
 
     @property
     def last(self) -> int:
@@ -476,48 +481,19 @@ class Outbox:
         """What became of these events at a destination; those of which nothing is known are left out."""
         return await self._written(lambda unit: replays.states(unit, lane.id, first, last))
 
-    async def erase(self, people: Sequence[Person], who: str) -> Receipt:
-        """Empty every event of these people, end what was not delivered, and keep them out from now on.
+    async def traces(self, people: Sequence[Person]) -> Traces:
+        """What there is of some people, and what further identifiers their events carry."""
+        return await self.forgetting.traces(people)
 
-        Returns when nothing of it is in any file. An erasure that a fault cuts short may be asked for again.
-        """
-        now, wanted = self.clock.now(), frozenset[str]().union(*(marks(each) for each in people))
-        digests = self.suppression.digests(wanted)
-        await self._written(lambda unit: suppression.add(unit, digests, now))
-        self.suppression.add(digests)
-        self.on_erase(people)
-        receipt = Receipt(people=len(people))
-        for segment in list(self.segments.all):
-            seqs = await self._erase_in(segment, wanted)
-            if seqs:
-                receipt.events += len(seqs)
-                self.journal.tail.erase(frozenset(seqs))
-                await self._end_erased(seqs, now, receipt)
-        values = {mark.partition(":")[2] for mark in wanted}
-        receipt.sessions = await self._written(lambda unit: erasure.forget_sessions(unit, values))
-        after: int | None = 0
-        while after is not None:
-            count, after = await self._written(partial(erasure.forget_quarantined, values=values, after=after))
-            receipt.quarantined += count
+    async def erase(self, people: Sequence[Person], who: str, *, linked: bool = False) -> Receipt:
+        """Empty every event of these people, with ``linked`` of all that their events lead to, and keep them out."""
+
+        async def remembered() -> None:
+            self.on_erase(people)
+
+        receipt = await self.forgetting.erase(people, linked=linked, remembered=remembered)
         await self.audit(who, "forget", f"{len(people)} people", receipt.events)
-        await self._fold()
         return receipt
-
-    async def _erase_in(self, segment: Segment, wanted: frozenset[str]) -> list[int]:
-        """Empty what one segment has of them, be it written still or sealed meanwhile. Returns the numbers."""
-        look = partial(erasure.find_and_empty, marks=wanted)
-        if segment is self.segments.newest and (done := await self.journal.on_open(segment, look)) is not None:
-            return done
-        await self.journal.settled()
-        return await self.segments.rewrite(segment, look)
-
-    async def _end_erased(self, seqs: Sequence[int], now: int, receipt: Receipt) -> None:
-        for part in erasure.parts(seqs):
-            had = await self._written(partial(erasure.delivered, seqs=part))
-            ended = await self._written(partial(erasure.end, seqs=part, now=now))
-            for total, more in ((receipt.delivered, had), (receipt.ended, ended)):
-                for name, count in more.items():
-                    total[name] = total.get(name, 0) + count
 
     async def audit(self, who: str, what: str, selection: str, count: int = 1) -> None:
         """Write an operator's act into the audit."""

@@ -1,0 +1,130 @@
+"""Forgetting people: who is meant, what of them there is, and the order in which it goes. SQL is ``erasure``'s.
+
+First they are kept out, then what was accepted before that is looked for, in the open segment twice: an event that was
+being admitted at that moment may have come in after the first look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
+
+import msgspec
+
+from router.clock import Clock
+from router.outbox import erasure, suppression
+from router.outbox.erasure import Receipt
+from router.outbox.journal import Journal
+from router.outbox.log import Segment
+from router.outbox.retention import Books
+from router.outbox.segments import Segments
+from router.outbox.suppression import Suppression
+from router.person import Person, marks
+
+ROUNDS = 3  # of identifiers that lead to further ones
+
+
+class Traces(msgspec.Struct, frozen=True, kw_only=True):
+    """What there is of some people. ``linked``: further identifiers that these events carry, by kind, and ``beyond`` is
+    how many more events carry one of those and none that was given.
+    """
+
+    events: int
+    linked: dict[str, int]
+    beyond: int
+
+
+class Forgetting:
+    """``settle_marks`` brings what was not delivered to its end; ``remembered`` empties what else knows of people."""
+
+    def __init__(self, segments: Segments, journal: Journal, clock: Clock, books: Books, known: Suppression) -> None:
+        self._segments, self._journal, self._clock, self._books = segments, journal, clock, books
+        self.suppression = known
+
+    async def traces(self, people: Sequence[Person]) -> Traces:
+        """Look, and change nothing."""
+        wanted = _marks(people)
+        events, others = await self._find(wanted)
+        linked = others - wanted
+        beyond = (await self._find(linked))[0] if linked else []
+        kinds: dict[str, int] = {}
+        for mark in linked:
+            kind = mark.partition(":")[0]
+            kinds[kind] = kinds.get(kind, 0) + 1
+        return Traces(events=len(events), linked=kinds, beyond=len(set(beyond) - set(events)))
+
+    async def erase(
+        self, people: Sequence[Person], *, linked: bool, remembered: Callable[[], Awaitable[None]]
+    ) -> Receipt:
+        """Empty every event of these people, end what was not delivered, and keep them out from now on.
+
+        With ``linked``, further identifiers that their events carry count as theirs, up to ``ROUNDS`` times over. Returns
+        when nothing of it is in any file. What a fault cuts short may be asked for again.
+        """
+        now, wanted = self._clock.now(), _marks(people)
+        for _ in range(ROUNDS if linked else 0):
+            more = (await self._find(wanted))[1] - wanted
+            if not more:
+                break
+            wanted |= more
+        digests = self.suppression.digests(wanted)
+        await self._books.written(partial(suppression.add, digests=digests, now=now))
+        self.suppression.add(digests)
+        await self._books.roll()  # what waits to be stored is stored now
+        await remembered()
+        receipt = Receipt(people=len(people), identifiers=len(wanted))
+        for segment in [*self._segments.all, self._segments.newest]:
+            await self._erase_in(segment, wanted, receipt, now)
+        values = {mark.partition(":")[2] for mark in wanted}
+        receipt.sessions = await self._books.written(partial(erasure.forget_sessions, people=values))
+        after: int | None = 0
+        while after is not None:
+            count, after = await self._books.written(partial(erasure.forget_quarantined, values=values, after=after))
+            receipt.quarantined += count
+        await remembered()
+        await self._books.checkpoint()
+        return receipt
+
+    async def _find(self, wanted: Collection[str]) -> tuple[list[int], frozenset[str]]:
+        """Numbers of the events that carry any of the marks, and all the marks that these carry."""
+        seqs: list[int] = []
+        others: set[str] = set()
+        for segment in list(self._segments.all):
+            found, carried = await self._find_in(segment, wanted)
+            seqs += found
+            others |= carried
+        return seqs, frozenset(others)
+
+    async def _find_in(self, segment: Segment, wanted: Collection[str]) -> tuple[list[int], set[str]]:
+        seqs: list[int] = []
+        others: set[str] = set()
+        after: int | None = 0
+        while after is not None:
+            look = partial(erasure.find, marks=wanted, after=after)
+            found, carried, after = await self._segments.ask(segment, look)
+            seqs += found
+            others |= carried
+            await asyncio.sleep(0)
+        return seqs, others
+
+    async def _erase_in(self, segment: Segment, wanted: Collection[str], receipt: Receipt, now: int) -> None:
+        seqs, _ = await self._find_in(segment, wanted)
+        if not seqs:
+            return
+        unit = partial(erasure.empty, seqs=seqs)
+        if await self._journal.on_open(segment, unit) is None:
+            await self._journal.settled()
+            await self._segments.rewrite(segment, unit)
+        self._journal.tail.erase(frozenset(seqs))
+        receipt.events += len(seqs)
+        for part in erasure.parts(seqs):
+            had = await self._books.written(partial(erasure.delivered, seqs=part))
+            ended = await self._books.written(partial(erasure.end, seqs=part, now=now))
+            for total, more in ((receipt.delivered, had), (receipt.ended, ended)):
+                for name, count in more.items():
+                    total[name] = total.get(name, 0) + count
+
+
+def _marks(people: Sequence[Person]) -> frozenset[str]:
+    return frozenset[str]().union(*(marks(each) for each in people))
