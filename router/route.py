@@ -61,7 +61,7 @@ def compile(name: str, destination: Destination) -> Rule:  # noqa: A001 - used a
         _source(frozenset(destination.sources)),
         _test(takes=bool(getattr(destination, "test_event_code", None))),
         _name(destination),
-        _switch(name.casefold(), str(type(destination).__struct_config__.tag).casefold()),
+        _switch(name, kind := str(type(destination).__struct_config__.tag), getattr(destination, "title", kind)),
         _consent(destination.consent),
         *(_match(made) for path, wanted in destination.match.items() for made in conditions(path, wanted)),
     )
@@ -131,24 +131,35 @@ def _partner_names(destination: Destination) -> Callable[[Event], str | None]:
     return lambda event: names.get(event.name)
 
 
-def _switch(lane: str, kind: str) -> Part:
-    """Segment's ``integrations``: the lane's name before its type before ``All``, which is on unless said otherwise.
+def _switch(lane: str, kind: str, title: str) -> Part:
+    """Segment's ``integrations``: the lane's name, its type or the partner's before ``All``, which is on unless said.
 
-    Segment compares its destinations' names by case; ours are not theirs, so case is not held against the sender.
+    Segment compares its destinations' names by case; ours are not theirs, so neither case nor spaces are held against the
+    sender, and a partner's name counts by its beginning as well: "Snapchat Conversions API" is Snapchat.
     """
+    names = [_folded(lane), _folded(kind), _folded(title)]
 
     def reason(event: Event) -> str | None:
         if not event.routing:
             return None
         asked: dict[str, bool] = {}
         for key, on in event.routing.items():  # one name in two spellings: off wins
-            asked[key.casefold()] = on and asked.get(key.casefold(), True)
-        decisive = next((key for key in (lane, kind, "all") if key in asked), None)
+            folded = _folded(key)
+            name = next((each for each in names if each == folded), None) or (
+                names[-1] if folded.startswith(names[-1]) else folded
+            )
+            asked[name] = on and asked.get(name, True)
+        decisive = next((name for name in (*names, "all") if name in asked), None)
         if decisive is None or asked[decisive]:
             return None
-        return 'the sender switched "All" off' if decisive == "all" else f'the sender switched "{decisive}" off'
+        said = "All" if decisive == "all" else dict(zip(names[::-1], (title, kind, lane), strict=True))[decisive]
+        return f'the sender switched "{said}" off'
 
     return Part("routing", reason, lambda _: "not switched off by the sender")
+
+
+def _folded(name: str) -> str:
+    return "".join(name.casefold().split())
 
 
 def _consent(needed: tuple[str, ...]) -> Part:

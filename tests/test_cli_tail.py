@@ -122,7 +122,7 @@ class TestLive:
         assert ["accepted", "accepted", "delivery", "accepted"] == [each["event"] for each in objects(result)]
         assert list(objects(result)[0]) == [
             "event", "seq", "id", "name", "source", "dialect", "kind", "received", "time", "quality", "matches", "notes",
-            "test", "damaged",
+            "test", "damaged", "erased",
         ]  # fmt: skip
         assert list(objects(result)[2]) == [
             "event", "seq", "to", "state", "attempts", "id", "at", "due", "status", "reason", "duplicate", "unverified",

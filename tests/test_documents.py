@@ -195,7 +195,7 @@ SESSION = [
     block(name)
     for name in (
         "enter", "start", "ready", "first-event", "explain", "on-disk", "trouble", "recovery",
-        "mixed-batch", "error-form", "preview", "preview-refused", "validate", "reload", "metrics", "hold", "tail", "retry", "doctor",
+        "pixel", "mixed-batch", "error-form", "preview", "preview-refused", "validate", "reload", "metrics", "hold", "tail", "retry", "doctor",
         "replay", "backup", "forget",
     )
 ]  # fmt: skip

@@ -18,7 +18,7 @@ class Shop(Destination, tag="shopads", frozen=True, kw_only=True):
 
     test_event_code: str | None = None
 
-    title: ClassVar[str] = "Shop Ads"
+    title: ClassVar[str] = "Shop Advertising"
     dedup_key: ClassVar[str] = "id"
     default_events: ClassVar[dict[str, str]] = {"purchase": "BUY", "search": "SEARCH"}
 
@@ -129,6 +129,9 @@ class TestSwitches:
             ({"shopads": False}, "shopads"),
             ({"ADS-EU": True, "ads-eu": False}, "ads-eu"),
             ({"ads-eu": False, "ADS-EU": True}, "ads-eu"),
+            ({"Shop Advertising": False}, "Shop Advertising"),
+            ({"shopadvertising conversions (API)": False, "All": True}, "Shop Advertising"),
+            ({"ads-eu": True, "Shop Advertising": False}, None),
             ({"Salesforce": False}, None),
         ],
         ids=[
@@ -141,12 +144,15 @@ class TestSwitches:
             "type off",
             "lane on and off: off",
             "lane off and on: off",
+            "the partner by its name off",
+            "the partner by the beginning of a longer name off",
+            "lane on, partner off",
             "somebody else off",
         ],
     )
     def test_switch(self, routing, off):
         """
-        The sender's switches are obeyed: the lane's name before its type before All.
+        The sender's switches are obeyed: the lane's name before its type, its partner's name and All.
         """
 
         expected = None if off is None else f'the sender switched "{off}" off'

@@ -445,6 +445,7 @@ class TestMessages:
             "notes": ["own_id"],
             "test": False,
             "damaged": False,
+            "erased": False,
         }
         assert expected == told
 

@@ -65,7 +65,7 @@ class Screen(Protocol):
 @json_option
 @click.pass_context
 def command(ctx: click.Context, events: int | None, leave: bool, seed: int, keep: Path | None, as_json: bool) -> None:
-    """See it work: a shop that sends, four fake partners that misbehave a little, and Turnout in between.
+    """See it work: a shop that sends, five fake partners that misbehave a little, and Turnout in between.
 
     Ctrl-C ends it. Nothing is left behind, unless --keep names a directory.
     """

@@ -125,7 +125,8 @@ class Feed:
 
     def _message(self, stored: Stored) -> Accepted:
         if (made := self._made.get(stored.seq)) is None:
-            made = accepted(stored.seq, stored.event, self._matches(stored.event) if stored.event else None)
+            matches = self._matches(stored.event) if stored.event else None
+            made = accepted(stored.seq, stored.event, matches, erased=stored.erased)
             if len(self._made) >= _KEPT:
                 del self._made[next(iter(self._made))]
             self._made[stored.seq] = made

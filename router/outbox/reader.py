@@ -236,7 +236,10 @@ class Reader:
                         "SELECT seq, payload, crc FROM event WHERE seq > ? ORDER BY seq LIMIT ?",
                         (seq, limit - len(items)),
                     )
-                    items += [accepted(number, story.intact(payload, crc)) for number, payload, crc in rows]
+                    items += [
+                        accepted(number, story.intact(payload, crc), erased=not payload)
+                        for number, payload, crc in rows
+                    ]
         return items
 
     async def story(self, seq: int, rules: Mapping[str, route.Rule] | None = None) -> Story | None:

@@ -264,7 +264,8 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
 class Accepted(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="accepted"):
     """An event that was just stored, with its mark and how well each destination that is to get it could match it.
 
-    Who it was about is not in it. ``damaged``: the stored bytes do not add up, and only its number is known.
+    Who it was about is not in it. ``damaged``: the stored bytes do not add up; ``erased``: its person asked for that; of
+    both only the number is known.
     """
 
     seq: int
@@ -280,6 +281,7 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag
     notes: tuple[str, ...] = ()
     test: bool = False
     damaged: bool = False
+    erased: bool = False
 
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="delivery"):
@@ -314,10 +316,12 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="gap
 Message = Accepted | Settled | Gap
 
 
-def accepted(seq: int, event: Event | None, matches: dict[str, Match] | None = None) -> Accepted:
-    """The message of a stored event; None stands for damaged bytes."""
+def accepted(
+    seq: int, event: Event | None, matches: dict[str, Match] | None = None, *, erased: bool = False
+) -> Accepted:
+    """The message of a stored event; None stands for an erased one or for damaged bytes."""
     if event is None:
-        return Accepted(seq=seq, damaged=True)
+        return Accepted(seq=seq, damaged=not erased, erased=erased)
     return Accepted(
         seq=seq,
         id=event.id,
