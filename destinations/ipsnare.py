@@ -80,7 +80,7 @@ class IpSnare(Destination, tag="ipsnare", frozen=True, kw_only=True):
         for event in events:
             given = {name: self._given(event, name) for name in _READ}
             click = {name: read(given[name]) for name, read in _READ.items()}
-            if wrong := [_fault(name, given[name]) for name in _READ if click[name] is None]:
+            if wrong := [_fault(name, given[name], event.notes) for name in _READ if click[name] is None]:
                 yield Refusal(event, f"{', '.join(wrong)}: send them as properties, or name their fields in map")
             else:
                 click |= {"expired_at": click["expired_at"] or None}
@@ -208,7 +208,9 @@ _MUST: Mapping[Reader, str] = {
 }
 
 
-def _fault(name: str, value: Any) -> str:
+def _fault(name: str, value: Any, notes: Sequence[str]) -> str:
+    if name == "user_ip" and value is None and "bad_ip" in notes:
+        return "user_ip was sent and is not a public IP address"
     if value is None or value == "":
         return f"{name} is missing"
     return f"{name} must be {_MUST[_READ[name]]}"

@@ -18,11 +18,12 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Meta
 
-from router.destination import Destination, Request, Response, field, mapped
+from router.destination import Complaint, Destination, Request, Response, field, mapped
 from router.event import Event
 from router.outcome import Closed, Delivered, Hold, Outcome, Refusal, Rejected, Retry
 from router.secret import Secret
@@ -45,6 +46,10 @@ _USER = "userId"
 
 _CODE = re.compile(r"[A-Za-z0-9]{4,32}", re.ASCII)
 _LINK = re.compile(r"(?i:(?:https?://)?app\.linktrace\.in)/r/([A-Za-z0-9]{4,32})(?:[/?#].*)?", re.ASCII | re.DOTALL)
+_LINK_WITHIN = re.compile(
+    r"(?<![\w.@:/-])(?i:(?:(?:https?:)?//)?app\.linktrace\.in)/r/([A-Za-z0-9]{4,32})(?![\w%-])", re.ASCII
+)
+_PAGE_PARAMETERS = ("link_short_code", "linkShortCode", "short_code")
 _NAME = re.compile(rf"[a-z][a-z0-9_]{{0,{LONGEST_NAME - 1}}}", re.ASCII)
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", re.ASCII)
 _SCRUBBED = re.compile(r"\[(?:email|phone|iban|card|secret)\]")  # the marks of router.scrub
@@ -73,8 +78,9 @@ class LinkTrace(Destination, tag="linktrace", frozen=True, kw_only=True):
     short_code: Annotated[
         tuple[str, ...],
         Meta(
-            description="Fields that may hold the short code or its link, tried in order; then any LinkTrace link in "
-            "page.url, page.referrer and the properties."
+            description="Fields that may hold the short code or its link, tried in order; then the parameters "
+            "link_short_code, linkShortCode and short_code of page.url; then any LinkTrace link within page.url, "
+            "page.referrer and the properties."
         ),
     ] = ("properties.link_short_code", "properties.linkShortCode", "properties.short_code", "properties.link")
     entity: Annotated[
@@ -102,10 +108,25 @@ class LinkTrace(Destination, tag="linktrace", frozen=True, kw_only=True):
         {"linkShortCode": ("properties.link_short_code",)}
     )
     monthly_quota: ClassVar[int | None] = QUOTA
+    paths: ClassVar[tuple[str, ...]] = ("short_code", "entity", "user")
+    named: ClassVar[tuple[str, ...]] = ("attributions",)
 
     def __post_init__(self) -> None:
         if not self.map.keys() <= {*_EVENT_FIELDS, _USER}:
             raise ValueError(f"map fills {', '.join(_EVENT_FIELDS)} and {_USER}: LinkTrace takes no other field")
+
+    def complaints(self) -> Iterable[Complaint]:
+        yield from self._unusable_names()
+
+    def _unusable_names(self) -> Iterator[Complaint]:
+        """A name that every event of it would be refused for; ``map`` can give it another."""
+        if self.events is None or "eventName" in self.map:
+            return
+        for place, ours in enumerate(self.events):
+            theirs = self.events[ours] if isinstance(self.events, dict) else ours
+            if ours not in self.attributions and (wrong := _name_fault(snake_case(theirs))) is not None:
+                words, _, remedy = wrong.partition(": ")
+                yield Complaint(("events", ours if isinstance(self.events, dict) else place), words, remedy)
 
     def quota(self) -> int:
         return self.events_a_month
@@ -193,10 +214,14 @@ class LinkTrace(Destination, tag="linktrace", frozen=True, kw_only=True):
 
     def _short_code(self, event: Event) -> str | None:
         given = [value for path in self.short_code if isinstance(value := field(event, path), str)]
-        codes = [value for value in given if _CODE.fullmatch(value)]
-        places = itertools.chain(given, (event.page.url, event.page.referrer), _texts(event.properties))
-        links = (found[1] for value in places if value is not None and (found := _LINK.fullmatch(value)))
-        return codes[0] if codes else next(links, None)
+        url, referrer = event.page.url or "", event.page.referrer or ""
+        found = itertools.chain(
+            (value for value in given if _CODE.fullmatch(value)),
+            _linked(given),
+            _of_page(url),
+            _linked(itertools.chain((url, referrer), _texts(event.properties))),
+        )
+        return next(found, None)
 
     # Links
 
@@ -261,6 +286,26 @@ def short_code(value: Any) -> str | None:
     return found[1] if (found := _LINK.fullmatch(value)) else None
 
 
+def _of_page(url: str) -> Iterator[str]:
+    """Short codes that an address names as such in its query, or whose links it names so."""
+    query = _query(url) if any(name in url for name in _PAGE_PARAMETERS) else []
+    for wanted in _PAGE_PARAMETERS:
+        yield from (code for name, value in query if name == wanted and (code := short_code(value)) is not None)
+
+
+def _linked(texts: Iterable[str]) -> Iterator[str]:
+    """The short codes of the links that stand in texts, or in the query of an address. A word alone is none."""
+    for text in texts:
+        if "linktrace.in" in text.lower():
+            for part in (text, *(value for _, value in _query(text))):
+                yield from _LINK_WITHIN.findall(part)
+
+
+def _query(address: str) -> list[tuple[str, str]]:
+    """Names and values of the query, decoded."""
+    return parse_qsl(address.partition("?")[2].partition("#")[0])
+
+
 def snake_case(name: str) -> str:
     """A name as LinkTrace writes it: "Order Completed" and "orderCompleted" are order_completed, "Bestätigt" bestatigt.
 
@@ -322,6 +367,10 @@ def _fault(body: dict[str, Any]) -> str | None:
     code, name = body["linkShortCode"], body["eventName"]
     if not isinstance(code, str) or not _CODE.fullmatch(code):
         return "no link short code: send properties.link_short_code, or name its field in short_code"
+    return _name_fault(name)
+
+
+def _name_fault(name: str | None) -> str | None:
     if not name:
         return "no name that LinkTrace can take: give the event one in events"
     if name in RESERVED:

@@ -6,18 +6,22 @@ The body is ``{"type", "timestamp", "data"}``; ``data`` is the event, or with ``
 import datetime as dt
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar
 
 import msgspec
 from msgspec import Meta
 from standardwebhooks import Webhook as Signer
 
-from router.destination import Destination, Request, mapped
+from router.destination import Complaint, Destination, Request, mapped
 from router.event import Event
 from router.secret import Secret
 
-Address = Annotated[str, Meta(pattern=r"^https?://[^\s@/?#]+([/?][^\s#]*)?\Z", description="Where to post.")]
+_ADDRESS = 'the address of a server, as "https://host/path": https or http, no user and no #fragment'
+Address = Annotated[
+    str,
+    Meta(pattern=r"^https?://[^\s@/?#]+([/?][^\s#]*)?\Z", description="Where to post.", extra={"looks": _ADDRESS}),
+]
 Secrets = Annotated[
     tuple[Secret, ...], Meta(min_length=1, description='"whsec_...": all sign, so that one can rotate.')
 ]
@@ -38,10 +42,23 @@ class Webhook(Destination, tag="webhook", frozen=True, kw_only=True):
     dedup_key: ClassVar[str] = "webhook-id"
 
     def __post_init__(self) -> None:
+        for wrong in self.complaints():
+            raise ValueError(wrong.words)
+
+    def complaints(self) -> Iterable[Complaint]:
+        yield from self._plain_http()
+        yield from self._unfit_secrets()
+
+    def _plain_http(self) -> Iterator[Complaint]:
         if not self.allow_private and not self.endpoint("").startswith("https://"):
-            raise ValueError("url must begin with https://; allow_private = true lets plain http through")
+            key = "url" if self.base_url is None else "base_url"
+            words = f"{key} must begin with https://; allow_private = true lets plain http through"
+            yield Complaint((key,), words, "correct it, or set allow_private = true if this is meant")
+
+    def _unfit_secrets(self) -> Iterator[Complaint]:
         if not all(_SECRET.fullmatch(secret.reveal()) for secret in self.secrets):
-            raise ValueError('secrets must be base64 of 15 bytes or more, as "whsec_..."')
+            words = 'secrets must be base64 of 15 bytes or more, as "whsec_..."'
+            yield Complaint(("secrets",), words, "copy the whole secret, or make one: openssl rand -base64 24")
 
     def endpoint(self, path: str) -> str:
         return (self.base_url or self.url) + path

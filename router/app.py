@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import structlog
 import uuid_utils
 from aiohttp import web
 
-from router import console, door, identifiers, scrub
+from router import console, door, identifiers
 from router.clock import Clock, SystemClock
 from router.collect.http import Collector, Network, Server
 from router.collect.intake import Intake
@@ -33,7 +33,6 @@ from router.outbox.errors import NotDurable
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
 from router.outbox.retention import Policy
-from router.person import Person
 from router.pull.engine import Pull
 from router.secret import Secret
 from router.settings import Outbox as OutboxSettings
@@ -104,12 +103,10 @@ class App:
         self.collect_port = await _listen(stack, server, settings.collect.listen)
         await self.pull.apply(settings.sources, cleared(settings))
 
-    def _forget(self, people: Sequence[Person]) -> None:
-        """Empty what the process remembers of what was sent, and these people's sessions."""
+    def _forget(self, anonymous_ids: Collection[str]) -> None:
+        """Empty what the process remembers of what was sent, and these visitors' sessions."""
         door.forget()
-        for person in people:
-            if person.anonymous_id:
-                self.visitors.forget(scrub.safe_id(person.anonymous_id.strip()))
+        self.visitors.forget(anonymous_ids)
 
     async def _visitors(self) -> Visitors:
         """Whose sessions were under way when the last process ended."""
@@ -239,7 +236,11 @@ async def _reload_for_ever(app: App, hang_up: asyncio.Event, reread: Callable[[]
         if settings is None:
             log.error("reload_refused", reason="the configuration has errors: the old one stays in force")
             continue
-        await app.reload(settings)
+        try:
+            await app.reload(settings)
+        except (NotDurable, OSError) as error:  # of the disk; what runs goes on
+            why = f"it could not be written down ({type(error).__name__}): reload again"
+            log.warning("reload_refused", reason=why)
 
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -87,6 +87,18 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[tuple[int, Literal["error", "warning"], str], ...] = ()
 
 
+class Complaint(NamedTuple):
+    """What can only go wrong with settings, or is a pity, each of which may be read by itself.
+
+    ``key`` is the setting as TOML writes it, and the way into it: ("events", "signed_up"), ("short_code", 0).
+    """
+
+    key: tuple[str | int, ...]
+    words: str
+    help: str
+    severity: Literal["error", "warning"] = "error"
+
+
 class Destination(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_fields=True):
     """What every destination takes. A field that is None is given by the class constants below."""
 
@@ -136,7 +148,15 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", f
     identifiers: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
     test_endpoint: ClassVar[str | None] = None  # the partner's own check, in words for the README; None: it has none
     monthly_quota: ClassVar[int | None] = None  # events a calendar month (UTC) that the partner takes
+    paths: ClassVar[tuple[str, ...]] = ()  # its settings that name fields of an event, beside match and map
+    named: ClassVar[tuple[str, ...]] = ()  # its settings that name events of ours, beside events
     ordered: ClassVar[bool] = False  # events of one subject go one after another, in the order in which they came
+
+    def complaints(self) -> Iterable[Complaint]:
+        """What of these settings can only fail later. Asked of a file with other faults in it, too: a generator method
+        of its own for each check lets one check be made where a setting that another needs could not be read.
+        """
+        return ()
 
     def requests(self, events: Sequence[Event], now: int) -> Iterable[Request | Refusal]:
         """The requests that carry these events; every event ends in exactly one request or refusal.
@@ -212,7 +232,7 @@ def by_status(response: Response) -> Outcome:
         return Hold("credentials refused: check the key, then resume")
     if status == 410:
         return Hold("the address is gone: check the destination, then resume")
-    if status in {408, 425, 429} or status >= 500:
+    if status < 200 or status in {408, 425, 429} or status >= 500:  # below 200: no answer to this request at all
         return Retry(f"HTTP {status}")
     if status == 413:
         return Split("request too large") if batched else Rejected("too large for the partner")

@@ -140,6 +140,12 @@ def _given_id(reading: Reading) -> str | None:
     return scrub.safe_id(given.strip())
 
 
+def given_id(item: Any) -> str | None:
+    """The event id that an item brings, where it is usable and safe to repeat."""
+    reading = dialects.read(item, None, {}) if isinstance(item, dict) else None
+    return None if reading is None else _given_id(reading)
+
+
 # -- letting in ------------------------------------------------------------------------------------------------------
 
 
@@ -328,7 +334,8 @@ def _lift(reading: Reading) -> None:
         if key in properties:
             reading.user_agent = properties.pop(key) or reading.user_agent
     if "user_country" in properties:
-        reading.raw.country = reading.raw.country or properties.pop("user_country")
+        country = properties.pop("user_country")
+        reading.raw.country = reading.raw.country or country
 
 
 def _clear(reading: Reading, door: Door, visit: Visit, findings: Findings) -> Clear:

@@ -3,8 +3,10 @@
 The event is routed, aged, shown and written by what delivery uses for it, so the body is the one that goes on the wire
 when the event goes alone. Secrets are masked in everything that is made for people here. Pure.
 
-Where a value comes from is found by comparison: a value of the event, its time or its name, or a setting, that is equal.
-Where several are equal and none is named alike, and where a value is too short to be told from chance, nothing is said.
+Where a value comes from is found by comparison: a value of the event, its time or its name, or a setting, that is equal,
+or under the same name equal once both are in one form (a country's code, upper and lower case, "en-US" and "en_US").
+Where several are equal and none is named alike, where a property of that name says something else, and where a value is
+too short to be told from chance, nothing is said.
 What only the running server knows is not said either: whether the lane is held, or the event's subject closed.
 """
 
@@ -22,6 +24,7 @@ import msgspec
 from router import quality, route
 from router.destination import Destination, Header, Request, field
 from router.event import Clear, Event
+from router.identifiers import alpha2
 from router.outcome import Refusal
 from router.secret import Secret
 from router.settings import seconds
@@ -31,6 +34,7 @@ Result = Literal["sent", "filtered", "too_old", "refused"]
 MASK: Final = "***"
 _SHORT: Final = 4  # characters; equal values shorter than this may be equal by chance
 _LONGEST: Final = 60  # characters of a value that are shown
+_WEAK: Final = 8  # characters of a secret; a shorter one is a part of many words
 _A_CODE: Final = 2  # letters of a country, which occur in any text
 # Any other header may carry a credential: those of a webhook are the operator's own, under names of their choice.
 _PLAIN_HEADERS: Final = frozenset({"accept", "content-type", "user-agent", "webhook-id", "webhook-timestamp"})
@@ -84,9 +88,9 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
             return f"{text[:8]}...{text[-4:]}"
         return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
-    def unused(self) -> list[str]:
-        """The fields of the event whose values are nowhere in the body."""
-        return [] if self.request is None else _unused(_body(self.request), self.event)
+    def untraced(self) -> list[str]:
+        """The fields of the event whose values are nowhere in the body; they may have shaped it all the same."""
+        return [] if self.request is None else _untraced(_body(self.request), self.event)
 
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -160,10 +164,17 @@ def secrets(destination: Destination) -> list[Secret]:
 
 
 def masked(text: str, destination: Destination) -> str:
-    """``text`` without the destination's secrets, in the spellings of JSON and of URLs."""
+    """``text`` without the destination's secrets, in the spellings of JSON and of URLs.
+
+    A short one is taken out where it stands alone, not out of the middle of words, and not where it is a key of JSON.
+    """
     spellings = {spelt for secret in secrets(destination) for spelt in _spellings(secret.reveal())}
     for spelt in sorted(spellings, key=len, reverse=True):
-        text = text.replace(spelt, MASK)
+        if len(spelt) >= _WEAK:
+            text = text.replace(spelt, MASK)
+        else:
+            before, after = (r"(?<!\w)" if spelt[0].isalnum() else ""), (r"(?!\w)" if spelt[-1].isalnum() else "")
+            text = re.sub(rf'{before}{re.escape(spelt)}{after}(?!":)', MASK, text)
     return text
 
 
@@ -175,8 +186,8 @@ def address(request: Request, destination: Destination) -> str:
     """The URL with its query. What the operator wrote into a query by hand may be a key, so its values are masked."""
     plain, given = _split(request.url)
     query = [f"{quote(name)}={MASK}" for name in given]
-    query += [f"{quote(name)}={_fit_header(value)}" for name, value in request.query.items()]
-    return masked(f"{plain}?{'&'.join(query)}" if query else plain, destination)
+    query += [f"{quote(name)}={_fit_header(value, destination)}" for name, value in request.query.items()]
+    return "?".join([masked(plain, destination), *(["&".join(query)] if query else [])])
 
 
 def _split(url: str) -> tuple[str, list[str]]:
@@ -186,8 +197,8 @@ def _split(url: str) -> tuple[str, list[str]]:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}", names
 
 
-def _fit_header(value: Header) -> str:
-    return MASK if isinstance(value, Secret) else quote(value, safe="")
+def _fit_header(value: Header, destination: Destination) -> str:
+    return MASK if isinstance(value, Secret) else masked(quote(value, safe=""), destination)
 
 
 def headers(request: Request, destination: Destination) -> dict[str, str]:
@@ -293,9 +304,16 @@ def _origin(path: Path, value: Any, known: Mapping[str, Sequence[_Candidate]]) -
     found = known.get(_text(value), ())
     if inside := [each for each in found if path[-len(each.path) :] == each.path]:
         return max(inside, key=lambda each: len(each.path)).words
-    for alike in (_same_name, _one_word):
-        if named := [each for each in found if alike(path, each.path)]:
-            return _agreed(path, named)
+    if named := [each for each in found if _same_name(path, each.path)]:
+        return _agreed(path, named)
+    if namesakes := [each for each in _namesakes(path, known) if each[1].path[0] == "properties"]:
+        forms = _forms(_last(path), value)
+        return _agreed(path, [each for text, each in namesakes if forms & _forms(_last(path), text)])
+    if named := [each for each in found if _one_word(path, each.path)]:
+        return _agreed(path, named)
+    forms = _forms(_last(path), value)
+    if named := [each for text, each in _namesakes(path, known) if forms & _forms(_last(path), text)]:
+        return _agreed(path, named)
     if isinstance(value, bool) or len(_text(value)) < _SHORT:
         return None
     return _agreed(path, [each for each in found if not each.by_name_only])
@@ -309,6 +327,8 @@ def _agreed(path: Path, found: Sequence[_Candidate]) -> str | None:
     fields = [each for each in found if each.path[0] != "properties"]
     if fields and all(_same_name(each.path, fields[0].path) for each in found):
         found = fields
+    if not found:
+        return None
     if len(words := {each.words for each in found}) == 1:
         return words.pop()
     if len(shapes := {_shape(each.path) for each in found}) != 1:
@@ -316,6 +336,22 @@ def _agreed(path: Path, found: Sequence[_Candidate]) -> str | None:
     numbers = _numbers(path)
     level = [each.words for each in found if _numbers(each.path) == numbers[-len(_numbers(each.path)) :]]
     return level[0] if len(level) == 1 else shapes.pop()
+
+
+def _namesakes(path: Path, known: Mapping[str, Sequence[_Candidate]]) -> list[tuple[str, _Candidate]]:
+    """Whatever the event has under the name of a value of the body."""
+    return [(text, each) for text, many in known.items() for each in many if _same_name(path, each.path)]
+
+
+def _forms(name: str, value: Any) -> set[str]:
+    """A value under this name, in the forms that partners rewrite it to."""
+    text = _text(value)
+    code = alpha2(text) if _plain(name).endswith("country") else None
+    return {_folded(text), *([] if code is None else [_folded(code)])}
+
+
+def _folded(text: str) -> str:
+    return text.casefold().replace("-", "_")
 
 
 def _numbers(path: Path) -> Path:
@@ -407,14 +443,21 @@ _HOUSE: Final = frozenset(
 )
 
 
-def _unused(body: Any, event: Event) -> list[str]:
+def _untraced(body: Any, event: Event) -> list[str]:
     sent = {_text(value) for _, value in _scalars(body)}
+    rewritten = {(_plain(_last(path)), form) for path, value in _scalars(body) for form in _forms(_last(path), value)}
+    folded = {_folded(each) for each in sent if len(each) >= _SHORT}
     shapes: dict[str, bool] = {}
     for path, value in _scalars(msgspec.to_builtins(event)):
         if path[0] in _HOUSE:
             continue
         shape = _shape(path).removesuffix(": sha256")
-        shapes[shape] = shapes.get(shape, False) or _occurs(_text(value), sent)
+        alike = any((_plain(_last(path)), form) in rewritten for form in _forms(_last(path), value))
+        text = _text(value)
+        if path[0] == "clear":  # its digest says the same
+            shape = f"user.{path[-1]}" if f"user.{path[-1]}" in shapes else shape
+        alike = alike or (len(text) >= _SHORT and _folded(text) in folded)
+        shapes[shape] = shapes.get(shape, False) or alike or _occurs(text, sent)
     return [shape for shape, used in shapes.items() if not used]
 
 

@@ -6,8 +6,10 @@ An event's mark is that of the worst thing found about it:
 - *fair*: the sender said nothing of consent; or a note of the door that is fair
 - *good*: nothing was found, or a note that is no fault
 
-``NOTES`` has the mark of every note. The address and the browser of a request do not say who it was: every request has
-them, a robot's too. Whoever reads a mark reads with it why, and what to send instead.
+``NOTES`` has the mark of every note. An event that names its click, or carries both address and browser in clear, is
+somebody's, for partners match by these; an address alone is nobody's. A group event is about a company and needs no
+person. Snitcher tells of companies and never of consent, and its sender can be advised of neither. Whoever reads a mark
+reads with it why, and what to send instead.
 
 A destination's match is counted in the partner's own identifiers, of which an event carries one when it has a value at
 every path of it: none is *poor*, one is *fair*, two or more are *good*, and so are all that there are. A destination
@@ -190,15 +192,23 @@ def _findings(event: Event) -> list[Finding]:
             found.append(_NO_VALUE)
         if event.money.currency is None:
             found.append(_NO_CURRENCY)
-    if not event.consent.known and "bad_consent" not in event.notes:
+    if not event.consent.known and "bad_consent" not in event.notes and event.dialect != _SNITCHER:
         found.append(_NO_CONSENT)
     return found
+
+
+_SNITCHER: Final = "snitcher"
+_CLICK_IDS: Final = ("source_click_id", "click_id")  # of job adverts, as IP Snare has them
 
 
 def _says_who(event: Event) -> bool:
     user, digests = event.user, event.user.digests
     return bool(
-        user.id
+        event.kind == "group"
+        or (event.dialect == _SNITCHER and user.group_id)
+        or any(event.properties.get(name) for name in _CLICK_IDS)
+        or (event.clear.ip and event.clear.user_agent)
+        or user.id
         or user.anonymous_id
         or digests.email
         or digests.phone

@@ -469,7 +469,12 @@ email emailaddress mail useremail customeremail emailid phone phonenumber teleph
 mobilephone mobilenumber cellphone msisdn whatsapp firstname lastname surname familyname givenname fullname middlename
 birthdate birthday dateofbirth dob street streetaddress addressline1 addressline2 address1 address2
 """
-_PERSONAL: Final = frozenset(_PEOPLE.split())
+# An event's own address and agent are lifted out before (``router.door``); whatever stands deeper is nobody's to keep.
+_VISITOR: Final = """
+ip ipaddress userip visitorip clientip clientipaddress remoteip remoteaddr remoteaddress ipoverride
+useragent clientuseragent
+"""
+_PERSONAL: Final = frozenset((_PEOPLE + _VISITOR).split())
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}:")
 
 

@@ -83,7 +83,10 @@ class Snitcher(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     token: Annotated[Secret | None, Meta(description="Personal access token; without one nothing is fetched.")] = None
     webhook_secret: Annotated[
         Secret | None,
-        Meta(description="Signs what Snitcher posts to /webhooks/NAME; without one there is no such path."),
+        Meta(
+            description="Signs what Snitcher posts to /webhooks/NAME, as X-Snitcher-Signature: sha256=<hex of "
+            "HMAC-SHA256 of the body>; without one there is no such path."
+        ),
     ] = None
     base_url: Annotated[str, Meta(description="Address of the REST API.")] = "https://api.snitcher.com/v1"
     interval: Annotated[str, Meta(description="From the start of one round of fetching to the next, 10s at least.")] = (

@@ -152,6 +152,18 @@ def _tell(answer: asyncio.Future[list[Any]], found: list[Any] | OSError | Unicod
         answer.set_result(found)
 
 
+class _Connector(aiohttp.TCPConnector):
+    """Gives no kept connection on which the partner has spoken unasked: aiohttp (3.14) would take those words for the
+    answer to the next request, which would be called delivered and never have left. Its own check is of the socket alone.
+    """
+
+    async def _get(self, key: Any, traces: Any) -> Any:
+        for protocol, _ in tuple(self._conns.get(key, ())):
+            if protocol.should_close:
+                protocol.close()
+        return await super()._get(key, traces)
+
+
 def _text(value: Header) -> str:
     return value.reveal() if isinstance(value, Secret) else value
 
@@ -179,7 +191,7 @@ class Transport:
 
     def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
         self._resolver = self._resolver or _Resolver(self._name)
-        connector = aiohttp.TCPConnector(
+        connector = _Connector(
             limit=self._concurrency,
             resolver=self._resolver,
             ttl_dns_cache=30,

@@ -36,6 +36,7 @@ from router.outbox.outbox import LONGEST_WAIT, Outbox
 from router.outbox.reader import Reader
 from router.outbox.retention import KEEP_QUARANTINE, LONGEST_CLEAR, Policy
 from router.outbox.state import Attempt, Closing, Due, Held, Mark, Quarantined, Selection
+from router.outbox.views import Settled
 from router.person import Person
 from tests.builders import NOW, an_event
 from tests.stepped import SteppedClock
@@ -84,7 +85,10 @@ class Engine:
 
     opens: type[Outbox] = Outbox
     loop: Callable[[], OneThread] = OneThread
-    folds_home = True
+    # What this engine does not keep yet, and the suite therefore leaves out: in the files of a running process what is
+    # discarded of kept events stays readable; kept events stay where no dead delivery is forgotten later; the words of
+    # a partner about an event whose segment is gone are not erased.
+    gaps: frozenset[str] = frozenset()
 
     async def open(self, directory: Path, clock: Hands, policy: Policy) -> Outbox:
         return await self.opens.open(directory, clock, policy=policy, segment_events=SEGMENT_EVENTS)
@@ -96,7 +100,7 @@ class Engine:
         """Until what goes on in the background is done."""
         await store.journal.settled()
         home = store.segments.all[0]
-        if self.folds_home and home.number == KEPT:
+        if "home-wal" in self.gaps and home.number == KEPT:
             await store.segments.rewrite(home, lambda c: c.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone())
 
     def gone(self, store: Outbox) -> int:
@@ -297,8 +301,10 @@ class Model:
             if mark.parked:
                 moved = [seq for seq in mark.seqs if seq in lane.rows("waiting")]
                 for seq in moved:
+                    end = lane.ends[seq]
+                    subject = mark.subjects.get(seq, end.subject)
                     lane.ends[seq] = replace(
-                        lane.ends[seq], state=mark.state, attempts=mark.attempts, due=mark.due, at=mark.at
+                        end, state=mark.state, attempts=mark.attempts, due=mark.due, at=mark.at, subject=subject
                     )
             else:
                 moved = [seq for seq in mark.seqs if seq not in lane.ends]
@@ -464,7 +470,7 @@ class Conformance(RuleBasedStateMachine):
 
         return self.runner.run(whole())
 
-    @initialize(policy=st.sampled_from(POLICIES), lanes=st.integers(0, 2))
+    @initialize(policy=st.sampled_from(POLICIES), lanes=st.integers(1, 2))
     def first_start(self, policy: Policy, lanes: int) -> None:
         self.model = Model(policy)
         self.open_at(self.root / "0")
@@ -549,8 +555,10 @@ class Conformance(RuleBasedStateMachine):
             found = [self.run(self.differences(stage)) for stage in stages]
             assert [] in found, f"after a kill it is neither as before nor as after: {found}"
             self.model = stages[found.index([])]
+            self.model.tick(self.clock.now())
             return None
         self.model = stages[-1]
+        self.model.tick(self.clock.now())
         return None if killed else list(zip(answers, expected, strict=True))
 
     def agreed(self, answers: list[Any] | None) -> None:
@@ -565,31 +573,49 @@ class Conformance(RuleBasedStateMachine):
         """The next act is cut short by a kill, after so many units of work on the disk."""
         self.fuse = units
 
-    @rule()
-    def killed(self) -> None:
-        self.counted["kills"] += 1
-        self.copy()
-        self.start_again()
-
-    @rule()
-    def closed_and_opened(self) -> None:
-        directory = self.store.directory
+    @rule(how=st.sampled_from(("killed", "closed", "killed at the start")), units=st.integers(0, 14))
+    def restarted(self, how: str, units: int) -> None:
         self.fuse = None
-        self.run(self.store.close())
-        self.open_at(directory)
-
-    @rule(units=st.integers(0, 14))
-    def killed_at_the_start(self, units: int) -> None:
-        self.counted["kills"] += 1
+        if how == "killed":
+            self.counted["kills"] += 1
+            self.copy()
+            self.start_again()
+            return
         directory = self.store.directory
         self.run(self.store.close())
+        if how == "closed":
+            self.open_at(directory)
+            return
+        self.counted["kills"] += 1
         self.loop.fuse, self.loop.blow = units, self.copy
         self.open_at(directory)
         self.loop.fuse = None
         if self.snapshot is not None:
             self.start_again()
 
-    @rule(version=st.integers(0, 2))
+    @rule(
+        data=st.data(),
+        what=st.sampled_from(("configured", "quarantined", "noted", "visited")),
+    )
+    def beside(self, data: st.DataObject, what: str) -> None:
+        """One of the acts that no delivery depends on."""
+        drawn = {
+            "configured": (st.integers(0, 2),),
+            "quarantined": (st.integers(0, 3), st.integers(1, 3)),
+            "noted": (
+                st.sampled_from(SOURCES),
+                st.lists(st.integers(0, 4), unique=True, max_size=3),
+                st.lists(st.integers(0, 4), unique=True, max_size=2),
+                st.sampled_from((0, HOUR, 10 * DAY)),
+            ),
+            "visited": (st.integers(0, 3), st.sampled_from((HOUR, 8 * DAY))),
+        }[what]
+        getattr(self, what)(*data.draw(st.tuples(*drawn), label=what))
+
+    @rule(data=st.data(), what=st.sampled_from(("explained", "paged", "summed_up", "latest_visitors")))
+    def read_by_people(self, data: st.DataObject, what: str) -> None:
+        getattr(self, what)(data)
+
     def configured(self, version: int) -> None:
         digest = f"digest-{version}"
         self.agreed(
@@ -656,7 +682,6 @@ class Conformance(RuleBasedStateMachine):
             )
         )
 
-    @rule(person=st.integers(0, 3), many=st.integers(1, 3))
     def quarantined(self, person: int, many: int) -> None:
         rows = [
             Quarantined(
@@ -766,9 +791,13 @@ class Conformance(RuleBasedStateMachine):
         """What a partner says may be of a person too."""
         found = []
         for mark in marks:
-            about = [self.model.events[seq] for seq in mark.seqs]
+            # What is gone is in nobody's hand, so nobody can be told about it any more.
+            there = [seq for seq in mark.seqs if seq > self.model.gone or seq in self.model.home]
+            about = [self.model.events[seq] for seq in there]
             if about and mark.state in {"waiting", "dead"}:
-                words = " ".join(f"what of {each.person}" for each in about if not each.erased)
+                words = " ".join(
+                    f"what of {each.person}" for each in about if not each.erased and "answers" not in self.engine.gaps
+                )
                 found.append(Attempt(seqs=mark.seqs, began=mark.at, at=mark.at, outcome="retry", answer=words))
         return found
 
@@ -840,12 +869,6 @@ class Conformance(RuleBasedStateMachine):
 
     # Memory beside the deliveries
 
-    @rule(
-        source=st.sampled_from(SOURCES),
-        keys=st.lists(st.integers(0, 4), unique=True, max_size=3),
-        forget=st.lists(st.integers(0, 4), unique=True, max_size=2),
-        longest=st.sampled_from((0, HOUR, 10 * DAY)),
-    )
     def noted(self, source: str, keys: list[int], forget: list[int], longest: int) -> None:
         self.ids += 1
         now, value = self.clock.now(), f"value-{self.ids}"
@@ -860,7 +883,6 @@ class Conformance(RuleBasedStateMachine):
 
         self.does([lambda store: store.remember(source, wanted, gone)], [change])
 
-    @rule(person=st.integers(0, 3), gone=st.sampled_from((HOUR, 8 * DAY)))
     def visited(self, person: int, gone: int) -> None:
         self.ids += 1
         whose, now = self.people[person], self.clock.now()
@@ -873,9 +895,9 @@ class Conformance(RuleBasedStateMachine):
 
         self.does([lambda store: store.remember_visitors([row], now - gone)], [change])
 
-    @rule(since=st.sampled_from((HOUR, 40 * DAY)), most=st.integers(1, 5))
-    def latest_visitors(self, since: int, most: int) -> None:
-        since = self.clock.now() - since
+    def latest_visitors(self, data: st.DataObject) -> None:
+        since = self.clock.now() - data.draw(st.sampled_from((HOUR, 40 * DAY)), label="since")
+        most = data.draw(st.integers(1, 5), label="most")
         known = sorted((each.seen for each in self.model.visitors.values() if each.seen >= since), reverse=True)
         assert known[:most][::-1] == [each.seen for each in self.run(self.store.visitors(since, most))]
 
@@ -931,6 +953,22 @@ class Conformance(RuleBasedStateMachine):
             self.ids += 1
             self.people[number] = f"person-{1000 + self.ids:04d}"
 
+    @rule(state=st.sampled_from(("waiting", "dead")), every=st.integers(1, 4))
+    def weeks_pass(self, state: str, every: int) -> None:
+        """All is delivered but a few, which outlive their segments."""
+        now = self.clock.now()
+        due = now if state == "waiting" else None
+        for name, lane in self.model.lanes.items():
+            fresh = lane.fresh(self.model.last)
+            few = [seq for seq in fresh if seq % every == 0]
+            marks = [
+                Mark(seqs=few, state=state, at=now, attempts=1, due=due, subjects=dict.fromkeys(few, SUBJECTS[0])),
+                Mark(seqs=[seq for seq in fresh if seq % every], state="delivered", at=now, attempts=1),
+            ]
+            self.settle([(name, marks, [], [])])
+        for by in (DAY, 8 * DAY):
+            self.later(by)
+
     @rule()
     def everything_ends(self) -> None:
         """All is delivered and a long time passes: nothing of it is left, and no secret."""
@@ -942,7 +980,7 @@ class Conformance(RuleBasedStateMachine):
                 Mark(seqs=sorted(lane.rows("waiting")), state="delivered", at=now, attempts=2, parked=True),
             ]
             self.settle([(name, marks, [], [])])
-        self.later(max(0, self.highest - self.clock.now()) + DAY)
+        self.later(DAY)
         old = self.engine.keys(self.store)
         assert all(self.engine.on_disk(self.store, key) for key in old)  # control of the search
         self.later(LONGEST_CLEAR)
@@ -951,16 +989,29 @@ class Conformance(RuleBasedStateMachine):
         self.later(max(self.model.policy.delivered, self.model.policy.dedup, self.model.policy.dead) + DAY)
         assert self.model.last == self.model.gone
         kept = [each.seq for each in self.run(self.store.pick(range(1, self.model.last + 1)))]
+        if "home-rest" in self.engine.gaps:
+            self.model.home &= set(kept)
+            return
         assert [] == kept, kept
         left = self.engine.on_disk(self.store, b"trace-of-")
         assert [] == left, left
         self.model.home.clear()
 
     def later(self, by: int) -> None:
-        self.clock.turn(by)
-        self.highest = max(self.highest, self.clock.now())
+        """So much later than any clock ever said."""
+        self.clock.turn(self.highest - self.clock.now() + by)
+        self.highest = self.clock.now()
         for _ in range(2):  # the first one may still have to begin a new segment
             self.look()
+
+    # Rules are drawn alike; these do most of what can go wrong.
+    appended_2, settled_2, settled_3, weeks_pass_2, all_is_settled_2 = (
+        appended,
+        settled,
+        settled,
+        weeks_pass,
+        all_is_settled,
+    )
 
     # What is true after every step
 
@@ -969,7 +1020,8 @@ class Conformance(RuleBasedStateMachine):
         if self.store is None:
             return
         self.counted["steps"] += 1
-        assert [] == self.run(self.differences(self.model))
+        found = self.run(self.differences(self.model))
+        assert [] == found, found
         self.model.tick(self.clock.now())
         for name, lane in self.model.lanes.items():
             assert self.cursors.get(name, 0) <= self.found(name).cursor
@@ -980,7 +1032,8 @@ class Conformance(RuleBasedStateMachine):
             assert not self.store.suppression.blocks(User(id=f"u-{person}"))
         for person in self.model.erased:
             assert self.store.suppression.blocks(User(anonymous_id=f"a-{person}"))
-        assert [] == self.engine.on_disk(self.store, *(person.encode() for person in sorted(self.model.erased)))
+        left = self.engine.on_disk(self.store, *(person.encode() for person in sorted(self.model.erased)))
+        assert [] == left, left
 
     async def differences(self, model: Model) -> list[str]:
         """Where the outbox is not as the model says."""
@@ -994,6 +1047,7 @@ class Conformance(RuleBasedStateMachine):
         found += unequal("the last event", model.last, store.last)
         found += unequal("the recount", [], await reader.audit_ledger())
         found += unequal("the lanes", set(model.lanes), set(store.lanes))
+        told = await reader.settled(1, model.last)
         for name, lane in model.lanes.items():
             if name not in store.lanes:
                 continue
@@ -1013,23 +1067,17 @@ class Conformance(RuleBasedStateMachine):
                 lane.fresh(model.last),
                 [seq for seq in range(1, there.last(store.last) + 1) if there.open(seq)],
             )
-            found += await self.ends(reader, model, name)
-            found += await self.beside(model, name)
+            found += self.ends(model, name, [each for each in told if each.to == name])
+            found += await self.lane_memory(model, name)
         found += await self.stored(model)
         found += await self.remembered(model)
-        found += unequal(
-            "the quarantine",
-            [each.item for each in reversed(model.quarantine)],
-            [(await reader.quarantine_item(each.id)).item for each in (await reader.quarantined(limit=500)).items],
-        )
         return found + unequal(
             "the configurations", list(reversed(model.configs)), [each.digest for each in await reader.configs()]
         )
 
-    async def ends(self, reader: Reader, model: Model, name: str) -> list[str]:
+    def ends(self, model: Model, name: str, told: Sequence[Settled]) -> list[str]:
         """Every delivery that has an end or waits for another try is found, one by one, until it is forgotten."""
         lane = model.lanes[name]
-        told = await reader.settled(1, model.last, name)
         due = {each.seq: None if each.due is None else round(each.due.timestamp() * 1000) for each in told}
         got = {
             each.seq: (each.state, *((each.attempts, due[each.seq]) if lane.ends[each.seq].row else ()))
@@ -1048,7 +1096,7 @@ class Conformance(RuleBasedStateMachine):
             *unequal(f"the number of deliveries of {name}", len(told), len({each.seq for each in told})),
         ]
 
-    async def beside(self, model: Model, name: str) -> list[str]:
+    async def lane_memory(self, model: Model, name: str) -> list[str]:
         """What a lane would be told if it asked now."""
         lane, there, now = model.lanes[name], self.found(name), self.clock.now()
         next_due = there.next_due
@@ -1108,11 +1156,11 @@ class Conformance(RuleBasedStateMachine):
 
     # Reads for people
 
-    @precondition(lambda self: self.model.last > self.model.gone)
-    @rule(data=st.data())
     def explained(self, data: st.DataObject) -> None:
         """Any event at any destination can be explained exactly."""
         model = self.model
+        if model.last == model.gone:
+            return
         seq = data.draw(st.integers(model.gone + 1, model.last), label="seq")
         kept, reader = model.events[seq], self.engine.reader(self.store)
         if not kept.erased:
@@ -1135,19 +1183,14 @@ class Conformance(RuleBasedStateMachine):
             if end is not None and end.row:
                 assert end.attempts == told[name].attempts
 
-    @precondition(lambda self: self.model.lanes)
-    @rule(
-        limit=st.integers(1, 6),
-        state=st.sampled_from((None, "waiting", "delivered", "filtered", "dead", "erased")),
-        one=st.booleans(),
-        data=st.data(),
-    )
-    def paged(self, limit: int, state: str | None, one: bool, data: st.DataObject) -> None:
+    def paged(self, data: st.DataObject) -> None:
         """Pages show every delivery once, newest first."""
         model, reader = self.model, self.engine.reader(self.store)
-        to = self.a_lane(data) if one else None
+        to = data.draw(st.sampled_from((None, *sorted(model.lanes))), label="to")
+        state = data.draw(st.sampled_from((None, "waiting", "delivered", "filtered", "dead", "erased")), label="state")
+        limit = data.draw(st.integers(1, 6), label="limit")
         items, after = [], None
-        for _ in range(10 * (model.last + 1) * len(model.lanes)):
+        for _ in range(10 * (model.last + 1) * (len(model.lanes) + 1)):
             page = self.run(reader.deliveries(to, state, limit, after))
             items += page.items
             after = page.next
@@ -1177,10 +1220,13 @@ class Conformance(RuleBasedStateMachine):
         got = {(each.seq, each.to): each.state for each in items}
         assert wanted == {key: kept for key, kept in got.items() if key in wanted or key[0] > model.gone}
 
-    @precondition(lambda self: self.model.lanes)
-    @rule()
-    def summed_up(self) -> None:
-        views = {each.name: each for each in self.run(self.engine.reader(self.store).lanes())}
+    def summed_up(self, _: st.DataObject) -> None:
+        reader = self.engine.reader(self.store)
+        listed = self.run(reader.quarantined(limit=500)).items
+        assert [each.at for each in reversed(self.model.quarantine)] == [
+            round(each.at.timestamp() * 1000) for each in listed
+        ]
+        views = {each.name: each for each in self.run(reader.lanes())}
         for name, lane in self.model.lanes.items():
             assert (lane.duplicate, lane.unverified, len(lane.rows("waiting"))) == (
                 views[name].duplicate,

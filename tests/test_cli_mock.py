@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
 import socket
 
@@ -10,8 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from router.cli import turnout as command_line
-from router.cli.mock import EXAMPLE, RULES
+from router.cli.mock import RULES
 from router.mocks import PARTNERS, SOURCES
+from router.mocks.partner import EXAMPLE, Trouble
 from tests.running import turnout
 
 CLICK = {
@@ -52,7 +55,7 @@ async def test_tells_how_to_use_it(kind: str):
 
     assert (kind, 0, "") == (said["type"], code, err)
     assert said["url"] in said["setting"]
-    assert {"type", "url", "enforces", "setting", "received", "counts", "trouble"} == said.keys()
+    assert {"type", "url", "enforces", "setting", "received", "counts", "trouble", "controls"} == said.keys()
 
 
 async def test_keeps_the_rules_and_the_record():
@@ -66,7 +69,7 @@ async def test_keeps_the_rules_and_the_record():
         for click in (CLICK, CLICK | {"job_country": "France"}):
             async with session.post(track, json=click) as answer:
                 statuses.append(answer.status)
-        async with session.post(said["trouble"], data=EXAMPLE) as answer:
+        async with session.post(said["trouble"], json=EXAMPLE) as answer:
             assert 200 == answer.status
         async with session.post(track, json=CLICK) as answer:
             statuses.append((answer.status, answer.headers["Retry-After"]))
@@ -100,14 +103,71 @@ async def test_says_it_in_words():
     Without --json it is a few lines for a person.
     """
     async with turnout("mock", "snap", "--seed", "4") as mock:
-        lines = [await mock.line() for _ in range(6)]
+        lines = [await mock.line() for _ in range(9)]
         mock.signal(signal.SIGTERM)
         code, _, _ = await mock.ended(10)
 
     assert 0 == code
     assert "A fake snap listens on http://127.0.0.1:" in lines[0]
     assert "/received" in lines[3]
-    assert EXAMPLE in lines[4]
+    assert "/counts" in lines[3]
+    assert json.dumps(EXAMPLE, separators=(",", ":")) in lines[4]
+    assert all(name in lines[5] for name in Trouble.__struct_fields__)
+    assert "/reset" in lines[6]
+
+
+async def test_says_what_can_be_put_into_it():
+    """
+    A partner that is fetched from says with which bodies it is given more; each of them is taken as it stands.
+    """
+    async with turnout("mock", "snitcher") as mock, aiohttp.ClientSession() as session:
+        lines = [await mock.line() for _ in range(11)]
+        bodies = [re.search(r"curl (\S+) -d '(.*)'", each) for each in lines if each.startswith("Put in")]
+        statuses = []
+        for found in bodies:
+            async with session.post(found[1], data=found[2]) as answer:
+                statuses.append((found[1].rpartition("/")[2], answer.status))
+
+    assert [("sessions", 201), ("organisations", 201)] == statuses
+
+
+def test_help_tells_the_controls():
+    """
+    The help names every path by which a running mock is driven, and every field of a trouble.
+    """
+    told = CliRunner().invoke(command_line, ["mock", "--help"]).stdout
+
+    for path in ("GET /received", "GET /counts", "GET /trouble", "POST /trouble", "DELETE /trouble", "POST /reset"):
+        assert path in told
+    assert {"POST /sessions", "POST /organisations"} <= set(re.findall(r"POST /\w+", told))
+    assert all(re.search(rf"^  {name} ", told, re.MULTILINE) for name in Trouble.__struct_fields__)
+
+
+@pytest.mark.parametrize(
+    ("options", "statuses"),
+    [
+        (["--links", "497b3422, abcd1234"], [202, 202, 404]),
+        (["--quota", "1"], [202, 429, 429]),
+        (["--plan", "free"], [403, 403, 403]),
+    ],
+    ids=["links", "quota", "plan"],
+)
+async def test_an_account_of_linktrace(options: list[str], statuses: list[int]):
+    """
+    The account that the options describe: the links that it knows, the events a month it may have, its plan.
+    """
+    async with (
+        turnout("mock", "linktrace", "--json", *options) as mock,
+        aiohttp.ClientSession(headers={"x-api-key": "k"}) as session,
+    ):
+        url = (await mock.object())["url"] + "/api/v1/events"
+        found = []
+        for code in ("497b3422", "abcd1234", "99999999"):
+            event = {"linkShortCode": code, "eventName": "purchase", "entityId": "o-1"}
+            async with session.post(url, json=event) as answer:
+                found.append(answer.status)
+
+    assert statuses == found
 
 
 async def test_a_port_in_use():
@@ -125,8 +185,22 @@ async def test_a_port_in_use():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["nosuch"], ["snap", "--secret", "whsec_x"], ["snap", "--share", "2"], ["snap", "--status", "99"], []],
-    ids=["an unknown partner", "a secret for one that signs nothing", "a share over 1", "no status", "no type"],
+    [
+        ["nosuch"],
+        ["snap", "--secret", "whsec_x"],
+        ["snap", "--quota", "3"],
+        ["snap", "--share", "2"],
+        ["snap", "--status", "99"],
+        [],
+    ],
+    ids=[
+        "an unknown partner",
+        "a secret for one that signs nothing",
+        "a quota of one that has none",
+        "a share over 1",
+        "no status",
+        "no type",
+    ],
 )
 def test_usage(arguments: list[str]):
     """

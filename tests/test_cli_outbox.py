@@ -15,12 +15,14 @@ from click.testing import CliRunner, Result
 
 from destinations.linktrace import LinkTrace
 from router import cli, console
+from router.cli.ledger import _quota
 from router.delivery.engine import Delivery
 from router.event import Clear, Digests, User
 from router.metrics import Metrics
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
 from router.outbox.state import Attempt, Held, Mark, Quarantined
+from router.outbox.views import LaneSum, QuotaView
 from router.secret import Secret
 from router.settings import Console, Settings
 from tests.builders import NOW, an_event, many, rows
@@ -42,6 +44,29 @@ def config(tmp_path: Path) -> str:
         f'[outbox]\npath = "{tmp_path / "outbox"}"\n[destinations.links]\ntype = "linktrace"\napi_key = "env:NOT_SET"\n'
     )
     return str(path)
+
+
+@pytest.mark.parametrize(
+    ("used", "says"),
+    [(3, "3 of 12 in 2026-11"), (10, "10 of 12 in 2026-11, nearly used up"), (14, "14 of 12 in 2026-11, used up")],
+)
+def test_how_much_of_a_quota_is_used(used: int, says: str):
+    """
+    From four fifths on it is nearly used up, and from all of it on used up.
+    """
+    lane = LaneSum(
+        delivered=used,
+        waiting=0,
+        filtered=0,
+        dead=0,
+        erased=0,
+        held=False,
+        hold_reason=None,
+        hold_until=None,
+        quota=QuotaView(month="2026-11", used=used, limit=12),
+    )
+
+    assert says == _quota(lane)
 
 
 def fill(directory: Path) -> None:
@@ -191,7 +216,7 @@ class TestReads:
         assert [
             "e-2  purchase, 2026-11-18 UTC",
             "11:06:40.000  received      plain, source shop",
-            "11:06:40.000  normalised    7 fields; notes: unit_guessed",
+            "11:06:40.000  normalised    7 fields; notes: unit_guessed (a time was not in milliseconds: its unit was guessed)",
             "11:06:40.000  stored        number 2, log segment 1; answered after the commit",
             r"11:06:40.040  links 1       429 slow\x1b[31m in 100 ms, with 1 other: retry: HTTP 429",
             "11:07:10.000  links 2       200 in 118 ms: delivered",
@@ -315,6 +340,18 @@ class TestActs:
         yield command
         await server.close()
         await delivery.stop(0.0)
+
+    async def test_ids_that_are_not_stored(self, run: Run):
+        """
+        Where none of the ids is stored the act has failed; where one is, it was done.
+        """
+        none, some = (
+            await run("retry", "--to", "links", "nope", "--yes"),
+            await run("retry", "--to", "links", "nope", "#1", "--yes"),
+        )
+
+        assert (1, "1 id is not stored.\n") == (none.exit_code, none.stderr)
+        assert (0, "1 id is not stored.\n") == (some.exit_code, some.stderr)
 
     async def states(self, store: Outbox) -> tuple[int, int]:
         links = (await Reader(store.directory).ledger()).destinations["links"]

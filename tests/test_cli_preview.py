@@ -27,7 +27,7 @@ from router.clock import SystemClock
 from router.delivery.ends import Job
 from router.delivery.sender import Sender
 from router.destination import Destination, Request
-from router.event import Clear, Digests, Event, Item, Money, User
+from router.event import Clear, Device, Digests, Event, Item, Money, User
 from router.mocks import PARTNERS
 from router.mocks.partner import running
 from router.preview import Preview, address, body_text, curl, preview
@@ -288,8 +288,24 @@ class TestNothingPrivate:
 
         assert "https://plain.example/***/take?mode=x&key=***" == address(seen.request, lane)
         assert '{"key":"***"}' == body_text(seen.request, lane)
+        short = Keyed(sent={"+k1": "+k1 x+k1", "path": "k1"}, key=Secret("+k1", "env:KEY"))
+        (request,) = short.requests([an_event()], NOW)
+        assert '{"+k1":"*** x***","path":"k1"}' == body_text(request, short)
         assert ["***"] == [leaf.value for leaf in seen.leaves()]
         assert "canary" not in curl(seen.request, lane)
+
+    @pytest.mark.parametrize("key", ["k", "token", "data"])
+    def test_a_short_secret_leaves_the_words_around_it(self, key: str):
+        """
+        A secret that is a part of other words is masked where it stands, and those words stay readable.
+        """
+        lane = msgspec.structs.replace(lanes()["snap"], access_token=Secret(key, "env:TOKEN"))
+        seen = preview("snap", lane, entered({**PURCHASE, "campaign": "kayak tokens"}), NOW)
+        assert seen.request is not None
+
+        assert "https://partner.example/v3/pixel/events?access_token=***" == address(seen.request, lane)
+        assert seen.request.body.decode() == body_text(seen.request, lane)
+        assert '"access_token=$TOKEN"' in curl(seen.request, lane)
 
     def test_what_stands_in_an_address_is_masked(self):
         """
@@ -430,9 +446,9 @@ class TestOrigins:
 
         assert {"em": "user.email: sha256"} == sent({"em": digest}, event)
 
-    def test_not_used(self):
+    def test_untraced(self):
         """
-        A field of the event is not used where its value is nowhere in the body, be it as a part of a text.
+        A field of the event is not traced where its value is nowhere in the body, be it as a part of a text.
         """
         event = an_event(
             money=Money(value="9.5", currency="EUR"),
@@ -441,7 +457,57 @@ class TestOrigins:
         )
         seen = preview("plain", Plain(sent={"v": 9.5, "brands": "Alpa, Carry", "em": "9" * 64}), event, NOW)
 
-        assert ["id", "user.phone", "money.currency", "items.*.variant"] == seen.unused()
+        assert ["id", "user.phone", "money.currency", "items.*.variant"] == seen.untraced()
+
+    @pytest.mark.parametrize(
+        ("body", "fields"),
+        [
+            ({"extinfo": ["i2", "fr_FR"]}, {"device": Device(locale="fr-FR")}),
+            ({"currency": "EUR"}, {"properties": {"currency": "eur"}}),
+            ({"job_country": "GB"}, {"properties": {"job_country": "UK"}}),
+            (
+                {"madid": "abcd-1"},
+                {"clear": Clear(advertising_id="abcd-1"), "user": User(digests=Digests(advertising_id="8" * 64))},
+            ),
+            ({"kind": "Web-Shop"}, {"properties": {"shop": "web_shop"}}),
+        ],
+        ids=["a locale", "a currency", "a country", "in clear, not as a digest", "upper and lower case"],
+    )
+    def test_traced_in_another_form(self, body: Any, fields: dict[str, Any]):
+        """
+        A value that a partner is sent in its own form is traced there.
+        """
+        assert ["id"] == preview("plain", Plain(sent=body), an_event(**fields), NOW).untraced()
+
+    @pytest.mark.parametrize(
+        ("said", "expected"),
+        [
+            pytest.param("UK", "properties.job_country", id="in another form"),
+            pytest.param("GB", "properties.job_country", id="as it is"),
+            pytest.param("FR", None, id="something else"),
+            pytest.param(None, "clear.country", id="nothing"),
+        ],
+    )
+    def test_a_property_of_that_name_counts(self, said: str | None, expected: str | None):
+        """
+        A value is told by the property of its own name, once both are in one form, and never by another beside it.
+        """
+        properties = {} if said is None else {"job_country": said}
+        event = an_event(clear=Clear(country="GB"), properties=properties)
+
+        assert {"job_country": expected} == origins(preview("open", Open(sent={"job_country": "GB"}), event, NOW))
+
+    def test_countries_of_ip_snare(self):
+        """
+        With a job in the UK and a visitor from GB, each country is told by its own field, and the job's is shown.
+        """
+        item = {"event": "job_click", "source_id": "s", "source_click_id": "c", "job_id": "j", "destination_id": "d"}
+        item |= {"job_country": "UK", "user_country": "GB", "user_ip": "8.8.8.8", "user_agent": "agent/1.0"}
+        seen = preview("ipsnare", lanes()["ipsnare"], entered(item), NOW)
+        countries = {leaf.path: (leaf.value, leaf.origin) for leaf in seen.leaves() if "country" in leaf.path}
+
+        assert {"job_country": ("GB", "properties.job_country"), "user_country": ("***", "clear.country")} == countries
+        assert "properties.job_country" not in seen.untraced()
 
     def test_a_body_that_is_no_json(self):
         """
@@ -452,6 +518,10 @@ class TestOrigins:
         other = msgspec.structs.replace(seen, request=msgspec.structs.replace(seen.request, body=b"a=1&b=2"))
 
         assert [] == other.leaves()
+
+
+class Open(Plain, tag="open", frozen=True, kw_only=True):
+    clear = frozenset({"country"})
 
 
 class Keyed(Plain, tag="keyed", frozen=True, kw_only=True):

@@ -123,6 +123,19 @@ class TestEvents:
         assert (1, "accepted   1") == (result.exit_code, accepted)
         assert rejected.startswith("rejected   -  event: send event as 1 to 128 characters")
 
+    async def test_a_bad_one_is_named(self, app: App, tmp_path: Path):
+        """
+        What was not taken is told by the id that its sender gave it, where that is safe to repeat.
+        """
+        given = '[{"event": 7, "id": "m-1"}, {"event": 7, "id": "jane@example.com"}]'
+        rejected = await send(tmp_path, "-", given=given)
+        refused = await send(tmp_path, "--source", "other", '{"event": "a", "id": "m-2"}')
+
+        first, second = rejected.stdout.splitlines()
+        assert first.startswith("rejected   m-1  event: send")
+        assert "jane" not in second
+        assert "refused    m-2  no source has this key" in refused.stdout
+
     @pytest.mark.parametrize(
         ("content", "expected"),
         [
@@ -212,6 +225,24 @@ class TestAddresses:
 
         assert 3 == result.exit_code
         assert "Nobody answers at http://127.0.0.1:9: start it with turnout serve" in result.stderr
+
+    async def test_a_server_that_dies(self, tmp_path: Path):
+        """
+        It is said how many of the file had an answer, and that all of it may be sent again.
+        """
+        seen: list[bytes] = []
+
+        async def dying(request: web.Request) -> web.Response:
+            seen.append(await request.read())
+            if len(seen) > 2 and request.transport is not None:
+                request.transport.abort()
+            return web.json_response({"success": True, "accepted": 1, "duplicate": 0, "rejected": 0, "id": "e"})
+
+        async with listening(dying) as url:
+            result = await send(tmp_path, "--to", url, "--token", KEY, json.dumps([{"event": "a"}] * 4))
+
+        assert (3, 2) == (result.exit_code, len(result.stdout.splitlines()))
+        assert "2 of 4 events had an answer: send the same again" in result.stderr
 
     async def test_a_busy_server(self, tmp_path: Path):
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,7 @@ class TestList:
 
         assert "1 of 2 workspaces paused" in shown
         assert "leads: workspace gone is paused: HTTP 404" in shown
+        assert re.search(r"workspace gone is paused: .*; next look \d{4}-\d\d-\d\d \d\d:\d\d", shown)
 
     def test_before_the_server_has_run(self, tmp_path):
         """

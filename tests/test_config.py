@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -16,7 +17,7 @@ from msgspec import Meta
 import destinations
 from router import config
 from router.config import positions
-from router.destination import Destination
+from router.destination import Complaint, Destination
 from router.secret import Secret
 from router.settings import Collect, Console, Outbox, Settings, Source
 
@@ -47,11 +48,47 @@ class Careful(Destination, tag="careful", frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.low > self.high:
             raise ValueError("low is above high: swap them")
+        if self.low == self.high:
+            raise ValueError("nothing lies between low and high: set them apart")
         if self.key is not None and self.short():
             raise ValueError("key is too short: copy it whole")
 
     def short(self) -> bool:
         return self.key is not None and len(self.key.reveal()) < 4
+
+
+class Pointing(Destination, tag="pointing", frozen=True, kw_only=True):
+    at: str = "money.order_id"
+    of: tuple[str, ...] = ()
+    installs: tuple[str, ...] = ()
+    app: Annotated[
+        Annotated[str, Meta(pattern=r"^[0-9]+\Z", extra={"looks": "the number of your app"})] | None,
+        Meta(description="Your app."),
+    ] = None
+    key: Secret | None = None
+
+    title: ClassVar[str] = "Pointing"
+    dedup_key: ClassVar[str] = "id"
+    paths: ClassVar[tuple[str, ...]] = ("at", "of")
+    named: ClassVar[tuple[str, ...]] = ("installs",)
+
+    def complaints(self) -> Iterator[Complaint]:
+        yield from self._reserved()
+        yield from self._numbered()
+        yield from self._short()
+
+    def _reserved(self) -> Iterator[Complaint]:
+        for ours, theirs in self.events.items() if isinstance(self.events, dict) else ():
+            if theirs == "click":
+                yield Complaint(("events", ours), "click is taken", "give it another name")
+
+    def _numbered(self) -> Iterator[Complaint]:
+        if self.app is not None and len(self.app) > 3:
+            yield Complaint(("app",), "app is a long number", "look again", "warning")
+
+    def _short(self) -> Iterator[Complaint]:
+        if self.key is not None and len(self.key.reveal()) < 4:
+            yield Complaint(("key",), "key is too short", "copy it whole")
 
 
 class Named(Destination, tag="named", frozen=True, kw_only=True):
@@ -61,7 +98,7 @@ class Named(Destination, tag="named", frozen=True, kw_only=True):
     partner_names: ClassVar[frozenset[str]] = frozenset({"BUY", "VIEW", "CUSTOM_1"})
 
 
-TYPES: dict[str, type[Destination]] = {"ads": Ads, "careful": Careful, "named": Named}
+TYPES: dict[str, type[Destination]] = {"ads": Ads, "careful": Careful, "named": Named, "pointing": Pointing}
 ENVIRON = {"SHOP_TOKEN": "shop-canary", "ADS_TOKEN": "ads-canary", "TWO": "ab", "EMPTY": ""}
 
 SHOP = """\
@@ -71,6 +108,10 @@ tokens = ["env:SHOP_TOKEN"]
 NAMED = """\
 [destinations.n]
 type = "named"
+"""
+POINTING = """\
+[destinations.p]
+type = "pointing"
 """
 ADS = """\
 [destinations.eu]
@@ -242,7 +283,7 @@ FAULTS = [
         '"shop"?',
     ),
     (ADS + "events = []", "5:1 warning no event is sent there", "leave events out"),
-    (ADS + 'events = ["purchse"]', '5:11 warning "purchse" has no name of its own', 'did you mean "purchase"?'),
+    (ADS + 'events = ["purchse"]', '5:11 warning no standard event is called "purchse"', 'did you mean "purchase"?'),
     (NAMED + 'events = { vip = "CUSTOM_l" }', '3:18 error Named has no event "CUSTOM_l"', 'did you mean "CUSTOM_1"?'),
     (NAMED + 'events = { vip = "Lead" }', '3:18 error Named has no event "Lead"', "there are: BUY, CUSTOM_1, VIEW"),
     (NAMED + 'events = ["buy", "purchse"]', '3:18 error "purchse" has no name at Named', 'did you mean "purchase"?'),
@@ -252,12 +293,28 @@ FAULTS = [
     (ADS + 'map = { "custom.a" = "propertis.v" }', "5:22 error unknown field", '"properties.v"?'),
     (ADS + 'map = { "custom." = "properties.v" }', "5:9 error the target is not a path", "custom_data.brands"),
     (ADS + ADS.replace("eu", "us"), "5:15 warning the same account as destinations.eu", "keep one"),
-    ('[destinations.c]\ntype = "careful"\nlow = 10', "1:15 error low is above high: swap them", None),
-    ('[destinations.c]\ntype = "careful"\nkey = "env:TWO"', "1:15 error key is too short: copy it whole", None),
+    ('[destinations.c]\ntype = "careful"\nlow = 10', "3:1 error low is above high: swap them", None),
+    ('[destinations.c]\ntype = "careful"\nlow = 9', "1:15 error nothing lies between", None),
+    ('[destinations.c]\ntype = "careful"\nkey = "env:TWO"', "3:1 error key is too short: copy it whole", None),
     (
         '[destinations.c]\ntype = "careful"\nmax_age = "env:AGE"',
         "3:11 error destinations.c.max_age is not a secret",
         "write",
+    ),
+    (NAMED + 'events = { Purchase = "BUY" }', '3:12 error "Purchase" arrives as "purchase"', 'write "purchase"'),
+    (ADS + 'events = ["Order Completed"]', '5:11 error "Order Completed" arrives as "purchase"', '"purchase"'),
+    (POINTING + 'events = { AddToCart = "x" }', '3:12 error "AddToCart" arrives as "add_to_cart"', '"add_to_cart"'),
+    (POINTING + 'installs = ["PURCHASE"]', '3:13 error "PURCHASE" arrives as "purchase"', '"purchase"'),
+    (POINTING + 'installs = ["app_instal"]', '3:13 warning no standard event is called "app_instal"', "app_install"),
+    (NAMED + 'events = { purchas = "BUY" }', '3:12 warning no standard event is called "purchas"', '"purchase"?'),
+    (POINTING + 'events = { add-to-cart = "x" }', '3:12 warning no standard event is called "add-', '"add_to_cart"?'),
+    (POINTING + 'at = "money.ordr_id"', '3:6 error unknown field "money.ordr_id"', '"money.order_id"?'),
+    (POINTING + 'of = ["page.url", "page.ulr"]', '3:19 error unknown field "page.ulr" of an event', '"page.url"?'),
+    (POINTING + 'events = { tap = "click" }', "3:18 error click is taken", "give it another name"),
+    (
+        POINTING + 'app = "com.example.app"',
+        "3:7 error destinations.p.app: expected the number of your app",
+        "Your app.",
     ),
     ("", "1:1 warning no sources: nobody can send events", "[sources.NAME]"),
 ]
@@ -281,6 +338,116 @@ def test_names_that_the_partner_has(tmp_path, events):
     """
 
     assert [] == [one for one in said(tmp_path, SHOP + NAMED + f"events = {events}") if "event" in one]
+
+
+@pytest.mark.parametrize(
+    "events",
+    ['{ tapped = "x" }', '["uninstall", "app_uninstall"]', '{ purchase = "x", Purchase = "x" }', "[]"],
+    ids=["a name of one's own", "near in letters, far in sense", "for senders whose words stay, too", "nothing"],
+)
+def test_names_that_arrive(tmp_path, events):
+    """
+    Names that events can have behind the door are taken without a word.
+    """
+
+    found = said(tmp_path, SHOP + POINTING + f"events = {events}")
+    assert [] == [one for one in found if "standard" in one or "arrives" in one]
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (['app = "x"', 'key = "env:TWO"'], ["3:7 error", "4:1 error key is too short"]),
+        (['key = "env:NOPE"', 'app = "1234"'], ["3:7 error", "4:1 warning app is a long number"]),
+        (['app = "1234"', 'key = "env:TWO"', 'events = { a = "click" }'], ["3:1 warning", "4:1 error", "5:16 error"]),
+    ],
+    ids=["beside a field that is none", "beside a secret that is not there", "all of them"],
+)
+def test_each_check_of_a_type_is_heard(tmp_path, lines, expected):
+    """
+    A check that needs only what could be read is made, whatever another one needs.
+    """
+
+    found = said(tmp_path, "\n".join([POINTING.strip(), *lines]))[1:]
+    assert len(expected) == len(found), found
+    assert all(one.startswith(words) for words, one in zip(expected, found, strict=True)), found
+
+
+def test_a_webhook_in_one_run(tmp_path):
+    """
+    A wrong address does not hide a wrong secret, and each is said at its own key, in words.
+    """
+
+    path = tmp_path / "config.toml"
+    text = f'{SHOP}[destinations.w]\ntype = "webhook"\nurl = "%s"\nsecrets = ["env:TWO"]\n'
+    for url, column, words in (("ftp://x", 7, "expected the address of a server"), ("http://x", 1, "must begin with")):
+        path.write_text(text % url)
+        found = config.examine(path, ENVIRON, destinations=destinations.registry()).findings
+
+        assert [(5, column), (6, 1)] == [(one.line, one.column) for one in found]
+        assert words in found[0].message
+        assert "[^" not in found[0].message
+        assert "secrets must be base64" in found[1].message
+
+
+def snap(tmp_path, *lines: str) -> list[config.Finding]:
+    path = tmp_path / "config.toml"
+    head = [SHOP.strip(), "[destinations.s]", 'type = "snap"', 'pixel_id = "p-1"', 'access_token = "env:ADS_TOKEN"']
+    path.write_text("\n".join([*head, *lines]))
+    return config.examine(path, ENVIRON, destinations=destinations.registry()).findings
+
+
+@pytest.mark.parametrize(
+    ("age", "severity"), [("7d", None), ("168h", None), ("8d", "warning"), ("37d", "warning"), ("60d", "error")]
+)
+def test_the_age_that_snap_takes(tmp_path, age, severity):
+    """
+    Beyond seven days only offline uploads are taken, which is a warning; beyond 37 nothing is. Both are at their line.
+    """
+
+    expected = [] if severity is None else [(severity, 7, 1)]
+    assert expected == [(one.severity, one.line, one.column) for one in snap(tmp_path, f'max_age = "{age}"')]
+
+
+def test_snaps_app_id(tmp_path):
+    """
+    A bundle id in the place of Snap's own id is told as what it is, without a pattern.
+    """
+
+    (found,) = snap(tmp_path, 'app_id = "com.example.app"')
+    assert "the id that Snap gave your app, from Ads Manager" in found.message
+    assert "not the bundle id" in found.message
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('events = { signed = "click" }', (6, 21, "error", "LinkTrace keeps click, install")),
+        ('events = { purchase = "Open" }', (6, 23, "error", "LinkTrace keeps click, install")),
+        ('events = ["purchase", "impression"]', (6, 23, "error", "LinkTrace keeps click, install")),
+        ('events = { purchase = "1st" }', (6, 23, "error", "a name must begin with a letter")),
+        ('short_code = ["properties.code", "page.ulr"]', (6, 34, "error", 'unknown field "page.ulr"')),
+        ('entity = "money.ordr_id"', (6, 10, "error", 'unknown field "money.ordr_id"')),
+        ('user = "user.idd"', (6, 8, "error", 'unknown field "user.idd"')),
+        ('attributions = ["app_instal"]', (6, 17, "warning", 'no standard event is called "app_instal"')),
+        ('attributions = ["Application Installed"]', (6, 17, "error", '"Application Installed" arrives as')),
+        ('map = { "amount" = "money.value" }', (6, 1, "error", "map fills linkShortCode")),
+        ('events = ["install"]\nattributions = ["install"]', None),
+        ('events = ["click"]\nmap = { "eventName" = "properties.name" }', None),
+    ],
+)
+def test_what_linktrace_can_only_refuse(tmp_path, line, expected):
+    """
+    Names that LinkTrace keeps or cannot take, and fields that no event has, are told before anything is sent.
+    """
+
+    path = tmp_path / "config.toml"
+    path.write_text(f'{SHOP}[destinations.l]\ntype = "linktrace"\napi_key = "env:ADS_TOKEN"\n{line}\n')
+    found = config.examine(path, ENVIRON, destinations=destinations.registry()).findings
+
+    said = [(one.line, one.column, one.severity, one.message) for one in found]
+    assert (1 if expected else 0) == len(said), said
+    assert expected is None or (expected[:3] == said[0][:3] and said[0][3].startswith(expected[3]))
 
 
 def test_a_wrong_name_of_snaps(tmp_path):
@@ -474,6 +641,42 @@ class TestCaret:
         found = next(one for one in examine(tmp_path, text).findings if one.line == 4)
         start, length = found.caret
         assert under == (found.excerpt or "")[start - 1 : start - 1 + length]
+
+
+class TestShown:
+    @pytest.mark.parametrize(
+        ("text", "line"),
+        [
+            ('[collect]\nlisten = "8080"\nlisen = "1.2.3.4:1"', 'lisen = "1.2.3.4:1"'),
+            ('[collect]\nlisten = "127.0.0.1:1"\n[console]\nlisten = "127.0.0.1:1"', 'listen = "127.0.0.1:1"'),
+            (POINTING + 'app = "12"\napple = "123"', 'apple = "***"'),
+            (ADS.replace("account", "acount"), 'acount = "123"'),
+            (ADS.replace('account = "123"', f'acount = "{CANARY}"'), 'acount = "***"'),
+            (ADS + 'batch = 1\nbase_ur = "https://a.example/key"', 'base_ur = "***"'),
+            (ADS + 'account_key = "123"', 'account_key = "***"'),
+            (ADS + 'headrs = { a = "b" }', 'headrs = { a = "***" }'),
+            (ADS + 'password = "123"', 'password = "***"'),
+            (ADS + 'map = { "a." = "properties.v" }', 'map = { "a." = "properties.v" }'),
+        ],
+        ids=[
+            "nearly a setting of ours",
+            "a setting of ours",
+            "not near enough",
+            "nearly a partner's, of its form",
+            "nearly a partner's, of another form",
+            "an address",
+            "what sounds like a secret",
+            "what may hold one",
+            "unknown",
+            "map",
+        ],
+    )
+    def test_line(self, tmp_path, text, line):
+        """
+        What can be no secret is shown on its line; what may be one never is.
+        """
+
+        assert line in [one.excerpt for one in examine(tmp_path, text).findings]
 
 
 class TestSecrets:

@@ -181,7 +181,7 @@ class TestOrdinary:
             await settled(store, "snap", dead=1)
 
             assert 0 == partners["snap"].counts.received
-            assert "expired" in asked(store, "SELECT reason FROM delivery")[0][0]
+            assert [("expired: 8 d old, at most 7 d",)] == asked(store, "SELECT reason FROM delivery")
 
 
 class TestTrouble:

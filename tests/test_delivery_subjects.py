@@ -7,10 +7,13 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, ClassVar
 
+import msgspec
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.delivery import ends
 from router.delivery.ends import Job
 from router.delivery.engine import Delivery
 from router.delivery.meter import Meter
@@ -21,10 +24,13 @@ from router.mocks.partner import Answer, Call, Partner, Trouble, running
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
 from router.outbox.state import Selection
-from router.outcome import Closed, Delivered, Outcome, Rejected, Retry
+from router.outcome import Closed, Delivered, Hold, Outcome, Rejected, Retry
 from tests.builders import an_event, rows
 from tests.stepped import SteppedClock
 from tests.test_delivery import asked, settled, until
+
+HOUR = 3_600_000  # ms
+DAY = 24 * HOUR
 
 
 class Clicks(Destination, tag="clicks", frozen=True, kw_only=True):
@@ -35,7 +41,10 @@ class Clicks(Destination, tag="clicks", frozen=True, kw_only=True):
     docs: ClassVar[str] = ""
     dedup_key: ClassVar[str] = "id"
     ordered: ClassVar[bool] = True
-    monthly_quota: ClassVar[int | None] = 5
+    events_a_month: int = msgspec.field(default=5, name="quota")
+
+    def quota(self) -> int:
+        return self.events_a_month
 
     def requests(self, events: Sequence[Event], now: int):
         for event in events:
@@ -56,6 +65,13 @@ class Clicks(Destination, tag="clicks", frozen=True, kw_only=True):
             case 404:
                 return Rejected("unknown click", closes=Closed("the click was unknown a moment ago", 60.0))
         return Retry("again")
+
+
+class Held(Clicks, tag="held", frozen=True, kw_only=True):
+    """A partner that says for how long it takes nothing."""
+
+    def outcome(self, response: Response) -> Outcome:
+        return Delivered() if response.status == 200 else Hold("quota used", until=response.at + 9 * DAY)
 
 
 class Recorder(Partner):
@@ -282,11 +298,72 @@ class TestQuota:
 
         assert 1 == sum(meter.count(step) for step in steps)
 
-    def test_not_told_again_after_a_restart(self):
+    def test_beyond_the_mark_is_not_news(self):
         """
-        A process that starts beyond the mark is not news.
+        What comes after the mark is not told; that it was passed before can be asked for.
         """
         meter = Meter(10)
         meter.begin("2026-11", 9)
 
+        assert meter.near()
         assert not meter.count(1)
+
+    async def test_told_at_the_start_of_a_lane(self, tmp_path, clock: SteppedClock):
+        """
+        A start beyond the mark tells it once, be the quota a smaller one now or the log of the last process gone.
+        """
+        store = await Outbox.open(tmp_path / "outbox", clock)
+        try:
+            with structlog.testing.capture_logs() as before:
+                async with clicks(store, clock, events_a_month=100):
+                    await store.append(rows(*(click(number, str(number)) for number in range(3))))
+                    await settled(store, "clicks", delivered=3)
+            with structlog.testing.capture_logs() as after:
+                async with clicks(store, clock, events_a_month=3):
+                    await store.append(rows(click(4, "4")))
+                    await settled(store, "clicks", delivered=4)
+        finally:
+            await store.close()
+
+        assert [] == [each for each in before if each["event"] == "quota_near"]
+        assert ["3 of 3 events of this month are used"] == [
+            each["reason"] for each in after if each["event"] == "quota_near"
+        ]
+
+
+async def test_a_changed_lane_looks_at_once(store, clock: SteppedClock):
+    """
+    A lane that its partner holds for days asks again when its settings change: the plan may be another one.
+    """
+    partner = Recorder(now=clock.now)
+    partner.trouble = [Trouble(status=503, retry_after="9", times=1)]
+    async with running(partner) as url:
+        delivery = Delivery(store, clock)
+        settings = Held(base_url=url, allow_private=True)
+        try:
+            await delivery.apply({"clicks": settings})
+            await store.append(rows(click(1, "a")))
+            await until(lambda: store.lanes["clicks"].held)
+            await delivery.apply({"clicks": msgspec.structs.replace(settings, concurrency=2)})
+            await settled(store, "clicks", delivered=1)
+        finally:
+            await delivery.stop(2.0)
+
+    assert store.lanes["clicks"].held is None
+
+
+@pytest.mark.parametrize(
+    ("age", "window", "words"),
+    [
+        (11 * DAY + 5, 7 * DAY, "11 d old, at most 7 d"),
+        (7 * DAY + 3 * HOUR + 1, 7 * DAY, "171 h old, at most 7 d"),
+        (3 * HOUR, 90 * 60_000, "3 h old, at most 90 min"),
+        (7 * DAY + 1, 7 * DAY, "604800001 ms old, at most 7 d"),
+    ],
+    ids=["days", "hours", "another unit", "hardly"],
+)
+def test_how_late_it_is(age: int, window: int, words: str):
+    """
+    What is too old says how old, in the largest unit that shows it, and how old it may be.
+    """
+    assert f"expired: {words}" == ends.expired(age, window)

@@ -248,7 +248,7 @@ class TestSuppression:
         A later event of the person is turned away with the reason and kept nowhere, after a restart as well.
         """
         chosen = settings(tmp_path)
-        body = msgspec.json.encode({"event_name": "login", "user": {"email": JANE.upper(), "id": "u-9"}})
+        body = msgspec.json.encode({"event": "login", "id": "m-77", "user": {"email": JANE.upper(), "id": "u-9"}})
         async with running_app(chosen) as app:
             await app.store.erase([Person(email=JANE)], "test")
             first = await posted(app, body)
@@ -258,7 +258,13 @@ class TestSuppression:
             assert 1 == app.store.last
 
         for answer in (first, second):
-            assert (0, 1, "erased_person") == (answer["accepted"], answer["rejected"], answer["problems"][0]["code"])
+            problem = answer["problems"][0]
+            assert (0, 1, "erased_person", "m-77") == (
+                answer["accepted"],
+                answer["rejected"],
+                problem["code"],
+                problem["id"],
+            )
         assert 1 == other["accepted"]
         assert [] == found_in(tmp_path / "outbox", JANES.email or "", "jane")
 

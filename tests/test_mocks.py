@@ -263,6 +263,26 @@ class TestTrouble:
         assert "statos" in wrong[1]["message"]
 
 
+class TestControls:
+    async def test_are_listed(self, client):
+        """
+        GET / tells every control, and is no call that the partner got; GET /trouble tells how it misbehaves.
+        """
+        async with client.get("/") as answer:
+            told = await answer.json()
+        async with client.post("/trouble", json={"status": 503}) as answer:
+            assert 200 == answer.status
+        async with client.get("/trouble") as answer:
+            trouble = await answer.json()
+        async with client.get("/received") as answer:
+            received = await answer.json()
+
+        assert {"/", "/received", "/counts", "/trouble", "/reset"} <= {each["path"] for each in told["controls"]}
+        assert set(Trouble.__struct_fields__) == set(told["trouble"])
+        assert [{"status": 503}] == trouble
+        assert [] == received
+
+
 @pytest.mark.parametrize("name", sorted(PARTNERS))
 class TestPartners:
     async def test_is_served(self, name):

@@ -481,6 +481,27 @@ class TestFaults:
         assert 3 == len(asked(fake))
         assert ["https://acme.com/a"] == await pages(store)
 
+    async def test_a_workspace_is_looked_at_again(self, store, clock, fake, url):
+        """
+        Once an hour one request asks whether a paused workspace is there again, and then it goes on.
+        """
+        async with fetching(store, clock, account(url, companies=False, workspaces=("gone", WORKSPACE))) as puller:
+            await elapse(clock, puller.round())
+            assert clock.now() + 3_600_000 == (await state(store)).workspaces["gone"].next
+            clock.step(3599)
+            await elapse(clock, puller.round())
+            assert 1 == len(asked(fake, "/gone/sessions"))
+            clock.step(1)
+            await elapse(clock, puller.round())
+            assert 2 == len(asked(fake, "/gone/sessions"))
+            fake.workspaces["gone"] = Workspace("Back")
+            clock.step(3600)
+            await elapse(clock, puller.round())
+        found = (await state(store)).workspaces["gone"]
+
+        assert (None, None) == (found.paused, found.next)
+        assert found.polled is not None
+
     async def test_half_a_character(self, store, clock, fake, url):
         """
         An escape that stands for no character, or a number beyond all, does not spoil the page around it.
@@ -703,6 +724,29 @@ class TestRunning:
         await pull.stop()
 
         assert 5 * MINUTE == fake.received[1].at - fake.received[0].at
+
+    async def test_a_paused_source_looks_again(self, store, clock, fake, url):
+        """
+        Once an hour one request asks whether what was refused is taken again; when can be read, and then it goes on.
+        """
+        fake.trouble = [Trouble(status=401, times=2)]
+        pull = Pull(store, Intake(store, new_id), clock)
+        await pull.apply({"leads": account(url, companies=False, workspaces=(WORKSPACE,))}, frozenset())
+        await fake.wait_for(1, accepted=False)
+        await clock.somebody_sleeps()
+        found = await state(store)
+        assert "HTTP 401" in found.paused
+        assert clock.now() + 60 * MINUTE == found.next
+        for asked_so_far in (1, 2):
+            clock.step(3599)
+            assert asked_so_far == len(fake.received)
+            clock.step(1)
+            await fake.wait_for(asked_so_far + 1, accepted=False)
+            await clock.somebody_sleeps()
+        found = await state(store)
+        await pull.stop()
+
+        assert (None, clock.now() + 5 * MINUTE) == (found.paused, found.next)
 
     async def test_what_destinations_need_readable(self, store, clock, url, fake):
         """

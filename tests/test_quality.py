@@ -39,7 +39,7 @@ class TestOfEvent:
         [
             pytest.param({"user": User()}, "poor", ["no_identifier"], id="of nobody"),
             pytest.param(
-                {"user": User(digests=Digests(country="a" * 64)), "clear": Clear(ip="203.0.113.7", user_agent="robot")},
+                {"user": User(digests=Digests(country="a" * 64)), "clear": Clear(ip="203.0.113.7")},
                 "poor",
                 ["no_identifier"],
                 id="an address and a country are nobody",
@@ -47,6 +47,25 @@ class TestOfEvent:
             pytest.param({"user": User(digests=Digests(email="a" * 64))}, "good", [], id="an e-mail is enough"),
             pytest.param({"user": User(), "clicks": {"ScCid": "x"}}, "good", [], id="so is a click"),
             pytest.param({"user": User(), "cookies": {"_scid": "x"}}, "good", [], id="and a cookie"),
+            pytest.param(
+                {"user": User(), "clear": Clear(ip="203.0.113.7", user_agent="a browser")},
+                "good",
+                [],
+                id="an address with its browser is somebody",
+            ),
+            pytest.param(
+                {"user": User(), "properties": {"source_click_id": "c-1"}}, "good", [], id="a click on an advert"
+            ),
+            pytest.param({"user": User(), "properties": {"click_id": "c-1"}}, "good", [], id="by its other name"),
+            pytest.param({"user": User(), "properties": {"click_id": ""}}, "poor", ["no_identifier"], id="no click"),
+            pytest.param({"user": User(), "kind": "group"}, "good", [], id="a group needs no person"),
+            pytest.param(
+                {"dialect": "snitcher", "user": User(group_id="org-1"), "consent": Consent()},
+                "good",
+                [],
+                id="a company that Snitcher saw",
+            ),
+            pytest.param({"user": User(group_id="org-1")}, "poor", ["no_identifier"], id="a company of another sender"),
             pytest.param({"consent": Consent()}, "fair", ["consent_unknown"], id="consent unknown"),
             pytest.param({"notes": ("bad_consent",), "consent": Consent()}, "fair", ["bad_consent"], id="said once"),
             pytest.param({"notes": ("own_id",)}, "fair", ["own_id"], id="a fair note"),

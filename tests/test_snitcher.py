@@ -328,6 +328,18 @@ class TestWebhooks:
         status, answer = await post(http, TOLD, **headers)
 
         assert (401, "bad_signature") == (status, answer["code"])
+        assert "sha256=<hex of HMAC-SHA256 of the body>" in answer["message"]
+        assert [] == await stored(app)
+
+    @pytest.mark.parametrize("payload", [{}, {"event": None}, {"event": " "}, {"company": {"uuid": COMPANY}}])
+    async def test_without_a_name(self, app, http, payload):
+        """
+        Signed, and yet nothing that happened: 400 by the name of the field, and nothing is stored.
+        """
+        status, answer = await post(http, payload)
+
+        assert (400, "missing") == (status, answer["code"])
+        assert answer["message"].startswith("event is missing: send")
         assert [] == await stored(app)
 
     @pytest.mark.parametrize(

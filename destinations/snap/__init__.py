@@ -32,7 +32,7 @@ from destinations.snap.body import (
 )
 from destinations.snap.events import DEFAULT_EVENTS, EVENT_NAMES
 from destinations.snap.lint import faults
-from router.destination import Destination, Header, Request, Response, Verdict, mapped
+from router.destination import Complaint, Destination, Header, Request, Response, Verdict, mapped
 from router.event import Event
 from router.outcome import Outcome, Refusal
 from router.secret import Secret
@@ -42,9 +42,11 @@ __all__ = ["EVENT_NAMES", "MAX_BYTES", "OLDEST_DAYS", "Snap", "faults"]
 # Snap documents no limit in bytes. 2 MB is what a large customer data platform allows itself per request.
 MAX_BYTES = 2_000_000
 
+ONLINE_DAYS = 7  # what is older is taken as an offline upload alone
 OLDEST_DAYS = 37  # "maximum 37 days back to be eligible to be reported"
 
 _ASSET_ID = "^[0-9A-Za-z-]{1,64}$"
+_APP_ID = "the id that Snap gave your app, from Ads Manager, in letters, digits and -; it is not the bundle id"
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)", re.ASCII)
 _A_DAY = {"ms": 86_400_000, "s": 86_400, "m": 1440, "h": 24, "d": 1}
 
@@ -55,7 +57,7 @@ class Snap(Destination, tag="snap", frozen=True, kw_only=True):
     ]
     access_token: Annotated[Secret, Meta(description="Business Details, Conversions API Tokens.")]
     app_id: Annotated[
-        Annotated[str, Meta(pattern=_ASSET_ID)] | None,
+        Annotated[str, Meta(pattern=_ASSET_ID, extra={"looks": _APP_ID})] | None,
         Meta(description="Snap App ID. App events go there; without it they are refused."),
     ] = None
     ios_app_id: Annotated[
@@ -112,10 +114,19 @@ class Snap(Destination, tag="snap", frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.oauth and self.rate is None:
             msgspec.structs.force_setattr(self, "rate", "10/s")
-        if self.max_age is not None and (found := _DURATION.fullmatch(self.max_age)) is not None:
-            number, unit = found.groups()
-            if float(number) > OLDEST_DAYS * _A_DAY[unit]:
-                raise ValueError(f'max_age is too long: Snap takes no older event, so write at most "{OLDEST_DAYS}d"')
+        if self._oldest() > OLDEST_DAYS:
+            raise ValueError(f'max_age is too long: Snap takes no older event, so write at most "{OLDEST_DAYS}d"')
+
+    def complaints(self) -> Iterable[Complaint]:
+        if ONLINE_DAYS < self._oldest() <= OLDEST_DAYS:
+            words = f"max_age is more than {ONLINE_DAYS}d: Snap takes only offline events so late"
+            yield Complaint(("max_age",), words, f'"{ONLINE_DAYS}d" for web and app events', "warning")
+
+    def _oldest(self) -> float:
+        """``max_age`` in days; 0 where there is none, or none that can be read."""
+        if self.max_age is None or (found := _DURATION.fullmatch(self.max_age)) is None:
+            return 0.0
+        return float(found[1]) / _A_DAY[found[2]]
 
     def requests(self, events: Sequence[Event], now: int) -> Iterable[Request | Refusal]:  # noqa: ARG002 - the contract's; nothing of Snap's depends on it
         # Web events and app events have different addresses, so a batch holds one kind only.
@@ -123,7 +134,7 @@ class Snap(Destination, tag="snap", frozen=True, kw_only=True):
         for event in events:
             body = self.body(event)
             asset = self.asset(body)
-            if asset is None or (reason := ". ".join(faults(body))):
+            if asset is None or (reason := ". ".join(faults(body, notes=event.notes))):
                 yield Refusal(event, reason if asset else "action_source: app events need a Snap App ID; set app_id")
             else:
                 by_asset.setdefault(asset, []).append((event, msgspec.json.encode(body)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Any
@@ -31,15 +31,18 @@ _APP_STORE = re.compile(r"[0-9]+", re.ASCII)
 _SECONDS, _MILLISECONDS = range(10**9, 10**10), range(10**12, 10**13)  # 10 digits and 13
 
 
-def faults(body: Mapping[str, Any], now: int | None = None, age: float | None = None) -> Iterator[str]:
+def faults(
+    body: Mapping[str, Any], now: int | None = None, age: float | None = None, *, notes: Collection[str] = ()
+) -> Iterator[str]:
     """What Snap would refuse, as field and rule. Empty for an event that it documents as acceptable.
 
     With ``now`` (UTC ms) the time is judged too: not in the future and, with ``age``, at most so many seconds back.
+    ``notes`` of the event tell what was sent and could not be read.
     """
     user, custom, app = (_object(body, name) for name in ("user_data", "custom_data", "app_data"))
     yield from _root_faults(body, now, age)
     yield from _user_faults(user, body.get("action_source"))
-    yield from _custom_faults(custom, _name(body))
+    yield from _custom_faults(custom, _name(body), notes)
     yield from _app_faults(app, body.get("action_source"))
 
 
@@ -53,7 +56,8 @@ def hints(event: Event) -> Iterator[str]:
     if source == "MOBILE_APP":
         yield from _app_hints(event)
     if event.money.value and not event.money.currency:
-        yield "a value without currency: send the ISO 4217 code with it, as EUR"
+        read = "whose currency cannot be read" if "bad_currency" in event.notes else "without currency"
+        yield f"a value {read}: send the ISO 4217 code with it, as EUR"
     if event.name == "purchase" and not event.money.order_id:
         yield "a purchase without order id: Snap knows a repeat of it by the event id alone"
     if "own_id" in event.notes:
@@ -115,16 +119,28 @@ def _user_faults(user: Mapping[str, Any], source: object) -> Iterator[str]:
     yield from _shape_faults(user, _USER, "user_data.")
 
 
-def _custom_faults(custom: Mapping[str, Any], name: str) -> Iterator[str]:
-    if name == "PURCHASE" and custom.get("currency") is None:
-        yield "custom_data.currency: PURCHASE needs it; send the currency with the purchase"
-    if name == "PURCHASE" and custom.get("value") is None:
-        yield "custom_data.value: PURCHASE needs it; send the value with the purchase"
+def _custom_faults(custom: Mapping[str, Any], name: str, notes: Collection[str]) -> Iterator[str]:
+    if name == "PURCHASE":
+        yield from (_needed(field, notes) for field in ("currency", "value") if custom.get(field) is None)
     yield from _shape_faults(custom, _CUSTOM, "custom_data.")
     contents = custom.get("contents")
     for place, content in enumerate(contents if isinstance(contents, list) else ()):
         if isinstance(content, dict):
             yield from _shape_faults(content, _CONTENT, f"custom_data.contents.{place}.")
+
+
+def _needed(name: str, notes: Collection[str]) -> str:
+    if f"bad_{name}" in notes:
+        return f"custom_data.{name}: PURCHASE needs it, and {_UNREADABLE[name]}"
+    return f"custom_data.{name}: PURCHASE needs it; send the {name} with the purchase"
+
+
+_UNREADABLE: Mapping[str, str] = MappingProxyType(
+    {
+        "currency": "the one that was sent cannot be read; send its ISO 4217 code, as EUR",
+        "value": "an amount that was sent cannot be read; send decimal numbers, as 142.52",
+    }
+)
 
 
 def _app_faults(app: Mapping[str, Any], source: object) -> Iterator[str]:

@@ -48,7 +48,9 @@ def command(path: Path, event: str, as_json: bool) -> None:
         paragraphs += [_refused(each) for each in refused]
         click.echo("\n\n".join(paragraphs), nl=bool(paragraphs))
     if not stories:
-        click.echo("No event of this id was accepted, as far back as events are kept: check the id.", err=True)
+        click.echo(
+            "No event of this id is kept: check the id. One whose person was forgotten has none any more.", err=True
+        )
         sys.exit(FAILED)
 
 
@@ -83,8 +85,14 @@ def _normalised(story: Story) -> str:
     if story.apart:
         words.append("some held apart, encrypted")
     if story.notes:
-        words.append(f"notes: {', '.join(story.notes)}")
+        words.append(f"notes: {', '.join(map(_note, story.notes))}")
     return "; ".join(words)
+
+
+def _note(code: str) -> str:
+    from router.quality import NOTES
+
+    return f"{code} ({NOTES[code].words})" if code in NOTES else code
 
 
 def _subjects(digests: Sequence[str]) -> list[str]:

@@ -67,8 +67,9 @@ def _quota(lane: LaneSum) -> str:
 
     if not lane.quota:
         return ""
-    near = ", nearly used up" if lane.quota.used >= NEAR * lane.quota.limit else ""
-    return f"{lane.quota.used} of {lane.quota.limit} in {lane.quota.month}{near}"
+    used, limit = lane.quota.used, lane.quota.limit
+    state = ", used up" if used >= limit else ", nearly used up" if used >= NEAR * limit else ""
+    return f"{used} of {limit} in {lane.quota.month}{state}"
 
 
 def _held(lane: LaneSum) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import signal
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +15,7 @@ from router.cli.options import json_option
 from router.cli.output import line
 
 if TYPE_CHECKING:
-    from router.mocks.partner import Partner, Trouble
+    from router.mocks.partner import Control, Partner, Trouble
 
 # What a type of partner insists on, and what to write in config.toml to send there instead.
 RULES = {
@@ -40,15 +41,43 @@ RULES = {
         'url = "{url}/"',
     ),
 }
-EXAMPLE = '{"status": 503, "retry_after": "2", "times": 3}'
 
 
-@click.command("mock")
+class _Mock(click.Command):
+    """Its help ends with the paths by which a running mock is driven."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
+        from router.mocks import SOURCES
+        from router.mocks.partner import CONTROLS, trouble_fields
+
+        with formatter.section("A running mock is driven by"):
+            formatter.write_dl([(f"{each.method} {each.path}", _explained(each)) for each in CONTROLS])
+        for name, kind in SOURCES.items():
+            with formatter.section(f"{name} by these too"):
+                formatter.write_dl([(f"{each.method} {each.path}", _explained(each)) for each in kind.own_controls])
+        with formatter.section("The fields of a trouble"):
+            formatter.write_dl(list(trouble_fields().items()))
+
+
+def _explained(control: Control) -> str:
+    return control.what if control.example is None else f"{control.what}, as {_text(control.example)}"
+
+
+def _text(value: Any) -> str:
+    import msgspec
+
+    return msgspec.json.encode(value).decode()
+
+
+@click.command("mock", cls=_Mock)
 @click.argument("kind", metavar="TYPE", type=click.Choice(list(RULES)))
 @click.option("--port", type=click.IntRange(0, 65_535), default=0, help="0, the default, takes a free one.")
 @click.option("--host", default="127.0.0.1", help="Where to listen.")
 @click.option("--seed", type=int, default=0, help="Of the dice of --share.")
 @click.option("--secret", metavar="whsec_...", help="webhook: verify signatures with this secret.")
+@click.option("--links", metavar="CODE,...", help="linktrace: the short codes of the account; else every one is known.")
+@click.option("--quota", type=click.IntRange(0), help="linktrace: events a month; else 5000.")
+@click.option("--plan", metavar="NAME", help="linktrace: the account's plan; events need scale, which it has else.")
 @click.option("--status", type=click.IntRange(200, 599), help="Answer this status.")
 @click.option("--retry-after", metavar="SECONDS", help="Retry-After of that answer.")
 @click.option("--delay", type=click.FloatRange(0, 600), default=0.0, help="Seconds before every answer.")
@@ -58,7 +87,18 @@ EXAMPLE = '{"status": 503, "retry_after": "2", "times": 3}'
 @click.option("--share", type=click.FloatRange(0, 1, min_open=True), default=1.0, help="Share of the calls to trouble.")
 @click.option("--times", type=click.IntRange(1), help="So many calls, then no more trouble.")
 @json_option
-def command(kind: str, port: int, host: str, seed: int, secret: str | None, as_json: bool, **trouble: Any) -> None:
+def command(
+    kind: str,
+    port: int,
+    host: str,
+    seed: int,
+    secret: str | None,
+    links: str | None,
+    quota: int | None,
+    plan: str | None,
+    as_json: bool,
+    **trouble: Any,
+) -> None:
     """Run a fake partner of TYPE (snap, linktrace, ipsnare, commandersact, snitcher, webhook) until Ctrl-C.
 
     It keeps the rules that the partner documents, and misbehaves as the options say or as POST /trouble tells it.
@@ -67,20 +107,25 @@ def command(kind: str, port: int, host: str, seed: int, secret: str | None, as_j
 
     if secret is not None and kind != "webhook":
         raise click.UsageError("--secret is for webhook: the other partners sign nothing")
-    partner = _partner(kind, seed, secret)
+    account = {"links": None if links is None else _codes(links), "quota": quota, "plan": plan}
+    account = {name: said for name, said in account.items() if said is not None}
+    if account and kind != "linktrace":
+        raise click.UsageError(f"--{next(iter(account))} is for linktrace: the other partners have no such thing")
+    partner = _partner(kind, seed, account if secret is None else {"secret": secret})
     partner.trouble = _troubles(**trouble)
     sys.exit(asyncio.run(_run(partner, host, port, as_json=as_json)))
 
 
-def _partner(kind: str, seed: int, secret: str | None) -> Partner:
+def _codes(text: str) -> frozenset[str]:
+    return frozenset(code.strip() for code in text.split(",") if code.strip())
+
+
+def _partner(kind: str, seed: int, own: Mapping[str, Any]) -> Partner:
+    """The fake partner; ``own`` are the settings that only this one has."""
     from router.clock import SystemClock
     from router.mocks import PARTNERS, SOURCES
-    from router.mocks.webhook import Webhook
 
-    now = SystemClock().now
-    if kind == "webhook":
-        return Webhook(now=now, seed=seed, secret=secret)
-    return (SOURCES if kind in SOURCES else PARTNERS)[kind](now=now, seed=seed)
+    return (SOURCES if kind in SOURCES else PARTNERS)[kind](now=SystemClock().now, seed=seed, **own)
 
 
 def _troubles(**given: Any) -> list[Trouble]:
@@ -112,15 +157,25 @@ async def _run(partner: Partner, host: str, port: int, *, as_json: bool) -> int:
 
 
 def _say(partner: Partner, url: str, *, as_json: bool) -> None:
+    from router.mocks.partner import EXAMPLE, trouble_fields
+
     rules, setting = (text.format(url=url) for text in RULES[partner.name])
     if as_json:
         told = {"received": f"{url}/received", "counts": f"{url}/counts", "trouble": f"{url}/trouble"}
+        told |= {"controls": f"{url}/"}
         line({"type": partner.name, "url": url, "enforces": rules, "setting": setting, **told})
         sys.stdout.flush()
         return
     click.echo(f"A fake {partner.name} listens on {url}")
     click.echo(f"It enforces  {rules}")
     click.echo(f"To use it    {setting}  and  allow_private = true")
-    click.echo(f"What it got  curl {url}/received")
-    click.echo(f"Trouble      curl {url}/trouble -d '{EXAMPLE}'   (curl -X DELETE ends it)")
+    click.echo(f"What it got  curl {url}/received, and in totals {url}/counts")
+    click.echo(
+        f"Trouble      curl {url}/trouble -d '{_text(EXAMPLE)}'   (curl -X DELETE ends it, without -d it is listed)"
+    )
+    click.echo(f"             with {', '.join(trouble_fields())}")
+    click.echo(f"Forget all   curl -X POST {url}/reset")
+    for control in partner.own_controls:
+        click.echo(f"Put in       curl {url}{control.path} -d '{_text(control.example)}'")
+    click.echo(f"All of this  curl {url}/")
     click.echo("Ctrl-C ends it.")

@@ -279,8 +279,9 @@ def _act(path: Path, act: str, choice: dict[str, Any], words: Words, yes: bool, 
     """Count, ask, act. The count that is told at the end is what was done, be it another one meanwhile."""
     console, address = _console(path), f"/api/v1/deliveries:{act}"
     answer = console.post(address, {**choice, "dry_run": True})
-    if answer["unknown"]:
-        click.echo(f"{counted(answer['unknown'], 'id is', 'ids are')} not stored.", err=True)
+    missing = answer["unknown"]
+    if missing:
+        click.echo(f"{counted(missing, 'id is', 'ids are')} not stored.", err=True)
     if answer["count"] and not dry_run:
         chosen = counted(answer["count"], f"{choice['state']} delivery", f"{choice['state']} deliveries")
         asked = words[0].format(chosen, escaped(choice["to"]))
@@ -291,3 +292,5 @@ def _act(path: Path, act: str, choice: dict[str, Any], words: Words, yes: bool, 
         line({**answer, "dry_run": dry_run})
     else:
         click.echo(words[1 if dry_run else 2].format(counted(answer["count"], "delivery", "deliveries")))
+    if missing and missing == len(set(choice["ids"])):
+        raise SystemExit(FAILED)

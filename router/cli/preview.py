@@ -284,7 +284,7 @@ def as_objects(index: int, given: Given, previews: Sequence[Preview], where: Lin
             "checks": [{**check._asdict(), "line": where.of(each, check.name, check.words)} for check in each.checks],
             "request": _request(each) if each.result == "sent" else None,
             "fields": each.leaves() if each.result == "sent" else [],
-            "unused": each.unused() if each.result == "sent" else [],
+            "untraced": each.untraced() if each.result == "sent" else [],
             "hints": each.hints,
             "identifiers": {"carried": each.match.carried, "missing": each.match.missing},
             "age_seconds": round(each.age, 3),
@@ -379,8 +379,8 @@ def _headline(preview: Preview) -> None:
     for name, value in headers(request, lane).items():
         _said("header", f"{name}: {value}")
     table(("FIELD", "VALUE", "FROM"), [(leaf.path, leaf.value, leaf.origin) for leaf in preview.leaves()])
-    if unused := preview.unused():
-        _said("not used", ", ".join(unused))
+    if untraced := preview.untraced():
+        _said("untraced", ", ".join(untraced))
 
 
 def _checks(preview: Preview, where: Lines) -> None:

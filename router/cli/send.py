@@ -13,10 +13,10 @@ from urllib.parse import quote, urlsplit
 import click
 import msgspec
 
-from router import samples
+from router import door, samples
 from router.cli import DONE, FAILED, UNREACHABLE
 from router.cli.options import config_option, configured, json_option
-from router.cli.output import line
+from router.cli.output import counted, line
 from router.terminal import escaped
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Unreachable(Exception):
-    """Nobody answers there."""
+    """Nobody answers there; ``answered`` events had their answer before."""
+
+    answered = 0
 
 
 @click.command("send")
@@ -107,6 +109,10 @@ def command(
         good = asyncio.run(_send(items, target, rate, timeout if wait else None, as_json=as_json))
     except Unreachable as error:
         click.echo(f"{error}: start it with turnout serve, or correct the address.", err=True)
+        if error.answered:
+            done = f"{error.answered} of {counted(len(items), 'event')} had an answer"
+            again = ": send the same again, what is stored already counts as duplicate" if given is not None else ""
+            click.echo(f"{done}{again}.", err=True)
         sys.exit(UNREACHABLE)
     sys.exit(DONE if good else FAILED)
 
@@ -217,9 +223,15 @@ async def _send(items: list[Any], target: Target, rate: float | None, patience: 
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
         for index, item in enumerate(items):
             began = time.monotonic()
-            result = await _post(session, target, index, item)
-            if patience is not None and result.id is not None and result.result in {"accepted", "duplicate"}:
-                result.destinations = await _followed(session, target, result.id, patience)
+            answered = index
+            try:
+                result = await _post(session, target, index, item)
+                answered += 1
+                if patience is not None and result.id is not None and result.result in {"accepted", "duplicate"}:
+                    result.destinations = await _followed(session, target, result.id, patience)
+            except Unreachable as error:
+                error.answered = answered
+                raise
             _say(result, as_json=as_json)
             good = good and result.good()
             if rate is not None:
@@ -237,16 +249,17 @@ async def _post(session: aiohttp.ClientSession, target: Target, index: int, item
             break
         await asyncio.sleep(_pause(headers.get("Retry-After")))
     if status == 200:
-        return _result(index, said)
+        return _result(index, said, item)
     code, message = str(said.get("code") or f"http_{status}"), said.get("message")
-    return Result(index=index, result="refused", code=code, message=message or "this is no collect endpoint")
+    message = message or "this is no collect endpoint"
+    return Result(index=index, result="refused", id=door.given_id(item), code=code, message=message)
 
 
 def _pause(value: str | None) -> float:
     return float(value) if value is not None and value.isascii() and value.isdigit() else 1.0
 
 
-def _result(index: int, said: dict[str, Any]) -> Result:
+def _result(index: int, said: dict[str, Any], item: Any) -> Result:
     """The event's own part of the answer; of several in one object, the worst."""
     problems = said.get("problems") or [{}]
     word = "rejected" if said.get("rejected") else "accepted" if said.get("accepted") else "duplicate"
@@ -254,7 +267,7 @@ def _result(index: int, said: dict[str, Any]) -> Result:
     return Result(
         index=index,
         result=word,
-        id=said.get("id") or first.get("id"),
+        id=said.get("id") or first.get("id") or door.given_id(item),
         code=first.get("code"),
         field=first.get("field"),
         message=first.get("message"),

@@ -26,12 +26,13 @@ SENDER = "sender"  # a source without a type: it sends to us
 
 
 class WorkspaceView(msgspec.Struct, frozen=True):
-    """One workspace of a source that is fetched from."""
+    """One workspace of a source that is fetched from. ``next_poll``: when it is asked for again while it is paused."""
 
     uuid: str
     name: str | None
     polled: dt.datetime | None
     paused: str | None
+    next_poll: dt.datetime | None = None
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -125,7 +126,7 @@ def _view(name: str, raw: Mapping[str, Any], notes: Mapping[str, str]) -> Source
         paused=state.paused,
         last_error=None if state.trouble is None else Fault(_at(state.trouble.at), state.trouble.reason),
         workspaces=tuple(
-            WorkspaceView(uuid, each.name, _instant(each.polled), each.paused)
+            WorkspaceView(uuid, each.name, _instant(each.polled), each.paused, _instant(each.next))
             for uuid, each in state.workspaces.items()
         ),
     )
@@ -154,18 +155,23 @@ def _state(view: SourceView) -> str:
     if not view.enabled:
         return "switched off"
     if view.paused is not None:
-        return f"paused: {view.paused}"
+        return f"paused: {view.paused}{_look(view.next_poll)}"
     paused = sum(each.paused is not None for each in view.workspaces)
     if paused:
         return f"{paused} of {counted(len(view.workspaces), 'workspace')} paused"
     return ""
 
 
+def _look(at: dt.datetime | None) -> str:
+    return f"; next look {when(at)}" if at else ""
+
+
 def _more(view: SourceView) -> None:
     """What a row has no room for."""
     for each in view.workspaces:
         if each.paused is not None:
-            click.echo(escaped(f"{view.name}: workspace {each.uuid} is paused: {each.paused}"))
+            look = _look(each.next_poll)
+            click.echo(escaped(f"{view.name}: workspace {each.uuid} is paused: {each.paused}{look}"))
     if view.last_error is not None:
         click.echo(escaped(f"{view.name}: last error {when(view.last_error.at)}: {view.last_error.reason}"))
 

@@ -274,7 +274,10 @@ class Collector:
         if isinstance(raw, web.Response):
             return raw
         if not hook.signed(raw, request.headers.get(SIGNATURE, "")):
-            return _error(401, "bad_signature", f"{SIGNATURE} is not that of these bytes; check the webhook's secret")
+            words = (
+                "must be sha256=<hex of HMAC-SHA256 of the body>, made with webhook_secret; check the webhook's secret"
+            )
+            return _error(401, "bad_signature", f"{SIGNATURE} {words}")
         if not hook.source.enabled:
             return _error(403, "source_disabled", "this source is switched off; ask its operator")
         return await self._kept(raw, hook)
@@ -283,6 +286,8 @@ class Collector:
         payload = snitcher.decoded(raw)
         if not isinstance(payload, dict):
             return _error(400, "malformed_json", "the body is not one JSON object; send it as it is documented")
+        if not snitcher.names_its_event(payload):
+            return _error(400, "missing", "event is missing: send the name of what happened, as company.identified")
         source = hook.source
         items = snitcher.webhook_items(
             payload, source.form_fields, unknown=source.unknown_events == "track", companies=source.companies

@@ -69,7 +69,10 @@ class Intake:
     async def take(self, body: Body, sender: Sender, visit: door.Visit) -> Answer:
         """Store what is good, quarantine what is not. NotDurable where the good ones are not on disk."""
         began = time.perf_counter()
+        erased = len(self._store.suppression)
         events, turned_away = await self._admitted(body.items, sender, visit)
+        if len(self._store.suppression) != erased:  # while others were answered, somebody was forgotten
+            events = self._not_erased(events, turned_away)
         events, seen = self._visitors.attend(events)
         if turned_away or seen:
             repeated, _, _ = await asyncio.gather(
@@ -101,13 +104,23 @@ class Intake:
                 continue
             entered = door.admit(item.value, sender.door, visit, self._new_id, item.notes)
             if isinstance(entered, Event) and self._store.suppression.blocks(entered.user):
-                turned_away.append(door.TurnedAway(problem=_erased(index), scrubbed=None))
+                turned_away.append(door.TurnedAway(problem=_erased(index, entered), scrubbed=None))
             elif isinstance(entered, Event):
                 events.append(entered)
             else:
                 placed = msgspec.structs.replace(entered.problem, index=index)
                 turned_away.append(door.TurnedAway(problem=placed, scrubbed=entered.scrubbed))
         return events, turned_away
+
+    def _not_erased(self, events: Sequence[Event], turned_away: list[door.TurnedAway]) -> list[Event]:
+        """Without those of people who are forgotten by now; from here to the queue of the log nobody else runs."""
+        kept = []
+        for index, event in enumerate(events):
+            if self._store.suppression.blocks(event.user):
+                turned_away.append(door.TurnedAway(problem=_erased(index, event), scrubbed=None))
+            else:
+                kept.append(event)
+        return kept
 
     async def _append(self, events: Sequence[Event]) -> list[bool]:
         return await self._store.append([log.row(event) for event in events]) if events else []
@@ -144,9 +157,10 @@ class Intake:
             self._tally.rejected(source, each.problem.code)
 
 
-def _erased(index: int) -> Problem:
+def _erased(index: int, event: Event) -> Problem:
     message = "this person asked to be forgotten: send no more of their events"
-    return Problem(index=index, code="erased_person", message=message)
+    given = None if "own_id" in event.notes else event.id
+    return Problem(index=index, id=given, code="erased_person", message=message)
 
 
 def _single_id(body: Body, events: Sequence[Event]) -> str | msgspec.UnsetType:

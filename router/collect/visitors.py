@@ -7,7 +7,7 @@ Known by source and anonymous id, bounded, and forgotten when a visitor has done
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
@@ -40,9 +40,9 @@ class Visitors:
         attended = [self._attend(event, changed) if event.user.anonymous_id else event for event in events]
         return attended, list(changed.values())
 
-    def forget(self, person: str) -> None:
-        """Whoever has this anonymous id, at any source."""
-        for key in [each for each in self._visitors if each[1] == person]:
+    def forget(self, people: Collection[str]) -> None:
+        """Whoever has one of these anonymous ids, at any source: one look at all, however many they are."""
+        for key in [each for each in self._visitors if each[1] in people]:
             del self._visitors[key]
             self._written.pop(key, None)
 

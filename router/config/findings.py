@@ -42,6 +42,7 @@ class Report:
         self.lines = text.split("\n")
         self.places = positions.locate(text)
         self._findings: list[Finding] = []
+        self.open: set[Key] = set()  # settings whose values can be no secrets, so that a line may show them
         self.failed = False
 
     @property
@@ -73,12 +74,18 @@ class Report:
         )
 
     def _excerpt(self, place: positions.Place, *, shown: bool) -> tuple[str, tuple[int, int]]:
-        """The line without its texts, references apart: any may be a secret, be it under a misspelt key."""
+        """The line without its texts, references and what is harmless apart: any may be a secret under a misspelt key."""
         line, start, length = self.lines[place.line - 1], place.column - 1, place.length
-        on_line = {value.column: value for value in self.places.values.values() if value.line == place.line}
-        for value in sorted(on_line.values(), reverse=True):
+        on_line = {
+            value: any(path[:depth] in self.open for depth in range(1, len(path) + 1))
+            for path, value in self.places.values.items()
+            if value.line == place.line
+        }
+        for value, harmless in sorted(on_line.items(), reverse=True):
             text = line[value.column - 1 : value.column - 1 + value.length]
-            if text[0] not in "\"'" or REFERENCE.fullmatch(text.strip("\"'")) or (shown and value == place):
+            if harmless or text[0] not in "\"'" or REFERENCE.fullmatch(text.strip("\"'")):
+                continue
+            if shown and value == place:
                 continue
             line = line[: value.column - 1] + '"***"' + line[value.column - 1 + value.length :]
             if value.column == place.column:

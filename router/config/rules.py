@@ -6,7 +6,7 @@ import difflib
 import ipaddress
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Any
@@ -15,10 +15,11 @@ from urllib.parse import urlsplit
 import msgspec
 
 from router import route
-from router.config.findings import Report, dotted
+from router.config.findings import At, Report, dotted
 from router.config.positions import Key
 from router.config.tables import suggestion
 from router.destination import Destination
+from router.dialects.names import NAMES, standard_of_any
 from router.secret import Secret
 from router.settings import Settings, Snitcher, Source, per_second, seconds
 
@@ -238,6 +239,7 @@ class _DestinationRules:
         self._batch()
         self._address()
         self._names()
+        self._spellings()
         self._paths()
 
     def _sources(self) -> None:
@@ -267,18 +269,31 @@ class _DestinationRules:
 
     def _names(self) -> None:
         """Names are checked against what the partner is known to take."""
-        events, defaults = self.destination.events, self.destination.default_events
-        if events is not None and not events:
+        if self.destination.events is not None and not self.destination.events:
             self.report.warning((*self.key, "events"), "no event is sent there", "name some, or leave events out")
         if self.destination.partner_names is not None:
             self._partner_names(self.destination.partner_names)
-        elif defaults and isinstance(events, tuple):
-            for place, name in enumerate(events):
-                close = difflib.get_close_matches(name, list(defaults), n=1, cutoff=0.85)
-                if name not in defaults and close:
-                    words = f'"{name}" has no name of its own at the partner'
-                    key = (*self.key, "events", place)
-                    self.report.warning(key, words, f'did you mean "{close[0]}"?', at="value")
+
+    def _spellings(self) -> None:
+        """Every dialect gives an event its standard name first, so another spelling of one is asked for in vain."""
+        named = [("events", self.destination.events)]
+        named += [(setting, getattr(self.destination, setting)) for setting in self.destination.named]
+        for setting, names in named:
+            ours = names or ()
+            for place, name in enumerate(ours):
+                key: Key = (*self.key, setting, name if isinstance(ours, dict) else place)
+                at: At = "key" if isinstance(ours, dict) else "value"
+                self._spelling(key, name, ours, at)
+
+    def _spelling(self, key: Key, name: str, beside: Container[str], at: At) -> None:
+        defaults, taken = self.destination.default_events or {}, self.destination.partner_names
+        arrives = standard_of_any(name)
+        if arrives is not None and arrives != name:
+            if arrives not in beside:  # else it is there for senders whose words stay as they are
+                self.report.error(key, f'"{name}" arrives as "{arrives}"', f'write "{arrives}"', at=at)
+        elif name not in defaults and (at == "key" or taken is None) and (near := _near(name, defaults)) is not None:
+            words = f'no standard event is called "{name}"'
+            self.report.warning(key, words, f'did you mean "{near}"? A name of your own can stay', at=at)
 
     def _partner_names(self, names: AbstractSet[str]) -> None:
         """A partner with names of its own refuses every event under another one."""
@@ -299,6 +314,12 @@ class _DestinationRules:
                 self.report.error(key, f'"{name}" has no name at {title}', remedy, at="value")
 
     def _paths(self) -> None:
+        for setting in self.destination.paths:
+            named = getattr(self.destination, setting)
+            for place, path in enumerate(named if isinstance(named, tuple) else (named,)):
+                if path is not None and (wrong := route.unknown_field(path)) is not None:
+                    inside: Key = (place,) if isinstance(named, tuple) else ()
+                    self.report.error((*self.key, setting, *inside), wrong, at="value")
         for path, wanted in self.destination.match.items():
             try:
                 route.conditions(path, wanted)
@@ -309,6 +330,16 @@ class _DestinationRules:
                 self.report.error((*self.key, "map", target), wrong, at="value")
             elif not all(target.split(".")):
                 self.report.error((*self.key, "map", target), "the target is not a path", 'write "custom_data.brands"')
+
+
+def _near(name: str, defaults: Mapping[str, str]) -> str | None:
+    """The standard name that this one misses by a letter or a sign; None where it is one, or too far from any."""
+    known = NAMES | defaults.keys()
+    if name in known:
+        return None
+    folded = re.sub(r"[\s-]+", "_", name.strip()).lower()
+    close = difflib.get_close_matches(folded, sorted(known), n=1, cutoff=0.85)
+    return close[0] if close and abs(len(close[0]) - len(folded)) <= 1 else None
 
 
 def _toml_key(name: str) -> str:

@@ -17,7 +17,7 @@ from router.config import drafts
 from router.config.findings import At, Report, dotted
 from router.config.positions import Key
 from router.config.references import REFERENCE, Unresolved, exposed, resolve
-from router.destination import Destination
+from router.destination import Complaint, Destination
 from router.secret import Secret
 from router.settings import Collect, Console, Outbox, Settings, Snitcher, Source
 
@@ -123,6 +123,7 @@ class Tables:
             self.report.error(key, f"{dotted(key)} is not a table", f"write {_table(key)}")
             return None
         fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
+        self.report.open |= {(*key, name) for name, value in raw.items() if _harmless(name, value, fields, key)}
         unsure = self._keys(fields, raw, key, struct.__struct_config__.tag_field)
         given: dict[str, Any] = {}
         for name, field in fields.items():
@@ -137,19 +138,27 @@ class Tables:
 
     def _made(self, struct: type[Any], given: dict[str, Any], key: Key, unsure: set[str]) -> Any:
         """The struct, or a draft of it where a field is unsure or where the struct itself finds a fault."""
-        if unsure:
-            self.drafts.add(key)
-            draft = drafts.draft(struct, given)
-            complaint = drafts.complaint(struct, draft, unsure)
-        else:
+        made, faulty = None, bool(unsure)
+        if not unsure:
             try:
-                return struct(**given)
-            except ValueError as error:  # from its __post_init__
-                self.drafts.add(key)
-                draft, complaint = drafts.draft(struct, given), str(error)
-        if complaint is not None:
-            self.report.error(key, complaint)
-        return draft
+                made = struct(**given)
+            except ValueError:  # from its __post_init__, which is asked again below
+                faulty = True
+        made = drafts.draft(struct, given) if made is None else made
+        hints = {field.encode_name: field.type for field in msgspec.structs.fields(struct)}
+        for said in drafts.complaints(struct, made, unsure):
+            faulty = faulty or said.severity == "error"
+            self._complain(said, key, hints)
+        if faulty:
+            self.drafts.add(key)
+        return made
+
+    def _complain(self, said: Complaint, key: Key, hints: Mapping[str, Any]) -> None:
+        """At the setting, or where it tells of something inside one, at that."""
+        place = (*key, *said.key)
+        inside = len(said.key) > 1 and _showable(hints[str(said.key[0])], place)
+        say = self.report.error if said.severity == "error" else self.report.warning
+        say(place, said.words, said.help or None, at="value" if inside else "key")
 
     def _keys(self, fields: Mapping[str, Any], raw: dict[str, Any], key: Key, tag: str | None) -> set[str]:
         """Reports unknown and missing keys; a required key that is only misspelt is reported once.
@@ -279,6 +288,7 @@ def _without_secrets(hint: Any) -> Any:
 
 _COMMON = frozenset(field.encode_name for field in msgspec.structs.fields(Destination))
 _PASTED = frozenset({"workspaces", "segment", "base_url"})
+_ADDRESSES = frozenset({"url", "base_url"})  # some servers take a key as a part of the address
 
 
 def _showable(hint: Any, key: Key) -> bool:
@@ -288,12 +298,54 @@ def _showable(hint: Any, key: Key) -> bool:
     return key[0] != "destinations" or key[2] in _COMMON or bool(_choices(hint))
 
 
+_ALIKE = 0.8  # of a key that nobody knows and one that somebody does
+_SOUNDS_SECRET = re.compile(r"key|token|secret|passw|auth|cred|sign", re.IGNORECASE)
+
+
+def _harmless(name: str, value: Any, fields: Mapping[str, Any], key: Key) -> bool:
+    """Can this value be no secret, though something is wrong on its line?
+
+    A partner's own text counts only where it fits a pattern that the setting has; under a key that is not known, only
+    where the key is nearly a known one of this kind, and no misspelling of a secret.
+    """
+    if name not in fields:
+        secret = [known for known, field in fields.items() if takes_secret(field.type)]
+        close = difflib.get_close_matches(name, list(fields), n=1, cutoff=_ALIKE)
+        if not close or _SOUNDS_SECRET.search(name) or difflib.get_close_matches(name, secret, n=1):
+            return False
+        name = close[0]
+    hint = fields[name].type
+    if name == "base_url" or takes_secret(hint):
+        return False
+    return _showable(hint, (*key, name)) or (_has_pattern(hint) and name not in _ADDRESSES and _fits(value, hint))
+
+
+def _has_pattern(hint: Any) -> bool:
+    """Is it one text of a certain look?"""
+    metas = [meta for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
+    if any(meta.pattern for meta in metas):
+        return True
+    return typing.get_origin(hint) in {Annotated, Union, types.UnionType} and any(
+        _has_pattern(inside) for inside in typing.get_args(hint)
+    )
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    try:
+        msgspec.convert(value, hint)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
 def _in_words(error: msgspec.ValidationError, hint: Any) -> tuple[str, Key]:
     """The message of msgspec without its own names and without the value, and where inside the value it points."""
     message, _, where = str(error).partition(" - at `$")
     inner = tuple(int(number) if number else name for name, number in re.findall(r"\.([^.\[\]`]+)|\[(\d+)\]", where))
     if message.startswith("Invalid enum value"):
         return f"write one of {', '.join(map(_quoted, _choices(hint)))}", inner
+    if "matching regex" in message and (look := _look(hint)) is not None:
+        return f"expected {look}", inner
     words = re.sub(r"`([^`]+)`", lambda found: _kinds(found[1]), message)
     words = re.sub(r"matching regex (.*)", lambda found: f"that looks like {_read_pattern(found[1])}", words)
     return words[:1].lower() + words[1:], inner
@@ -312,6 +364,14 @@ def _read_pattern(shown: str) -> str:
 def bare_pattern(pattern: str) -> str:
     """A regular expression without the anchors of its ends, which say nothing to whoever writes a value."""
     return re.sub(r"^\^|(?:\\Z|\$)$", "", pattern)
+
+
+def _look(hint: Any) -> str | None:
+    """What a pattern asks for, where its ``Meta`` says so in words, under ``extra``."""
+    for meta in getattr(hint, "__metadata__", ()):
+        if isinstance(meta, msgspec.Meta) and meta.extra and "looks" in meta.extra:
+            return str(meta.extra["looks"])
+    return next((found for inside in typing.get_args(hint) if (found := _look(inside))), None)
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:

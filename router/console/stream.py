@@ -124,6 +124,8 @@ class Feed:
         return max(position, next(each.first for each in self.store.segments.all if each.number != KEPT) - 1)
 
     def _message(self, stored: Stored) -> Accepted:
+        if stored.erased:
+            self._made.pop(stored.seq, None)
         if (made := self._made.get(stored.seq)) is None:
             matches = self._matches(stored.event) if stored.event else None
             made = accepted(stored.seq, stored.event, matches, erased=stored.erased)

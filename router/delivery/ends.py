@@ -26,6 +26,16 @@ class Job(msgspec.Struct, frozen=True):
     subject: str | None = None  # what it is about, where the destination cares
 
 
+_UNITS = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1000), ("ms", 1))
+
+
+def expired(age: int, window: int) -> str:
+    """Why an event older than the window is not sent; both in ms. The age is rounded down, so that reasons group."""
+    unit, size = next(each for each in _UNITS if age // each[1] * each[1] > window)
+    limit, whole = next(each for each in _UNITS if window % each[1] == 0)
+    return f"expired: {age // size} {unit} old, at most {window // whole} {limit}"
+
+
 def tried(job: Job) -> Job:
     """The job with one more attempt spent."""
     return Job(job.seq, job.event, job.attempts + 1, job.parked, job.since, job.subject)
@@ -72,6 +82,7 @@ def rejected(jobs: Sequence[Job], reasons: Mapping[int, str], attempt: Attempt) 
             attempts=jobs[index].attempts + 1,
             status=attempt.status,
             reason=reason,
+            subjects=_subjects([jobs[index]]),
         )
         for index, reason in reasons.items()
         if 0 <= index < len(jobs)
@@ -131,9 +142,19 @@ def _subjects(jobs: Sequence[Job]) -> dict[int, str]:
     return {job.seq: job.subject for job in jobs if job.subject is not None}
 
 
-def unsent(jobs: Sequence[Job], state: Literal["filtered", "dead"], reason: str, now: int) -> list[Mark]:
+def unsent(
+    jobs: Sequence[Job], state: Literal["filtered", "dead", "erased"], reason: str | None, now: int
+) -> list[Mark]:
     """An end that needed no request."""
     return [
-        Mark(seqs=seqs, state=state, at=now, parked=parked, attempts=attempts, reason=reason)
+        Mark(
+            seqs=seqs,
+            state=state,
+            at=now,
+            parked=parked,
+            attempts=attempts,
+            reason=reason,
+            subjects=_subjects(jobs) if state == "dead" else {},
+        )
         for (attempts, parked), seqs in _alike(jobs).items()
     ]

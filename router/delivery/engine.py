@@ -31,7 +31,8 @@ class Delivery:
     async def apply(self, destinations: Mapping[str, Destination]) -> None:
         """Run these destinations, at the start or after a reload.
 
-        A lane whose settings did not change goes on untouched, but looks at once whether its partner works again.
+        A lane whose settings did not change goes on untouched, and one that was changed begins anew; where their partner
+        held them, both look at once whether it works again.
         Lanes of others keep their backlog, held, with the reason shown.
         """
         changed = [name for name, runner in self.lanes.items() if destinations.get(name) != runner.destination]
@@ -49,6 +50,8 @@ class Delivery:
                 await self._release(lane)
                 runner = LaneRunner(name, destination, lane, self._store, self._clock, observer=self._observer)
                 self.lanes[name] = runner
+                if name in changed:
+                    runner.probe()
                 runner.start()
             else:
                 await self._keep(lane, DISABLED)

@@ -29,6 +29,7 @@ from router.delivery.sender import Sender, remarkable
 from router.delivery.subjects import MOST_BEHIND, Subjects
 from router.destination import Destination, Request
 from router.outbox import memory
+from router.outbox.crashes import CAREFUL_AFTER
 from router.outbox.errors import NotDurable
 from router.outbox.lane import Lane
 from router.outbox.log import Stored
@@ -43,6 +44,7 @@ TAKE = 64  # events looked at in one go, where a batch is not larger
 PROBE_EVERY = 300_000  # ms between looks at whether a held lane works again
 SHORTEST_HOLD = 60_000  # ms; a partner that says "until" a moment that is gone is not asked without end
 UNSETTLED = 4  # times the concurrency: requests answered but not yet written down
+MOST_CAREFUL = 1_000  # events after a crash that are looked at one by one
 WRONG_ADDRESS_AFTER = 5  # answers 404 or 405 in a row
 FOR_EVER = 1e9  # seconds: until something new arrives
 
@@ -100,11 +102,15 @@ class LaneRunner:
         self._task: asyncio.Task[None] | None = None
 
         self._misses = 0
+        self._written_at = 0  # how many erasures there had been when what is ready was written
         self._epoch = 0  # begins anew with every hold and resumption: answers to older requests change neither
         self._unwritten_hold = False
         self._probe_at = (lane.held.until or 0) if lane.held else 0
         self._open_since = 0  # the end of the last hold: time spent held is nobody's fault
         self._seen = clock.now()
+        # What may have been in hand when the last process died.
+        in_hand = 2 * self._concurrency * self._batch + max(self._batch, TAKE)
+        self._careful = min(MOST_CAREFUL, in_hand) if store.crashes >= CAREFUL_AFTER else 0
 
     # Life
 
@@ -132,6 +138,8 @@ class LaneRunner:
         self.lane.more.set()
 
     async def _run(self) -> None:
+        with contextlib.suppress(NotDurable):
+            await self._begin_meter()
         while not self._stopping:
             try:
                 await self._step()
@@ -153,12 +161,24 @@ class LaneRunner:
         if (wait := self._closed_for(now)) > 0:
             await self._idle(wait)
         elif jobs := await self._next(now):
-            self._write(await self._in_turn(self._routed(jobs, now), now))
+            if self._careful > 0:
+                await self._carefully(jobs, now)
+            else:
+                self._write(await self._in_turn(self._routed(jobs, now), now))
             await self._send_all()
             await asyncio.sleep(0)  # a lane that filters everything would otherwise never let go of the loop
         else:
             due = self.lane.next_due
             await self._idle(FOR_EVER if due is None else max(0.0, (due - now) / 1000))
+
+    async def _carefully(self, jobs: Sequence[Job], now: int) -> None:
+        """One by one, each written down while it is in hand: the last process may have died of one of them."""
+        for job in jobs:
+            async with self._store.careful:
+                await self._store.in_hand(self.lane, job.seq)
+                self._write(await self._in_turn(self._routed([job], now), now))
+                await self._store.out_of_hand()
+        self._careful -= len(jobs)
 
     async def _set_back(self, by: int) -> None:
         """The clock was set back: waits are lengths of time, and none becomes longer by it."""
@@ -189,11 +209,10 @@ class LaneRunner:
 
     async def _next(self, now: int) -> list[Job]:
         """What to send next: what is in hand already, overdue retries, then fresh events."""
+        if not self._again:
+            await self._until(self._has_room)
         if self._again:
-            return self._again.popleft()
-        await self._until(self._has_room)
-        if self._again:
-            return self._again.popleft()
+            return self._not_erased(self._again.popleft(), now)
         most = 1 if self.lane.held is not None or self._pace.open else max(self._batch, TAKE)
         if self.lane.next_due is not None and self.lane.next_due <= now and (overdue := await self._overdue(now, most)):
             return overdue
@@ -204,6 +223,15 @@ class LaneRunner:
                 return jobs
             await asyncio.sleep(0)
         return []
+
+    def _not_erased(self, jobs: list[Job], now: int) -> list[Job]:
+        """Without those whose person was forgotten while they were in hand."""
+        if not self._store.erasures:
+            return jobs
+        erased = [job for job in jobs if self._store.suppression.blocks(job.event.user)]
+        self._settle_soon(ends.unsent(erased, "erased", None, now))
+        gone = {job.seq for job in erased}
+        return [job for job in jobs if job.seq not in gone]
 
     def _has_room(self) -> bool:
         return bool(self._again) or (
@@ -258,7 +286,7 @@ class LaneRunner:
 
     def _too_late(self, job: Job, now: int) -> str | None:
         if self._window is not None and now - job.event.time > self._window:
-            return "expired: older than the partner accepts"
+            return ends.expired(now - job.event.time, self._window)
         if (
             job.since is not None
             and self.lane.held is None
@@ -303,6 +331,7 @@ class LaneRunner:
 
     def _write(self, jobs: Sequence[Job]) -> None:
         """Make requests of jobs, as many events in each as the partner takes."""
+        self._written_at = self._store.erasures
         for start in range(0, len(jobs), self._batch):
             self._ready.extend(self._written(jobs[start : start + self._batch]))
 
@@ -322,13 +351,13 @@ class LaneRunner:
         while self._ready:
             await self._until(self._may_send)
             now = self._clock.now()
-            if self._stopping or self._closed_for(now) > 0:
+            if self._stopping or self._closed_for(now) > 0 or self._written_at != self._store.erasures:
                 while self._ready:  # written anew when the lane may go on: signatures age
                     self._again.append(self._ready.popleft()[1])
             elif self._ready:
                 self._probe_at = now + PROBE_EVERY
                 self._sending += 1
-                self._background(self._carry(*self._ready.popleft(), self._epoch))
+                self._background(self._carry(*self._ready.popleft(), (self._epoch, self._written_at)))
 
     def _may_send(self) -> bool:
         now = self._clock.now()
@@ -347,15 +376,15 @@ class LaneRunner:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _carry(self, request: Request, jobs: list[Job], epoch: int) -> None:
-        """Send one request and bring its events to an end, or to their next wait."""
+    async def _carry(self, request: Request, jobs: list[Job], when: tuple[int, int]) -> None:
+        """Send one request and bring its events to an end, or to their next wait. ``when``: epoch and erasures."""
         self._unsettled += 1
         try:
             try:
                 if self._limiter is not None:
                     await self._limiter.acquire()
-                if epoch != self._epoch or self._clock.now() < self._pace.paused_until:
-                    self._take_again(jobs)  # the lane closed while this one waited for its turn
+                if when != (self._epoch, self._store.erasures) or self._clock.now() < self._pace.paused_until:
+                    self._take_again(jobs)  # the lane closed, or somebody was forgotten, while it waited for its turn
                     return
                 outcome, attempt = await self._attempt(request, jobs)
                 if isinstance(outcome, Split) and not outcome.rejected and len(jobs) > 1:
@@ -404,7 +433,8 @@ class LaneRunner:
         ``current``: no hold or resumption came between the request and this answer to it.
         """
         at = attempt.at
-        missed = attempt.status in {404, 405} and isinstance(outcome, Rejected | Split)
+        known = isinstance(outcome, Rejected) and outcome.closes is not None  # the partner's own word about one event
+        missed = attempt.status in {404, 405} and isinstance(outcome, Rejected | Split) and not known
         self._misses = self._misses + 1 if missed else 0
         if self._misses >= WRONG_ADDRESS_AFTER:
             outcome = Hold("every event is answered 404 or 405: check base_url and ids, then resume")
@@ -464,8 +494,20 @@ class LaneRunner:
         if (month := memory.month(at)) != self._meter.month:  # the outbox has counted these events already
             self._meter.begin(month, max(0, await self._store.used(self.lane, at) - events))
         if self._meter.count(events):
-            reason = f"{self._meter.used} of {self._meter.quota} events of this month are used"
-            log.warning("quota_near", destination=self.name, reason=reason)
+            self._tell_quota(self._meter)
+
+    async def _begin_meter(self) -> None:
+        """Judge at the start what the month has used: the quota may be another one now, and an old log may be gone."""
+        if self._meter is None:
+            return
+        now = self._clock.now()
+        self._meter.begin(memory.month(now), await self._store.used(self.lane, now))
+        if self._meter.near():
+            self._tell_quota(self._meter)
+
+    def _tell_quota(self, meter: Meter) -> None:
+        reason = f"{meter.used} of {meter.quota} events of this month are used"
+        log.warning("quota_near", destination=self.name, reason=reason)
 
     async def _settle(
         self, marks: Sequence[Mark], attempts: Sequence[Attempt] = (), closing: Sequence[Closing] = ()
@@ -603,16 +645,17 @@ class LaneRunner:
 
     def _drop_in_hand(self, seqs: frozenset[int] | None) -> list[int]:
         """Let go of the meant ones among what waits in hand; returns the fresh ones, which have no row yet."""
-        waiting = [*self._again, *(jobs for _, jobs in self._ready), self._subjects.empty()]
+        waiting = [self._subjects.give_up(seqs), *self._again, *(jobs for _, jobs in self._ready)]
         self._again.clear()
         self._ready.clear()
         fresh: list[int] = []
         for jobs in waiting:
             dropped = [job for job in jobs if seqs is None or job.seq in seqs]
             self._parked_in_hand.difference_update(job.seq for job in dropped)
-            self._subjects.leave([job.seq for job in dropped])
+            following = self._subjects.leave([job.seq for job in dropped])
             fresh += [job.seq for job in dropped if not job.parked]
             self._take_again([job for job in jobs if seqs is not None and job.seq not in seqs])
+            self._take_again(following)
         return fresh
 
 

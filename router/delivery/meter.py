@@ -20,7 +20,11 @@ class Meter:
         """A month, and what was used of it before."""
         self.month, self.used = month, used
 
+    def near(self) -> bool:
+        """Is the mark of ``NEAR`` reached?"""
+        return self.used >= NEAR * self.quota
+
     def count(self, events: int) -> bool:
         """So many more. True the one time that this reaches the mark of ``NEAR``."""
-        before, self.used = self.used, self.used + events
-        return before < NEAR * self.quota <= self.used
+        before, self.used = self.near(), self.used + events
+        return not before and self.near()

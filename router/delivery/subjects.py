@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from router.delivery.ends import Job
 
@@ -62,9 +62,15 @@ class Subjects:
                 following.append(job)
         return following
 
-    def empty(self) -> list[Job]:
-        """Nothing is behind anything any more; returns what was, each subject's in its order."""
-        left = [job for line in self._behind.values() for job in line]
-        self._behind.clear()
-        self.waiting = 0
-        return left
+    def give_up(self, seqs: Collection[int] | None) -> list[Job]:
+        """These, or all with None, are behind nothing any more and are returned; the others keep their places."""
+        gone: list[Job] = []
+        for subject, line in list(self._behind.items()):
+            left = deque(job for job in line if seqs is not None and job.seq not in seqs)
+            gone += [job for job in line if seqs is None or job.seq in seqs]
+            if left:
+                self._behind[subject] = left
+            else:
+                del self._behind[subject]
+        self.waiting -= len(gone)
+        return gone

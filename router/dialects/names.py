@@ -83,6 +83,10 @@ _STANDARD = {
 }
 
 
+# Every standard name, and those that a call has by its kind.
+NAMES = frozenset({*_STANDARD.values(), *_META.values(), *_SNAP.values(), "screen_view", "identify", "group", "alias"})
+
+
 def standard(name: object) -> str | None:
     """The standard name for a Segment name in either order of words, any case, with spaces, underscores or neither."""
     return _STANDARD.get(name.lower().strip()) if isinstance(name, str) else None

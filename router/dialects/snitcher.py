@@ -197,6 +197,12 @@ def company_item(company: Object, change: int) -> Object:
     return {"id": _id("company", str(company.get("uuid")), str(change), company_digest(company)), "company": told}
 
 
+def names_its_event(payload: Object) -> bool:
+    """Does a webhook say what happened? Without that it is nothing of Snitcher's."""
+    said = payload.get("event")
+    return said is not None and bool(str(said).strip())
+
+
 def webhook_items(
     payload: Object, form_fields: Collection[str] = (), *, unknown: bool = True, companies: bool = True
 ) -> list[Object]:

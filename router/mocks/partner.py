@@ -1,8 +1,8 @@
 """The chassis of a fake partner: it records calls, misbehaves when told to, and serves HTTP.
 
 A partner's rules are its ``answer``, a function of the call and of what it took before; sockets, delays and resets
-are here. Beside the partner's own paths the server has ``GET /received``, ``GET /counts``, ``POST`` and ``DELETE
-/trouble`` and ``POST /reset``, for the person or the test that drives it.
+are here. Beside the partner's own paths the server has those of ``CONTROLS``, for the person or the test that drives it;
+``GET /`` lists them, and none of them is recorded.
 """
 
 from __future__ import annotations
@@ -28,6 +28,27 @@ FLOOD = 1 << 28  # bytes of an answer that does not end
 
 _MASKED = frozenset({"access_token", "api_secret", "api_key", "key", "token"})
 _RESET = struct.pack("ii", 1, 0)  # linger on, for no time: close() sends RST (socket(7), SO_LINGER)
+
+
+class Control(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One path by which a fake partner is driven; ``example`` is a body for it."""
+
+    method: str
+    path: str
+    what: str
+    example: Any = None
+
+
+EXAMPLE = {"status": 503, "retry_after": "2", "times": 3}
+CONTROLS = (
+    Control("GET", "/", "this list"),
+    Control("GET", "/received", "every call and what was said to it; ?after=N: those after the N-th"),
+    Control("GET", "/counts", "exact totals"),
+    Control("GET", "/trouble", "how it misbehaves"),
+    Control("POST", "/trouble", "let it misbehave: one trouble or a list, instead of the one before", EXAMPLE),
+    Control("DELETE", "/trouble", "let it behave"),
+    Control("POST", "/reset", "forget everything"),
+)
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +152,7 @@ class Partner(abc.ABC):
 
     name: ClassVar[str]
     masked: ClassVar[frozenset[str]] = _MASKED  # query parameters whose values are not listed
+    own_controls: ClassVar[tuple[Control, ...]] = ()  # those that only this partner has
 
     def __init__(self, *, now: Callable[[], int], seed: int = 0) -> None:
         self.now = now
@@ -216,12 +238,19 @@ class Partner(abc.ABC):
         self.counts.distinct = len(self.taken)
 
 
+def trouble_fields() -> dict[str, str]:
+    """The fields of a trouble, with what each does."""
+    return {each.name: str(each.type.__metadata__[0].description) for each in msgspec.structs.fields(Trouble)}
+
+
 def application(partner: Partner) -> web.Application:
     """The partner as an aiohttp application. Serve it with ``handler_cancellation``, as ``running`` does."""
     control = _Control(partner)
     app = web.Application(client_max_size=64 * 1024 * 1024)
+    app.router.add_get("/", control.index)
     app.router.add_get("/received", control.received)
     app.router.add_get("/counts", control.counts)
+    app.router.add_get("/trouble", control.trouble)
     app.router.add_post("/trouble", control.make_trouble)
     app.router.add_delete("/trouble", control.end_trouble)
     app.router.add_post("/reset", control.reset)
@@ -246,6 +275,13 @@ class _Control:
 
     def __init__(self, partner: Partner) -> None:
         self.partner = partner
+
+    async def index(self, _: web.Request) -> web.Response:
+        controls = [*CONTROLS, *self.partner.own_controls]
+        return _json(200, {"type": self.partner.name, "controls": controls, "trouble": trouble_fields()})
+
+    async def trouble(self, _: web.Request) -> web.Response:
+        return _json(200, self.partner.trouble)
 
     async def received(self, request: web.Request) -> web.Response:
         after = request.query.get("after", "0")

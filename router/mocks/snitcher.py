@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from router.mocks.partner import Answer, Call, Partner
+from router.mocks.partner import Answer, Call, Control, Partner
 
 BASE = "/v1"
 A_MINUTE = 60_000  # ms
@@ -61,6 +61,32 @@ class Snitcher(Partner):
     """``empty`` leaves the documented example out. ``organisation_limit`` and ``allowed`` may be made smaller."""
 
     name: ClassVar[str] = "snitcher"
+    own_controls: ClassVar[tuple[Control, ...]] = (
+        Control(
+            "POST",
+            "/sessions",
+            "add a session, or let the one with this uuid grow",
+            {
+                "uuid": "s-1",
+                "organisation_uuid": COMPANY,
+                "started_at": "2026-11-20T10:00:00+00:00",
+                "ended_at": "2026-11-20T10:05:00+00:00",
+                "events": [
+                    {
+                        "event_type": "pageview",
+                        "url": "https://acme.com/pricing",
+                        "triggered_at": "2026-11-20T10:00:00+00:00",
+                    }
+                ],
+            },
+        ),
+        Control(
+            "POST",
+            "/organisations",
+            "add a company, or change the one with this uuid",
+            {"uuid": "org-2", "name": "Example Ltd", "website": "https://example.com"},
+        ),
+    )
 
     def __init__(self, *, now: Callable[[], int], seed: int = 0, empty: bool = False) -> None:
         self.empty = empty

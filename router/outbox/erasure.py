@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 import msgspec
 
 from router.event import User
+from router.outbox.writer import fold
 from router.person import marks_of
 
 ROWS_AT_ONCE = 5_000
@@ -65,7 +66,7 @@ def empty(connection: sqlite3.Connection, seqs: Sequence[int]) -> int:
             " WHERE seq IN (SELECT value FROM json_each(?))",
             (_array(part),),
         )
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    fold(connection)
     return len(seqs)
 
 
@@ -114,8 +115,11 @@ def delivered(connection: sqlite3.Connection, seqs: Sequence[int]) -> dict[str, 
 
 
 def forget_sessions(connection: sqlite3.Connection, people: Collection[str]) -> int:
+    """Visitors with these anonymous ids, and what a source noted of a session of that id. Returns how many visitors."""
+    connection.executemany("DELETE FROM note WHERE instr(key, ?) > 0", [(each,) for each in people])
     return connection.execute(
-        "DELETE FROM visitor WHERE person IN (SELECT value FROM json_each(?))", (msgspec.json.encode(people).decode(),)
+        "DELETE FROM visitor WHERE person IN (SELECT value FROM json_each(?))",
+        (msgspec.json.encode(list(people)).decode(),),
     ).rowcount
 
 

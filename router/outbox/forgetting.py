@@ -38,7 +38,16 @@ class Traces(msgspec.Struct, frozen=True, kw_only=True):
 class Forgetting:
     """``settle_marks`` brings what was not delivered to its end; ``remembered`` empties what else knows of people."""
 
-    def __init__(self, segments: Segments, journal: Journal, clock: Clock, books: Books, known: Suppression) -> None:
+    def __init__(
+        self,
+        segments: Segments,
+        journal: Journal,
+        clock: Clock,
+        books: Books,
+        known: Suppression,
+        moving: asyncio.Lock,
+    ) -> None:
+        self._moving = moving  # held by whoever moves events from one segment to another
         self._segments, self._journal, self._clock, self._books = segments, journal, clock, books
         self.suppression = known
 
@@ -55,7 +64,7 @@ class Forgetting:
         return Traces(events=len(events), linked=kinds, beyond=len(set(beyond) - set(events)))
 
     async def erase(
-        self, people: Sequence[Person], *, linked: bool, remembered: Callable[[], Awaitable[None]]
+        self, people: Sequence[Person], *, linked: bool, remembered: Callable[[Collection[str]], Awaitable[None]]
     ) -> Receipt:
         """Empty every event of these people, end what was not delivered, and keep them out from now on.
 
@@ -72,17 +81,22 @@ class Forgetting:
         await self._books.written(partial(suppression.add, digests=digests, now=now))
         self.suppression.add(digests)
         await self._books.roll()  # what waits to be stored is stored now
-        await remembered()
+        await remembered(())
         receipt = Receipt(people=len(people), identifiers=len(wanted))
-        for segment in [*self._segments.all, self._segments.newest]:
-            await self._erase_in(segment, wanted, receipt, now)
+        carried: set[str] = set()  # by the events that go: their sessions go as well
+        async with self._moving:
+            for segment in [*self._segments.all, self._segments.newest]:
+                carried |= await self._erase_in(segment, wanted, receipt, now)
         values = {mark.partition(":")[2] for mark in wanted}
-        receipt.sessions = await self._books.written(partial(erasure.forget_sessions, people=values))
+        sessions = {
+            value for kind, _, value in (mark.partition(":") for mark in wanted | carried) if kind == "anonymous"
+        }
+        receipt.sessions = await self._books.written(partial(erasure.forget_sessions, people=sessions))
         after: int | None = 0
         while after is not None:
             count, after = await self._books.written(partial(erasure.forget_quarantined, values=values, after=after))
             receipt.quarantined += count
-        await remembered()
+        await remembered(sessions)
         await self._books.checkpoint()
         return receipt
 
@@ -108,10 +122,11 @@ class Forgetting:
             await asyncio.sleep(0)
         return seqs, others
 
-    async def _erase_in(self, segment: Segment, wanted: Collection[str], receipt: Receipt, now: int) -> None:
-        seqs, _ = await self._find_in(segment, wanted)
+    async def _erase_in(self, segment: Segment, wanted: Collection[str], receipt: Receipt, now: int) -> set[str]:
+        """Returns every mark that the events had which went."""
+        seqs, carried = await self._find_in(segment, wanted)
         if not seqs:
-            return
+            return set()
         unit = partial(erasure.empty, seqs=seqs)
         if await self._journal.on_open(segment, unit) is None:
             await self._journal.settled()
@@ -124,6 +139,7 @@ class Forgetting:
             for total, more in ((receipt.delivered, had), (receipt.ended, ended)):
                 for name, count in more.items():
                     total[name] = total.get(name, 0) + count
+        return carried
 
 
 def _marks(people: Sequence[Person]) -> frozenset[str]:

@@ -179,7 +179,6 @@ class Journal:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            await self._run_errands()
             while self._queue:
                 group = self._next_group()
                 try:
@@ -188,6 +187,7 @@ class Journal:
                     fault = self._failed(error)
                     for each in group:
                         _answer(each.future, fault)
+            await self._run_errands()  # behind what was waiting before them
             if self._stopping:
                 return
 

@@ -17,6 +17,7 @@ class Lane:
     def __init__(self, row: state.LaneRow, done: set[int], away: Iterable[range], next_due: int | None) -> None:
         self.id, self.name, self.start, self.cursor, self.held = row.id, row.name, row.start, row.cursor, row.held
         self.quota, self.stop, self.stopped_at = row.quota, row.stop, row.stopped_at
+        self.written = row.cursor  # the cursor as the disk has it
         self.done = done
         self.away = sorted(away, key=lambda stretch: stretch.start)
         self.next_due = next_due

@@ -18,6 +18,7 @@ from router.event import Clear, Event
 from router.outbox.dedup import key
 from router.outbox.schema import SEALED_INDEXES
 from router.outbox.vault import Vault
+from router.outbox.writer import fold
 
 COLUMNS = 9
 ROWS_PER_STATEMENT = 32_766 // COLUMNS  # SQLite's limit of bound values (limits.html, SQLITE_MAX_VARIABLE_NUMBER)
@@ -198,6 +199,7 @@ def discard(connection: sqlite3.Connection, gone: Sequence[int]) -> None:
     connection.execute(
         "DELETE FROM event WHERE seq IN (SELECT value FROM json_each(?))", (msgspec.json.encode(gone).decode(),)
     )
+    fold(connection)  # what was there is overwritten in the file, too
 
 
 def duplicates(connection: sqlite3.Connection) -> int:

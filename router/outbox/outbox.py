@@ -11,14 +11,14 @@ import asyncio
 import contextlib
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import msgspec
 
 from router.clock import Clock
-from router.outbox import log, memory, replays, schema, state, suppression
+from router.outbox import crashes, log, memory, replays, schema, state, suppression
 from router.outbox.erasure import Receipt
 from router.outbox.errors import Broken, Busy, DiskFull, NotDurable, OutboxError
 from router.outbox.forgetting import Forgetting, Traces
@@ -32,7 +32,7 @@ from router.outbox.retention import Books, Policy, Retention, sweep
 from router.outbox.segments import Segments
 from router.outbox.state import DROPPED, Attempt, Closing, Due, Held, Mark, Quarantined, Selection, Settlement
 from router.outbox.suppression import Suppression
-from router.outbox.writer import Writer
+from router.outbox.writer import Writer, fold, sync_directory
 from router.person import Person
 
 T = TypeVar("T")
@@ -66,9 +66,12 @@ class Outbox:
         self.directory = directory
         self.config = 0
         self.failed: NotDurable | None = None  # set once; from then on nothing is acknowledged or settled
+        self.erasures = 0  # since this process began: what was read before one may be somebody's who is forgotten
+        self.crashes = 0  # processes before this one that did not end as they should, in a row
+        self.careful = asyncio.Lock()  # one event in hand at a time, while lanes go carefully
         self.lanes: dict[str, Lane] = {}
         self.on_failure: Callable[[NotDurable], None] = lambda _fault: None
-        self.on_erase: Callable[[Sequence[Person]], None] = lambda _people: None  # what else remembers them
+        self.on_erase: Callable[[Collection[str]], None] = lambda _anonymous_ids: None  # what else remembers people
         self.watchers: set[Watcher] = set()
         self.clock, self._lock = clock, lock
         self._state = Writer("turnout-state")
@@ -94,6 +97,8 @@ class Outbox:
         """
         (directory / "log").mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)  # noqa: ASYNC240 - once, before anything is served
+        for each in (directory, directory.parent):  # else a power loss may leave no directory of this name
+            sync_directory(each)
         outbox = cls(directory, clock, Lock(directory))
         try:
             await outbox._recover(policy or Policy(), segment_events)
@@ -113,6 +118,9 @@ class Outbox:
         self._settle_wake.set()
         if self._settler is not None:
             await self._settler
+        if self.failed is None:
+            with contextlib.suppress(NotDurable):
+                await self._state.write(crashes.end)
         await self._shut()
 
     async def _shut(self) -> None:
@@ -145,14 +153,15 @@ class Outbox:
         )
         books = Books(
             written=self._written,
+            settle=lambda lane: self.settle(lane, []),
             lanes=self._every_lane,
             roll=lambda: self.append([]),
             checkpoint=self._fold,
             config=lambda: self.config,
         )
         known = Suppression(*await self._state.write(suppression.load))
-        self._forgetting = Forgetting(segments, self.journal, self.clock, books, known)
         self._retention = Retention(segments, self.clock, policy, books)
+        self._forgetting = Forgetting(segments, self.journal, self.clock, books, known, self._retention.looking)
         await asyncio.to_thread(_refuse_unknown_events, self.directory, segments.all)
         await asyncio.to_thread(sweep, self.directory, segments.all)
         await self._journal.open()
@@ -161,8 +170,9 @@ class Outbox:
             raise OutboxError(
                 f"the log ends at event {self.last}, but event {reached} was settled: restore both from one backup"
             )
-        latest = self.clock.now() + LONGEST_WAIT
-        await self._state.write(lambda unit: state.clamp_due(unit, latest))
+        now = self.clock.now()
+        await self._state.write(lambda unit: state.clamp_due(unit, now + LONGEST_WAIT))
+        self.crashes = await self._state.write(lambda unit: crashes.begin(unit, now, self.config))
 
     async def _register(self, segment: Segment) -> None:
         await self._state.write(lambda unit: state.add_segment(unit, segment))
@@ -177,7 +187,7 @@ class Outbox:
 
     async def _fold(self) -> None:
         """Empty the WAL of the state."""
-        await self._state.read(lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone())
+        await self._state.read(fold)
 
     # Faults
 
@@ -307,6 +317,14 @@ class Outbox:
         asked = list(subjects)
         return await self._written(lambda unit: memory.behind(unit, lane.id, asked))
 
+    async def in_hand(self, lane: Lane, seq: int) -> None:
+        """Write down that this event is about to be mapped; for a lane that goes carefully."""
+        await self._written(lambda unit: crashes.take(unit, lane.id, seq))
+
+    async def out_of_hand(self) -> None:
+        """It was mapped, and the process lives."""
+        await self._written(crashes.release)
+
     async def used(self, lane: Lane, at: int) -> int:
         """Events that counted against the lane's quota in the month of ``at``."""
         return await self._written(lambda unit: memory.used(unit, lane.id, at))
@@ -354,6 +372,7 @@ class Outbox:
         lane.stop = lane.stopped_at = None
         if last >= first:
             lane.pass_by(range(first, last + 1))
+            await self.settle(lane, [])
 
     async def due(self, lane: Lane, now: int, limit: int, besides: Iterable[int]) -> list[Due]:
         """Waiting rows whose time has come, without those in hand; also learns when the next of the others is due."""
@@ -362,7 +381,14 @@ class Outbox:
         def look(unit: sqlite3.Connection) -> tuple[list[Due], int | None]:
             return state.due(unit, lane.id, now, limit, held), state.next_due(unit, lane.id, held)
 
-        found, lane.next_due = await self._written(look)
+        lane.next_due = None  # what is settled while this looks says so itself
+        try:
+            found, following = await self._written(look)
+        except BaseException:
+            lane.next_due = 0
+            raise
+        settled = lane.next_due
+        lane.next_due = min((each for each in (following, settled) if each is not None), default=None)
         return found
 
     async def set_back(self, lane: Lane, by: int) -> None:
@@ -413,7 +439,8 @@ class Outbox:
             fault = self._fail(error)
             self._break(fault)
             return fault
-        for each in group:
+        for each, settlement in zip(group, settlements, strict=True):
+            each.lane.written = settlement.cursor
             for mark in each.marks:
                 if mark.due is not None and (each.lane.next_due is None or mark.due < each.lane.next_due):
                     each.lane.next_due = mark.due
@@ -488,8 +515,9 @@ class Outbox:
     async def erase(self, people: Sequence[Person], who: str, *, linked: bool = False) -> Receipt:
         """Empty every event of these people, with ``linked`` of all that their events lead to, and keep them out."""
 
-        async def remembered() -> None:
-            self.on_erase(people)
+        async def remembered(sessions: Collection[str]) -> None:
+            self.erasures += 1
+            self.on_erase(sessions)
 
         receipt = await self.forgetting.erase(people, linked=linked, remembered=remembered)
         await self.audit(who, "forget", f"{len(people)} people", receipt.events)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -14,6 +14,13 @@ _OF_LANES = "lane IN (SELECT id FROM lane) AND seq > ? AND seq <= ?"  # so that 
 
 def pass_segment(connection: sqlite3.Connection, number: int, now: int) -> None:
     connection.execute("UPDATE segment SET passed = ? WHERE number = ?", (now, number))
+
+
+def not_ahead(connection: sqlite3.Connection, now: int) -> None:
+    """No segment's instants are later than now."""
+    connection.execute(
+        "UPDATE segment SET opened = min(opened, ?1), sealed = min(sealed, ?1), passed = min(passed, ?1)", (now,)
+    )
 
 
 def destroy_keys(connection: sqlite3.Connection, numbers: Sequence[int]) -> None:
@@ -74,11 +81,14 @@ def forget_ended(connection: sqlite3.Connection, last: int, limit: int) -> int:
     return rows + runs
 
 
-def write_cursors(connection: sqlite3.Connection, cursors: Mapping[int, int]) -> None:
-    """Lane -> cursor, as the owner knows them: what is up to a cursor is counted without rows."""
-    connection.executemany(
-        "UPDATE lane SET cursor = max(cursor, ?) WHERE id = ?", [(cursor, lane) for lane, cursor in cursors.items()]
-    )
+def forget_answers(connection: sqlite3.Connection, last: int, limit: int) -> int:
+    """A partner's words about events up to ``last`` that are needed no more; they may repeat what it was sent."""
+    return connection.execute(
+        "UPDATE attempt SET answer = NULL WHERE id IN (SELECT id FROM attempt WHERE last <= ?1 AND answer IS NOT NULL"
+        " AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.lane = attempt.lane"
+        " AND delivery.seq BETWEEN attempt.first AND attempt.last) LIMIT ?2)",
+        (last, limit),
+    ).rowcount
 
 
 def retire_segment(connection: sqlite3.Connection, number: int, duplicates: int) -> None:

@@ -9,7 +9,6 @@ rows, then the state, then the file; a file that the state does not name is remo
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,19 +17,24 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 
 from router.clock import Clock
-from router.outbox import log, pruning, schema, state
-from router.outbox.errors import NotDurable
+from router.outbox import log as events
+from router.outbox import pruning, schema, state
+from router.outbox.errors import NotDurable, fault
 from router.outbox.lane import Lane
 from router.outbox.log import KEPT, Segment
 from router.outbox.segments import Segments
 from router.outbox.writer import connect, sync_directory
 
+log: Any = structlog.get_logger()
+
 Unit = Callable[[sqlite3.Connection], Any]
 
 EVERY = 60.0  # seconds between two looks
 LONGEST_CLEAR = 72 * 3_600_000  # ms that clear values outlive the moment when every lane has passed their segment
+EMPTY_EVERY = 3_600_000  # ms
 ROWS_AT_ONCE = 5_000  # in one transaction
 KEEP_QUARANTINE = 14 * 86_400_000  # ms
 MOST_QUARANTINED = 100_000
@@ -52,6 +56,7 @@ class Books(msgspec.Struct, frozen=True, kw_only=True):
     """What retention needs of the owner of the outbox."""
 
     written: Callable[[Unit], Awaitable[Any]]  # one transaction on the state
+    settle: Callable[[Lane], Awaitable[None]]  # write a lane's cursor down, behind everything of it that waits
     lanes: Callable[[], Awaitable[list[Lane]]]  # every lane there is
     roll: Callable[[], Awaitable[Any]]  # begin a new segment where the open one is old
     checkpoint: Callable[[], Awaitable[None]]  # fold the WAL of the state in
@@ -63,7 +68,8 @@ class Retention:
 
     def __init__(self, segments: Segments, clock: Clock, policy: Policy, books: Books) -> None:
         self._segments, self._clock, self._policy, self._books = segments, clock, policy, books
-        self._looking = asyncio.Lock()
+        self._emptied = 0
+        self.looking = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -77,20 +83,27 @@ class Retention:
     async def _run(self) -> None:
         while True:
             await self._clock.sleep(EVERY)
-            with contextlib.suppress(NotDurable, OSError):  # the next look does what this one could not
+            try:
                 await self.look()
+            except (NotDurable, OSError) as error:
+                log.warning(
+                    "retention_waits", reason=type(error).__name__
+                )  # the next look does what this one could not
+            except Exception:
+                log.exception("retention_failed")
 
     async def look(self) -> None:
         """Everything that is due now, in bounded transactions. NotDurable and OSError where the disk refuses."""
-        async with self._looking:
+        async with self.looking:
             now = self._clock.now()
+            await self._not_ahead(now)
             await self._books.roll()
             await self._give_up_removed(now)
             await self._notice_passed(now)
             await self._destroy_keys(now)
             while (pair := self._oldest_due(now)) is not None and await self._retire(*pair):
                 pass
-            await self._forget_rows(now)
+            await self._forget_rows(now)  # of the segments that went as well
 
     async def _repeat(self, unit: Callable[..., int], *arguments: int | str) -> int:
         """One transaction after the other until a unit finds nothing more. Returns how many rows it was in all."""
@@ -99,11 +112,21 @@ class Retention:
             total += found
         return total
 
+    async def _not_ahead(self, now: int) -> None:
+        """What was stamped while the clock was ahead counts from now on."""
+        ahead = [each for each in self._segments.all if max(each.opened, each.sealed or 0, each.passed or 0) > now]
+        if ahead:
+            await self._books.written(partial(pruning.not_ahead, now=now))
+        for each in ahead:
+            each.opened = min(each.opened, now)
+            each.sealed = None if each.sealed is None else min(each.sealed, now)
+            each.passed = None if each.passed is None else min(each.passed, now)
+
     # Clear values
 
     async def _notice_passed(self, now: int) -> None:
         """Write down when all lanes were done with a segment."""
-        behind = [lane.cursor for lane in await self._books.lanes() if lane.stop is None or lane.cursor < lane.stop]
+        behind = [lane.written for lane in await self._books.lanes() if lane.stop is None or lane.written < lane.stop]
         reached = min(behind, default=None)
         for segment, following in self._sealed():
             if segment.passed is None and (reached is None or reached >= following.first - 1):
@@ -145,11 +168,9 @@ class Retention:
         if segment.key is not None and await self._books.written(waits):
             return False  # what waits may need its clear values, and they are kept for so long and no longer
         await self._keep(segment, before, last)
-        duplicates = await self._segments.ask(segment, log.duplicates)
-        cursors = {lane.id: lane.cursor for lane in await self._books.lanes()}
-        await self._books.written(partial(pruning.write_cursors, cursors=cursors))
-        await self._repeat(pruning.forget_ended, last)
+        duplicates = await self._segments.ask(segment, events.duplicates)
         await self._books.written(partial(pruning.retire_segment, number=segment.number, duplicates=duplicates))
+        await self._repeat(pruning.forget_answers, last)
         self._segments.forget(segment)
         await self._segments.let_go(segment)
         await asyncio.to_thread(unlink, segment.path(self._segments.directory))
@@ -158,8 +179,8 @@ class Retention:
     async def _keep(self, segment: Segment, after: int, last: int) -> None:
         while seqs := await self._books.written(partial(pruning.kept, after=after, last=last, limit=ROWS_AT_ONCE)):
             home = await self._home()
-            rows = await self._segments.ask(segment, partial(log.rows, seqs=seqs))
-            await asyncio.to_thread(_in_file, home.path(self._segments.directory), partial(log.keep, found=rows))
+            rows = await self._segments.ask(segment, partial(events.rows, seqs=seqs))
+            await self._segments.rewrite(home, partial(events.keep, found=rows))
             after = seqs[-1]
 
     async def _home(self) -> Segment:
@@ -168,7 +189,7 @@ class Retention:
         if first.number == KEPT:
             return first
         home = Segment(number=KEPT, first=1, opened=0, key=None, sealed=1, passed=1)
-        await asyncio.to_thread(_in_file, home.path(self._segments.directory), log.index)
+        await asyncio.to_thread(_in_file, home.path(self._segments.directory), events.index)
         await self._books.written(partial(pruning.add_kept, segment=home))
         self._segments.all.insert(0, home)
         return home
@@ -177,31 +198,36 @@ class Retention:
         home = self._segments.all[0]
         if home.number != KEPT:
             return
-        seqs = await self._segments.ask(home, log.seqs)
+        seqs = await self._segments.ask(home, events.seqs)
         for start in range(0, len(seqs), ROWS_AT_ONCE):
             part = seqs[start : start + ROWS_AT_ONCE]
             if gone := await self._books.written(partial(pruning.unneeded, seqs=part)):
-                await asyncio.to_thread(_in_file, home.path(self._segments.directory), partial(log.discard, gone=gone))
+                await self._segments.rewrite(home, partial(events.discard, gone=gone))
 
     # Rows
 
     async def _give_up_removed(self, now: int) -> None:
         """What still waits for a destination that was removed ``keep_dead`` ago is given up, visibly."""
         for lane in await self._books.lanes():
-            if lane.stop is None or lane.stopped_at is None or now - lane.stopped_at < self._policy.dead:
+            stop = lane.stop
+            if stop is None or lane.stopped_at is None or now - lane.stopped_at < self._policy.dead:
                 continue
             await self._repeat(pruning.give_up, lane.id, now, GIVEN_UP)
-            for stretch in lane.unfinished(lane.stop):
+            for stretch in lane.unfinished(stop):
                 unit = partial(
                     state.filter_all, number=lane.id, first=stretch[0], last=stretch[-1], now=now, reason=GIVEN_UP
                 )
                 await self._books.written(partial(unit, config=self._books.config()))
                 lane.pass_by(stretch)
+            await self._books.settle(lane)
 
     async def _forget_rows(self, now: int) -> None:
         """Dead deliveries whose segment is gone, and what is kept for people to read, by age and by number."""
         gone = next(each for each in self._segments.all if each.number != KEPT).first - 1
-        if await self._repeat(pruning.forget_dead, gone, now - self._policy.dead):
+        forgotten = await self._repeat(pruning.forget_ended, gone)  # what has ended since its segment went
+        forgotten += await self._repeat(pruning.forget_dead, gone, now - self._policy.dead)
+        if forgotten or abs(now - self._emptied) >= EMPTY_EVERY:  # what waited there may have been delivered
+            self._emptied = now
             await self._empty_home()
         await self._repeat(pruning.forget_quarantine, now - KEEP_QUARANTINE, MOST_QUARANTINED)
         await self._repeat(pruning.forget_attempts, now - self._policy.dead, MOST_ATTEMPTS)
@@ -209,8 +235,8 @@ class Retention:
 
 def unlink(path: Path) -> None:
     """Remove a segment's files for good; none of them may be open for writing."""
-    for each in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
-        each.unlink(missing_ok=True)
+    for end in ("", "-wal", "-shm", "-journal"):
+        path.with_name(f"{path.name}{end}").unlink(missing_ok=True)
     sync_directory(path.parent)
 
 
@@ -218,14 +244,17 @@ def sweep(directory: Path, known: Sequence[Segment]) -> None:
     """Remove files below the log's first segment that the state does not name: a retirement that a kill cut short."""
     named = {each.number for each in known}
     first = min((number for number in named if number != KEPT), default=0)
-    for path in (directory / "log").glob("*.db"):
-        if path.stem.isdigit() and int(path.stem) not in named and int(path.stem) < first:
-            unlink(path)
+    found = {path.name.partition(".")[0] for path in (directory / "log").glob("*.db*")}
+    for name in found:
+        if name.isdigit() and int(name) not in named and int(name) < first:
+            unlink(directory / "log" / f"{name}.db")
 
 
 def _in_file(path: Path, unit: Unit) -> None:
     connection = connect(path, schema.LOG)
     try:
         unit(connection)
+    except sqlite3.Error as error:
+        raise fault(error) from error
     finally:
         connection.close()

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from router.outbox import log, schema
 from router.outbox.dedup import Filter, key
-from router.outbox.errors import Busy
+from router.outbox.errors import Busy, fault
 from router.outbox.log import Segment, Stored
 from router.outbox.vault import Vault
 from router.outbox.writer import connect
@@ -112,13 +112,15 @@ class Segments:
         return await self._reading(lambda: unit(self._file(segment)[0]))
 
     async def rewrite(self, segment: Segment, unit: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a unit that may write to a segment that is sealed; for erasure and nothing else."""
+        """Run a unit that writes to a segment of the past; for erasure and for the kept events, and nothing else."""
         await self.let_go(segment)  # a reader's snapshot would keep the WAL from being emptied
 
         def write() -> T:
             connection = connect(segment.path(self.directory), schema.LOG)
             try:
                 return unit(connection)
+            except sqlite3.Error as error:
+                raise fault(error) from error
             finally:
                 connection.close()
 

@@ -198,7 +198,8 @@ def _park(connection: sqlite3.Connection, lane: int, mark: Mark, config: int) ->
 def _move(connection: sqlite3.Connection, lane: int, mark: Mark, config: int) -> None:
     """Only a waiting row moves: an operator may have dropped it while its request was under way."""
     moved = connection.execute(
-        "UPDATE delivery SET state = ?, attempts = ?, due = ?, at = ?, status = ?, reason = ?, config = ?"
+        "UPDATE delivery SET state = ?, attempts = ?, due = ?, at = ?, status = ?, reason = ?, config = ?,"
+        " subject = coalesce(json_extract(?, '$.' || seq), subject)"
         " WHERE lane = ? AND state = 'waiting' AND seq IN (SELECT value FROM json_each(?))",
         (
             mark.state,
@@ -208,6 +209,7 @@ def _move(connection: sqlite3.Connection, lane: int, mark: Mark, config: int) ->
             mark.status,
             _note(mark),
             config,
+            msgspec.json.encode(mark.subjects).decode(),
             lane,
             _array(mark.seqs),
         ),

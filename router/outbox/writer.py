@@ -61,6 +61,22 @@ def connect(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
     return connection
 
 
+def fold(connection: sqlite3.Connection) -> None:
+    """Fold the WAL into the file and empty it, for good: SQLite cuts it without a sync, and after a power loss what
+    stood in it would be back.
+    """
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    path = str(connection.execute("PRAGMA database_list").fetchone()[2])
+    try:
+        descriptor = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
     try:

@@ -31,11 +31,14 @@ class Trouble(msgspec.Struct, frozen=True):
 
 
 class Workspace(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """``polled`` is when the last round that came to its end began, UTC ms."""
+    """``polled`` is when the last round that came to its end began; ``next`` when a paused one is looked at again, where
+    that is known. UTC ms.
+    """
 
     name: str | None = None
     polled: int | None = None
     paused: str | None = None
+    next: int | None = None
 
 
 class State(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -3,7 +3,8 @@
 A round asks for yesterday and today and for a day more on both sides, because days are all that can be asked for and
 nobody says in which zone; after a time without a round it asks from the last one on. What was told already is left out
 by the notes, so that asking again neither repeats nor loses anything. A fault that passes ends the round of a workspace,
-which the next one begins again; one that does not pauses the workspace, or all of the source, until a reload.
+which the next one begins again; one that does not pauses the workspace, or all of the source: a reload tries again at
+once, and one request an hour looks whether it was mended.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ log: Any = structlog.get_logger()
 T = TypeVar("T")
 
 LIST_EVERY: Final = 3_600_000  # ms; workspaces are seldom added
+LOOK_EVERY: Final = 3_600_000  # ms between two looks at what is paused
 OVERLAP: Final = 2  # days before the last round: yesterday, and one more
 CATCH_UP: Final = 90 * DAY  # ms; after a longer time without a round, what is older is not asked for
 SLICE: Final = 10  # sessions between two looks at what else there is to do
@@ -88,8 +90,8 @@ class Puller:
             except Exception:  # a fault of ours must not end the source: the next round looks again
                 log.exception("pull_failed", source=self.sender.name)
                 self._troubled("this could not be handled: the log says where")
-            due = began + int(seconds(self.settings.interval) * 1000)
-            self._memory.state.next = None if self._memory.state.paused else due
+            every = LOOK_EVERY if self._memory.state.paused else int(seconds(self.settings.interval) * 1000)
+            due = self._memory.state.next = began + every
             await self._remember({})
             await self._rest(due)
 
@@ -108,13 +110,12 @@ class Puller:
         state = self._memory.state
         state.paused = None
         for workspace in state.workspaces.values():
-            workspace.paused = None
+            workspace.paused = workspace.next = None
 
     async def _rest(self, due: int) -> None:
-        """Until ``due``, or until somebody wakes us; while paused only the latter."""
-        waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._wake.wait())]
-        if self._memory.state.paused is None:
-            waits.append(asyncio.ensure_future(self._clock.sleep(max(0.0, (due - self._clock.now()) / 1000))))
+        """Until ``due``, or until somebody wakes us."""
+        left = max(0.0, (due - self._clock.now()) / 1000)
+        waits = [asyncio.ensure_future(self._wake.wait()), asyncio.ensure_future(self._clock.sleep(left))]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -129,19 +130,29 @@ class Puller:
         """Every workspace once. What stops the source or a workspace is written down, not raised."""
         try:
             for workspace in await self._workspaces():
-                if self._memory.state.workspaces[workspace].paused is None:
+                if self._is_due(self._memory.state.workspaces[workspace]):
                     await self._workspace(workspace)
+            self._memory.state.paused = None
         except Refused as fault:
             if fault.scope != "passing":
                 self._pause(fault.reason)
             self._troubled(fault.reason)
         await self._remember({})
 
+    def _is_due(self, workspace: Workspace) -> bool:
+        """Is it to be asked for: because nothing is wrong with it, or to see whether that is so again?"""
+        left = None if workspace.next is None else workspace.next - self._clock.now()
+        return workspace.paused is None or (left is not None and not 0 < left <= LOOK_EVERY)
+
     def _pause(self, reason: str, workspace: str | None = None) -> None:
-        """Until a reload: the source, or one workspace of it."""
+        """Until a reload, or a look that finds it mended: the source, or one workspace of it."""
         state = self._memory.state
-        (state if workspace is None else state.workspaces[workspace]).paused = reason
-        log.error("source_paused", source=self.sender.name, workspace=workspace, reason=reason)
+        if workspace is not None:
+            state.workspaces[workspace].next = self._clock.now() + LOOK_EVERY
+        stopped = state if workspace is None else state.workspaces[workspace]
+        if stopped.paused != reason:
+            log.error("source_paused", source=self.sender.name, workspace=workspace, reason=reason)
+        stopped.paused = reason
 
     async def _workspaces(self) -> list[str]:
         """Those of the configuration, else all that the token sees, looked up once an hour."""
@@ -156,7 +167,7 @@ class Puller:
                 workspace.name = name if isinstance(name, str) else None
                 workspace.paused = None if workspace.paused == UNLISTED else workspace.paused
             for uuid in known.keys() - names.keys():
-                known[uuid].paused = UNLISTED
+                known[uuid].paused, known[uuid].next = UNLISTED, None
             self._listed = now
         return list(known)
 
@@ -178,7 +189,7 @@ class Puller:
             self._troubled(fault.reason)
             return
         first_today = state.polled is None or _day(state.polled) != _day(began)
-        state.polled = began
+        state.polled, state.paused, state.next = began, None, None
         gone = self._memory.past(workspace, _start(since) - OVERLAP * DAY) if first_today else []
         await self._remember({}, gone)
 

@@ -98,6 +98,17 @@ def test_refuses_what_ip_snare_would_refuse(case):
     assert 422 == partner().answer(sent(as_it_came)).status
 
 
+def test_an_address_that_the_door_dropped():
+    """
+    What was sent and is not public is not called missing: the sender would look in the wrong place.
+    """
+    click = {name: value for name, value in EXAMPLE.items() if name != "user_ip"}
+
+    [refusal] = destination().requests([event(properties=click, notes=("bad_ip",))], NOW)
+
+    assert "user_ip was sent and is not a public IP address" in refusal.reason
+
+
 anything = st.one_of(
     st.sampled_from(
         ["UK", "FRA", "ZZ", "2026-03-11", "2026-03-11T12:00:00", "2026-03-11 12:00:00+01:00", "::1", "1.2.3.4:80"]

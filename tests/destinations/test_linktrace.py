@@ -175,6 +175,84 @@ class TestAttributions:
         assert Delivered(unverified=True, free=True) == destination().outcome(answered(request, answer))
 
 
+LINK = "https://app.linktrace.in/r/497b3422"
+
+
+class TestShortCode:
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"page": Page(url=f"https://shop.example/?ref={LINK}")},
+            {"page": Page(url=f"https://shop.example/?a=1&ref={LINK}?utm_source=x#top")},
+            {"page": Page(url="https://shop.example/?ref=https%3A%2F%2Fapp.linktrace.in%2Fr%2F497b3422")},
+            {"page": Page(url="https://shop.example/?ref=app.linktrace.in%2Fr%2F497b3422%26x")},
+            {"page": Page(referrer="https://out.example/?to=https%3a%2f%2fAPP.LinkTrace.in%2fr%2f497b3422")},
+            {"page": Page(url="https://shop.example/?link_short_code=497b3422")},
+            {"page": Page(url="https://shop.example/?x=%2&linkShortCode=497b3422#top")},
+            {"page": Page(url=f"https://shop.example/?short_code={LINK}")},
+            {"properties": {"note": "see app.linktrace.in/r/497b3422."}},
+            {"properties": {"deep": [{"note": f"see {LINK}, please"}]}},
+            {"properties": {"link": f"came by {LINK}/"}},
+            {"properties": {"note": "//app.linktrace.in/r/497b3422"}},
+        ],
+        ids=[
+            "in the query",
+            "with a query of its own",
+            "encoded",
+            "encoded, without scheme",
+            "in the referrer's",
+            "a parameter",
+            "another parameter",
+            "a parameter with the link",
+            "in a text without scheme",
+            "deep in the properties",
+            "in a field of short_code",
+            "without its scheme",
+        ],
+    )
+    def test_is_found_where_the_link_is(self, fields):
+        """
+        A link counts wherever it stands, and so does a parameter of the page that is named for the short code.
+        """
+        [request] = destination().requests([event(name="purchase", **fields)], NOW)
+
+        assert "497b3422" == json.loads(request.body)["linkShortCode"]
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"page": Page(url="https://shop.example/?ref=497b3422")},
+            {"page": Page(url="https://shop.example/r/497b3422?short_codes=497b3422")},
+            {"page": Page(url="https://shop.example/?ref=https://myapp.linktrace.in/r/497b3422")},
+            {"page": Page(url="https://shop.example/?ref=https://app.linktrace.in.evil.example/r/497b3422")},
+            {"page": Page(url="https://shop.example/app.linktrace.in/r/497b3422")},
+            {"page": Page(url="https://shop.example/#short_code=497b3422")},
+            {"page": Page(referrer="https://shop.example/?short_code=497b3422")},
+            {"properties": {"note": "the code is 497b3422"}},
+            {"properties": {"note": "jane@app.linktrace.in/r/497b3422"}},
+            {"properties": {"note": "app.linktrace.in/r/497b_3422"}},
+            {"properties": {"note": "app.linktrace.in/r/" + "a" * 33}},
+        ],
+    )
+    def test_is_never_guessed(self, fields):
+        """
+        A word that could be a code is none, and a link of another host neither.
+        """
+        [made] = destination().requests([event(name="purchase", **fields)], NOW)
+
+        assert isinstance(made, Refusal)
+
+    def test_what_is_named_comes_first(self):
+        """
+        The fields of short_code count before the page's parameters, and these before any link.
+        """
+        page = Page(url=f"https://shop.example/?ref={LINK}&short_code=aaaa1111")
+        [named] = destination().requests([event(name="x", page=page, properties={"short_code": "bbbb2222"})], NOW)
+        [of_page] = destination().requests([event(name="x", page=page)], NOW)
+
+        assert ["bbbb2222", "aaaa1111"] == [json.loads(each.body)["linkShortCode"] for each in (named, of_page)]
+
+
 class TestSubject:
     @pytest.mark.parametrize(
         ("settings", "fields", "subject"),
@@ -410,6 +488,7 @@ class TestQuota:
         response = Response(status=429, request=request, at=NOW, body=b'{"code": "QUOTA_EXCEEDED"}')
 
         assert "20 000 events" in destination(quota=20_000).outcome(response).reason
+        assert "quota of 12 events" in destination(quota=12).outcome(response).reason
 
     def test_counts_a_month_of_utc(self):
         """

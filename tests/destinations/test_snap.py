@@ -245,6 +245,23 @@ class TestRefusals:
         assert ". ".join(faults(body)) == refused(destination, event)
         assert 400 == FakeSnap(now=lambda: NOW).answer(posted(body)).status
 
+    @pytest.mark.parametrize(
+        ("notes", "expected"),
+        [
+            ((), ["currency with the purchase", "value with the purchase"]),
+            (("bad_currency",), ["that was sent cannot be read; send its ISO 4217 code", "value with the purchase"]),
+            (("bad_value",), ["currency with the purchase", "that was sent cannot be read; send decimal numbers"]),
+        ],
+        ids=["neither was sent", "a currency that is none", "an amount that is none"],
+    )
+    def test_what_was_sent_is_not_called_missing(self, notes: tuple[str, ...], expected: list[str]) -> None:
+        """
+        A currency or an amount that the door could not read is told apart from one that nobody sent.
+        """
+        reasons = refused(snap(), an_event(name="purchase", money={}, notes=notes)).split(". ")
+
+        assert all(words in reason for words, reason in zip(expected, reasons, strict=True))
+
     def test_app_events_need_an_app(self) -> None:
         """
         Without a Snap App ID an app event is refused rather than sent to the pixel.

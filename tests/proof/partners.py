@@ -46,8 +46,8 @@ from cryptography.x509.oid import NameOID
 from destinations import CommandersAct, IpSnare, LinkTrace, Snap, Webhook
 from router import logs, transport
 from router.clock import SystemClock
-from router.delivery.engine import Delivery
 from router.delivery.ends import Job
+from router.delivery.engine import Delivery
 from router.delivery.sender import Sender
 from router.destination import Destination, Request, Response
 from router.event import Clear, Digests, Event, Money, Page, User
@@ -290,7 +290,6 @@ class Line:
 
     def __init__(self, listener: Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.listener, self._reader, self.writer = listener, reader, writer
-        self.last = b""
 
     async def request(self) -> bytes:
         """One whole request: head and body."""
@@ -300,8 +299,7 @@ class Line:
         body = await self._reader.readexactly(int(lengths[0].partition(b":")[2])) if lengths else b""
         self.listener.received += body
         self.listener.requests += 1
-        self.last = head + body
-        return self.last
+        return head + body
 
     async def rest(self) -> None:
         """Read and record until the client goes."""
@@ -397,6 +395,7 @@ def own(make: Callable[[Line], bytes]) -> Script:
         while True:
             await line.request()
             await line.say(make(line))
+            line.listener.said.set()
 
     return script
 
@@ -505,6 +504,20 @@ def trailing(after: Callable[[Line], bytes], delay: float) -> Script:
     return script
 
 
+async def lies(line: Line) -> None:
+    """A good answer, and another that nobody asked for; whatever is asked after that fails."""
+    if line.listener.connections == 1:
+        await line.request()
+        await line.say(line.good())
+        await asyncio.sleep(0.05)
+        await line.say(line.good())
+        await asyncio.sleep(0.1)
+        line.listener.said.set()
+    while True:
+        await line.request()
+        await line.say(line.http(503))
+
+
 def moved(status: int, location: str) -> Script:
     """A redirect. ``{elsewhere}`` is another listener, ``{port}`` its port, ``{self}`` this one."""
 
@@ -537,12 +550,10 @@ def echo(code: int) -> Script:
 
 
 def http_date(seconds: float) -> bytes:
-    return email.utils.format_datetime(
-        dt.datetime.fromtimestamp(NOW / 1000 + seconds, dt.UTC), usegmt=True
-    ).encode()
+    return email.utils.format_datetime(dt.datetime.fromtimestamp(NOW / 1000 + seconds, dt.UTC), usegmt=True).encode()
 
 
-BOMB = gzip.compress(b"\0" * (64 << 20), 9)  # 65 KB that become 64 MB
+BOMB = b"".join(gzip.compress(bytes(1 << 20)) for _ in range(64))  # 65 KB that become 64 MB
 DEEP = b"[" * 200_000
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -636,11 +647,18 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
     Behaviour("an error without end", "500", endless(b"HTTP/1.1 500 No\r\n\r\n", b"x" * 65_536)),
     Behaviour("ten megabytes", "200", kept(Line.http(200, b"x" * 10_000_000))),
     Behaviour("one byte a chunk", "200", answer(CHUNKED, b"1\r\nx\r\n" * 30_000, b"0\r\n\r\n")),
+    Behaviour("blank lines without end", "timeout", endless(b"", b"\r\n" * 100, 0.02), answers=False),
+    Behaviour("a chunk's size without end", "timeout", endless(CHUNKED, b"0" * 1000, 0.02), answers=False),
+    Behaviour("a chunk's words without end", "timeout", endless(CHUNKED + b"1;", b"x" * 1000, 0.02), answers=False),
     Behaviour("trailers without end", "timeout", endless(CHUNKED + b"0\r\n", b"X-T: y\r\n", 0.02), answers=False),
     # Bodies
     Behaviour("gzip bomb", "200", kept(Line.http(200, BOMB, b"Content-Encoding: gzip"))),
     Behaviour("gzip that is none", "200", status(200, b"not packed", b"Content-Encoding: gzip")),
-    Behaviour("gzip nobody asked for", "200", status(200, gzip.compress(b"{}"), b"Content-Encoding: gzip")),
+    Behaviour(
+        "gzip nobody asked for",
+        "200",
+        status(200, gzip.compress(b'{"status":"VALID","success":true}'), b"Content-Encoding: gzip"),
+    ),
     Behaviour("unknown packing", "200", status(200, b"x", b"Content-Encoding: br, zstd, x-own")),
     Behaviour("no text", "200", status(200, b"\xff\xfe\x00\xc3\x28")),
     Behaviour("no text within JSON", "200", status(200, b'{"status":"\xff\xfe","success":"\xc3\x28"}')),
@@ -664,7 +682,12 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
     Behaviour("500 early hints", "good", own(lambda line: b"HTTP/1.1 103 Early\r\n\r\n" * 500 + line.good())),
     Behaviour("early hints without end", "timeout", endless(b"", b"HTTP/1.1 103 Early\r\n\r\n" * 40, 0.002), False),
     Behaviour("an upgrade", "101", answer(b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nhello")),
-    Behaviour("cookies", "good", own(lambda line: line.good(b"Set-Cookie: a=cookie-canary; Path=/", b"Set-Cookie: b"))),
+    Behaviour(
+        "cookies",
+        "good",
+        own(lambda line: line.good(b"Set-Cookie: a=cookie-canary; Path=/", b"Set-Cookie: b")),
+        before=1,
+    ),
     Behaviour("100 headers", "good", own(lambda line: line.good(*(b"X-%d: y" % n for n in range(100))))),
     Behaviour("5000 headers", "closed", answer(HEAD + b"X-A: y\r\n" * 5000 + b"Content-Length: 0\r\n\r\n")),
     Behaviour("headers without end", "closed", endless(HEAD, b"X-A: " + b"y" * 4000 + b"\r\n")),
@@ -683,6 +706,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
     Behaviour("refuses without reading", "413", refuses_unread),
     Behaviour("answers twice", "good", trailing(lambda line: line.http(401), 0.0), before=1),
     Behaviour("answers twice, later", "good", trailing(lambda line: line.http(401), 0.05), before=1, engine=False),
+    Behaviour("answers twice, later, then fails", "503", lies, before=1, engine=False),
     Behaviour("answers, garbage behind it", "closed", own(lambda line: line.good() + b"\0\xffgarbage\r\n\r\n")),
     Behaviour("answers, then garbage", "good", trailing(lambda _: b"\0\xff\r\n\r\n", 0.05), before=1, engine=False),
     Behaviour("answers, then half of one", "good", trailing(lambda _: b"HTTP/1.1 401 N", 0.05), before=1, engine=False),
@@ -754,7 +778,14 @@ class Issuer:
         self.certificate = self.sign(self.name, self.key, 0, 1, names=(), authority=True)
 
     def sign(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, first: int, last: int, *, names: Sequence[str], authority: bool = False
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+        first: int,
+        last: int,
+        *,
+        names: Sequence[str],
+        authority: bool = False,
     ) -> x509.Certificate:
         now = dt.datetime.now(dt.UTC)
         made = (
@@ -820,7 +851,9 @@ def context(kind: str) -> ssl.SSLContext:
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with tempfile.NamedTemporaryFile() as pair:
         pair.write(
-            key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
             + certificate.public_bytes(serialization.Encoding.PEM)
         )
         pair.flush()
@@ -889,7 +922,9 @@ class NameServer:
     def _of_the_machine(self, name: str, port: Any, *args: Any, **kwargs: Any) -> list[Any]:
         hosts = {"localhost", "localhost.", "ip6-localhost", "vm", socket.gethostname().lower()}
         if name.lower() in hosts:
-            return self._ask("127.0.0.1", port, type=socket.SOCK_STREAM) + self._ask("::1", port, type=socket.SOCK_STREAM)
+            return self._ask("127.0.0.1", port, type=socket.SOCK_STREAM) + self._ask(
+                "::1", port, type=socket.SOCK_STREAM
+            )
         try:
             socket.inet_aton(name)
         except (OSError, UnicodeError):
@@ -989,7 +1024,12 @@ async def exchange(column: Column, behaviour: Behaviour, listener: Listener) -> 
     finally:
         await sender.close()
     cells = [
-        Cell(behaviour.name, label(column), f"{behaviour.seen}: {meaning(behaviour.seen, column)}", f"{seen}: {word(outcome)}")
+        Cell(
+            behaviour.name,
+            label(column),
+            f"{behaviour.seen}: {meaning(behaviour.seen, column)}",
+            f"{seen}: {word(outcome)}",
+        )
     ]
     if behaviour.wait is not None and not (isinstance(outcome, Retry) and outcome.after in behaviour.wait):
         waits = getattr(outcome, "after", None)
@@ -1002,7 +1042,7 @@ async def exchange(column: Column, behaviour: Behaviour, listener: Listener) -> 
 async def exchanges(column: Column, chosen: Sequence[Behaviour] = BEHAVIOURS) -> tuple[list[Cell], list[str]]:
     """Every behaviour once before one column. Returns the cells and where a secret went that was not meant for it."""
     async with listening(column, chosen) as (opened, elsewhere):
-        few = asyncio.Semaphore(24)
+        few = asyncio.Semaphore(64)
 
         async def one(behaviour: Behaviour) -> list[Cell]:
             async with few:
@@ -1031,6 +1071,230 @@ def astray(column: Column, opened: dict[str, Listener], elsewhere: Listener) -> 
     return found
 
 
+# Private addresses
+
+
+class Vector(NamedTuple):
+    """One way to write, or to resolve to, an address that must not be dialled."""
+
+    url: str  # with {port}
+    known: dict[str, Any] = {}  # noqa: RUF012 - never changed: copied for every use
+
+
+# Sources: the table of github.com/stripe/smokescreen; RFC 6890 and the IANA special-purpose registries; the clouds'
+# metadata addresses; WHATWG URL, host parsing; RFC 6874 (zones).
+_HOSTS = (
+    "127.0.0.1", "127.1", "127.0.1", "2130706433", "017700000001", "0177.0.0.1", "0177.1", "0x7f000001", "0x7f.0.0.1",
+    "0x7f.1", "0X7F000001", "127.0.0.1.", "127.0.0.1..", "127.127.127.127", "127.255.255.254", "0", "0.0.0.0",
+    "00", "0x0", "000.000.000.000", "[::]", "[::1]", "[0:0:0:0:0:0:0:1]", "[0000::0001]", "[::ffff:127.0.0.1]",
+    "[::ffff:7f00:1]", "[0:0:0:0:0:ffff:7f00:0001]", "[::127.0.0.1]", "[::7f00:1]", "[::ffff:0:127.0.0.1]",
+    "[64:ff9b::127.0.0.1]", "[64:ff9b::7f00:1]", "[64:ff9b:1::7f00:1]", "[2002:7f00:1::]", "[2002:7f00:1::1]",
+    "[2001:0:7f00:1::1]", "[2001:0:4136:e378:8000:63bf:80ff:fffe]", "１２７.0.0.1", "１２７．０．０．１", "127。0。0。1",
+    "①②⑦.0.0.1", "⑴⑵⑺.0.0.1", "[::１]", "localhost", "localhost.", "LOCALHOST", "LocalHost", "ｌｏｃａｌｈｏｓｔ", "ip6-localhost",
+    "[::1%25lo]", "[::1%lo]", "[fe80::1%25lo]", "[fe80::1%25eth0]", "[fe80::1]", "169.254.169.254", "169.254.170.2",
+    "[::ffff:169.254.169.254]", "[fd00:ec2::254]", "100.100.100.200", "168.63.129.16", "192.0.0.192", "2852039166",
+    "0xa9fea9fe", "0251.0376.0251.0376", "100.64.0.1", "100.127.255.254", "10.0.0.1", "10.1", "172.16.0.1",
+    "172.31.255.254", "192.168.0.1", "192.168.257", "192.0.0.1", "192.88.99.1", "198.18.0.1", "192.0.2.1", "224.0.0.1",
+    "[ff02::1]", "240.0.0.1", "255.255.255.255", "[fc00::1]", "[fd12:3456::1]", "[fec0::1]", "[2001:db8::1]", "[100::1]",
+    "[3fff::1]", "[5f00::1]",
+    # An address in another part of the URL, or hidden in a name
+    "user:pass@127.0.0.1", "partner.example@127.0.0.1", "partner.example%40127.0.0.1", "127.0.0.1%00.partner.example",
+    "127.0.0.1%2f.partner.example", "127.0.0.1\\@partner.example", "partner.example\\@127.0.0.1", "127.0.0.1\t",
+    "127.0.0.1 ", "127.0.0.1\r\nHost: x", "%31%32%37.0.0.1", "127%2e0%2e0%2e1", "localhost%2e", "1\u00ad27.0.0.1",
+    "127\u200b.0.0.1",
+)  # fmt: skip
+_RESOLVED: tuple[Any, ...] = (
+    ["127.0.0.1"], ["127.8.8.8"], ["::1"], ["::ffff:127.0.0.1"], ["0.0.0.0"], ["::"], ["10.0.0.1"], ["172.16.0.1"],
+    ["192.168.0.1"], ["169.254.169.254"], ["100.64.0.1"], ["fd00:ec2::254"], ["fe80::1"], ["64:ff9b::7f00:1"],
+    ["2002:7f00:1::1"], ["127.0.0.1", "::1"], ["10.0.0.1", "127.0.0.1"], ["8.8.8.8", "127.0.0.1"],
+    ["127.0.0.1", "8.8.8.8"], ["2606:4700::1111", "127.0.0.1"], ["8.8.8.8", "::1"], ["::1", "2606:4700::1111"],
+    ["8.8.8.8", "169.254.169.254", "::ffff:127.0.0.1"],
+    [["8.8.8.8"], ["127.0.0.1"]], [["8.8.8.8"], ["::1"]], [["8.8.8.8", "1.1.1.1"], ["127.0.0.1", "8.8.8.8"]],
+    [["8.8.8.8"], ["8.8.8.8"], ["127.0.0.1"]], [["2606:4700::1111"], ["::ffff:127.0.0.1"]],
+)  # fmt: skip
+_SCHEMES = (
+    "http://127.0.0.1:{port}/", "http://localhost:{port}/", "http://[::1]:{port}/", "HTTP://127.0.0.1:{port}/",
+    "ws://127.0.0.1:{port}/", "wss://127.0.0.1:{port}/", "ftp://127.0.0.1:{port}/", "gopher://127.0.0.1:{port}/_x",
+    "file://127.0.0.1/etc/passwd", "unix:///run/x.sock", "//127.0.0.1:{port}/", "https:127.0.0.1:{port}/",
+    "https:/127.0.0.1:{port}/", "https:///127.0.0.1:{port}/", "https://127.0.0.1:{port}#@partner.example/",
+    "https://127.0.0.1:{port}?@partner.example/", "https://127.0.0.1:{port}/../../x", "https://@127.0.0.1:{port}/",
+    "tcp://127.0.0.1:{port}/", "unix+https://127.0.0.1:{port}/",
+)  # fmt: skip
+_NAMED = {"partner.example": ["8.8.8.8"]}
+VECTORS = (
+    *(Vector(f"https://{host}:{{port}}/in", _NAMED) for host in _HOSTS),
+    *(Vector("https://inside.example:{port}/in", {"inside.example": found}) for found in _RESOLVED),
+    *(Vector(url, _NAMED) for url in _SCHEMES),
+)
+# Where a partner on a public address points to with a redirect.
+POINTERS = (
+    "http://127.0.0.1:{port}/", "https://127.0.0.1:{port}/", "//127.0.0.1:{port}/", "http://localhost:{port}/",
+    "http://[::1]:{port}/", "http://[::ffff:127.0.0.1]:{port}/", "http://2130706433:{port}/", "http://0x7f.1:{port}/",
+    "http://169.254.169.254/latest/meta-data/", "http://inside.example:{port}/", "https://user@127.0.0.1:{port}/",
+    "file:///etc/passwd",
+)  # fmt: skip
+
+
+class Dials:
+    """Every address that is dialled while it looks on. What is not this machine is refused, so nothing leaves it."""
+
+    def __init__(self) -> None:
+        self.private: list[str] = []
+        self.public = 0
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[Dials]:
+        loop = asyncio.get_running_loop()
+        dial = loop.sock_connect
+
+        async def watched(sock: socket.socket, address: Any) -> None:
+            host = str(address[0])
+            if host != STAND_IN and not transport.is_public(host):
+                self.private.append(host)
+            self.public += transport.is_public(host)
+            if not _here(host):
+                raise ConnectionRefusedError(111, "there is no network")
+            await dial(sock, address)
+
+        loop.sock_connect = watched  # type: ignore[assignment, method-assign]
+        try:
+            yield self
+        finally:
+            del loop.sock_connect  # type: ignore[attr-defined]
+
+
+def _here(host: str) -> bool:
+    address = ipaddress.ip_address(host.partition("%")[0])
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return bool(mapped.is_loopback or mapped.is_unspecified)
+
+
+class Counter:
+    """A listener on the loopback addresses that counts who comes."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.received = bytearray()
+        self.port = 0
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with contextlib.suppress(OSError):
+            self.received += await reader.read(65_536)
+            writer.write(Line.http(200))
+        writer.close()
+
+    @contextlib.asynccontextmanager
+    async def counting(self) -> AsyncIterator[Counter]:
+        servers = [await asyncio.start_server(self._serve, "127.0.0.1", 0)]
+        self.port = servers[0].sockets[0].getsockname()[1]
+        for host in ("::1", "127.127.127.127", "127.8.8.8"):
+            with contextlib.suppress(OSError):  # a machine without IPv6
+                servers.append(await asyncio.start_server(self._serve, host, self.port))
+        try:
+            yield self
+        finally:
+            for each in servers:
+                each.close()
+
+
+async def _asked(url: str) -> None:
+    sender = Transport("guarded", SystemClock(), timeout=2.0, concurrency=2, allow_private=False)
+    try:
+        key = Secret("canary-ssrf")
+        await sender.send(Request(url=url, body=b"canary-body", events=(), headers={"x-api-key": key}))
+    finally:
+        await sender.close()
+
+
+async def private_addresses(vectors: Sequence[Vector] = VECTORS) -> dict[str, Any]:
+    """Every vector against the guard: how many were tried, what was dialled, who came."""
+    dials, counter, raised = Dials(), Counter(), []
+    async with counter.counting():
+        with dials.watching():
+            for vector in vectors:
+                known = {name: [*found] for name, found in vector.known.items()}
+                with NameServer(known).serving():
+                    lists = max([len(each) for each in known.values() if isinstance(each[0], list)], default=1)
+                    for _ in range(lists):
+                        try:
+                            await _asked(vector.url.format(port=counter.port))
+                        except Exception as error:  # noqa: BLE001 - whatever is raised is what the proof looks for
+                            raised.append(f"{vector.url}: {type(error).__name__}")
+            followed = await _pointed(counter)
+    return {
+        "vectors": len(vectors) + len(POINTERS),
+        "connections": counter.connections,
+        "dialled": sorted(set(dials.private)),
+        "public": dials.public,
+        "followed": followed,
+        "raised": raised,
+    }
+
+
+async def _pointed(counter: Counter) -> int:
+    """Redirects from a partner on a public address to private ones. Returns how many came back as what they are not."""
+    wrong = 0
+    for pointer in POINTERS:
+        location = pointer.format(port=counter.port)
+
+        async def redirect(line: Line, location: str = location) -> None:
+            await line.request()
+            await line.say(line.http(307, b"", f"Location: {location}".encode(), b"Connection: close"))
+
+        behaviour = Behaviour("redirect", "307", redirect, listens="good", scheme="https", private=False)
+        listener = Listener(behaviour, COLUMNS[0], None)
+        listener.port = await listener._bind(STAND_IN, context("good"))
+        known = {"moved.example": [STAND_IN], "inside.example": ["127.0.0.1"]}
+        sender = Transport("pointed", SystemClock(), timeout=5.0, concurrency=2, allow_private=False)
+        with NameServer(known).serving():
+            request = Request(url=f"https://moved.example:{listener.port}/in", body=b"canary-body", events=())
+            came = await sender.send(request)
+        wrong += not (isinstance(came, Response) and came.status == 307)
+        await sender.close()
+        await listener.close()
+    return wrong
+
+
+@contextlib.contextmanager
+def guard_by_name() -> Iterator[None]:
+    """The control: names are resolved and judged, then resolved once more and dialled, and the dial is not judged."""
+    honest = transport._Resolver._looked_up
+
+    async def looked_up(self: Any, host: str, port: int, family: Any) -> list[Any]:
+        if not all(transport.is_public(str(each[4][0])) for each in await honest(self, host, port, family)):
+            raise OSError("blocked")
+        return await honest(self, host, port, family)
+
+    with (
+        replaced(transport, "_guarded_socket", lambda info: socket.socket(*info[:3])),
+        replaced(transport._Resolver, "_looked_up", looked_up),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def redirects_followed() -> Iterator[None]:
+    """The other control: the client does as its library would by itself."""
+    honest = aiohttp.ClientSession._request
+
+    async def following(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return await honest(self, *args, **{**kwargs, "allow_redirects": True})
+
+    with replaced(aiohttp.ClientSession, "_request", following):
+        yield
+
+
+async def redirects_leak() -> int:
+    """Bytes that reach the other host from the redirects of ``BEHAVIOURS``."""
+    chosen = [each for each in BEHAVIOURS if each.name.endswith(" elsewhere")]
+    column = COLUMNS[2]  # its key is a header of its own, which no library knows for one
+    async with listening(column, chosen) as (opened, elsewhere):
+        for each in chosen:
+            await exchange(column, each, opened[each.name])
+        return bytes(elsewhere.received).count(b"canary-")
+
+
 # The engine
 
 
@@ -1049,23 +1313,19 @@ async def through_engine(column: Column, chosen: Sequence[Behaviour] = BEHAVIOUR
         directory = Path(name)
         async with listening(column, chosen) as (opened, elsewhere):
             lanes = {lane_of(number): each for number, each in enumerate(chosen)}
-            made = {
-                lane: destination(column, each, address(each, opened[each.name])) for lane, each in lanes.items()
-            }
+            made = {lane: destination(column, each, address(each, opened[each.name])) for lane, each in lanes.items()}
             store = await Outbox.open(directory / "outbox", clock)
             delivery = Delivery(store, clock)
             try:
                 await delivery.apply(made)
                 await store.append(rows(*events()))
-                sums = await _until(directory, lanes, lambda one: _settled(one) or bool(one["parked"] or one["hold_by"]))
-                cells = [
-                    Cell(each.name, label(column), meaning(each.seen, column), _state(sums[lane]))
-                    for lane, each in lanes.items()
-                ]
+                sums = await _until(
+                    directory, lanes, lambda one: _settled(one) or bool(one["parked"] or one["hold_by"])
+                )
                 expected = {lane: meaning(each.seen, column) for lane, each in lanes.items()}
                 cells = [
-                    cell._replace(expected=_AS_STATE[expected[lane]])
-                    for lane, cell in zip(lanes, cells, strict=True)
+                    Cell(each.name, label(column), _AS_STATE[expected[lane]], _state(sums[lane]))
+                    for lane, each in lanes.items()
                 ]
                 for listener in opened.values():
                     await listener.recover()
@@ -1078,13 +1338,18 @@ async def through_engine(column: Column, chosen: Sequence[Behaviour] = BEHAVIOUR
                 sums = await _until(directory, lanes, _settled, lambda: clock.step(900))
                 await delivery.stop(2.0)
                 reader = Reader(directory / "outbox")
-                wrong = [f"{label(column)}: ledger differs by {off}"] if (off := (await reader.ledger()).difference) else []
+                wrong = (
+                    [f"{label(column)}: ledger differs by {off}"] if (off := (await reader.ledger()).difference) else []
+                )
                 wrong += [f"{label(column)}: {each}" for each in await reader.audit_ledger()]
             finally:
                 await delivery.stop(2.0)
                 await store.close()
             for lane, each in lanes.items():
-                wrong += [f"{label(column)}, {each.name}: {fault}" for fault in _after(sums[lane], expected[lane], opened[each.name])]
+                wrong += [
+                    f"{label(column)}, {each.name}: {fault}"
+                    for fault in _after(sums[lane], expected[lane], opened[each.name])
+                ]
             wrong += astray(column, opened, elsewhere)
         kept = {str(path): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
         kept["log"] = log.getvalue().encode()
@@ -1149,10 +1414,10 @@ async def _until(
     reached: Callable[[dict[str, Any]], bool],
     step: Callable[[], None] = lambda: None,
 ) -> dict[str, dict[str, Any]]:
-    """The sums of every lane once all are there, or after 30 s or 200 steps."""
+    """The sums of every lane once all are there, or after 200 steps."""
     connection = sqlite3.connect(f"file:{directory / 'outbox' / 'state.db'}?mode=ro", uri=True)
     try:
-        async with asyncio.timeout(45):
+        async with asyncio.timeout(150):
             for _ in range(200):
                 step()
                 await asyncio.sleep(0.15)
@@ -1181,3 +1446,108 @@ def logged() -> Iterator[io.StringIO]:
         root.handlers[:] = handlers
         for each, level in levels.items():
             logging.getLogger(each).setLevel(level)
+
+
+# The verdict
+
+_PROVEN_BY_BODY = ("snap", "snap*", "linktrace", "ipsnare")  # a status alone says less there than the documented body
+
+# Where the product does not yet do what the tables say; ("*" is every column). A cell that keeps its promise again must
+# leave this list, or the proof fails.
+OPEN = {
+    ("answers twice, later", "*"),
+    ("answers twice, later, then fails", "*"),
+    ("an upgrade", "*"),
+    *((name, column) for name in ("created", "no content", "part of something") for column in _PROVEN_BY_BODY),
+}
+
+
+def misclassified(cells: Sequence[Cell]) -> list[Cell]:
+    return [cell for cell in cells if cell.expected != cell.got]
+
+
+def is_open(behaviour: str, column: str) -> bool:
+    return (behaviour, "*") in OPEN or (behaviour, column) in OPEN
+
+
+def surprises(cells: Sequence[Cell]) -> list[Cell]:
+    """Cells that differ from the table and are not in ``OPEN``, or are and do not."""
+    return [cell for cell in cells if (cell.expected != cell.got) != is_open(cell.behaviour, cell.column)]
+
+
+@contextlib.contextmanager
+def in_the_proof() -> Iterator[None]:
+    with trusting(), stand_in_is_public():
+        yield
+
+
+async def every_exchange() -> tuple[list[Cell], list[str]]:
+    cells, wrong = [], []
+    for column in COLUMNS:
+        with NameServer(names_of_the_behaviours()).serving():
+            made, astray_there = await exchanges(column)
+        cells += made
+        wrong += astray_there
+    return cells, wrong
+
+
+async def every_lane() -> tuple[list[Cell], list[str]]:
+    cells, wrong = [], []
+    for column in COLUMNS:
+        made, faults = await through_engine(column)
+        cells += made
+        wrong += faults
+    return cells, wrong
+
+
+def faults_besides(wrong: Sequence[str]) -> list[str]:
+    """Those that do not follow from a cell of ``OPEN``."""
+    return [each for each in wrong if not is_open(each.partition(", ")[2].partition(":")[0], each.partition(",")[0])]
+
+
+async def prove() -> dict[str, Any]:
+    """Run all of it. The verdict is "ok" or counts what is wrong."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with in_the_proof():
+        cells, wrong = await every_exchange()
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        made, faults = await every_lane()
+        addresses = await private_addresses()
+        with guard_by_name():
+            by_name = await private_addresses()
+        with redirects_followed():
+            leaked = await redirects_leak()
+    cells += made
+    wrong += faults
+    bad = misclassified(cells)
+    ok = not (bad or wrong or addresses["connections"] or addresses["dialled"] or addresses["followed"])
+    ok = ok and not addresses["raised"] and by_name["connections"] > 0 and leaked > 0
+    return {
+        "name": "partners",
+        "behaviours": len(BEHAVIOURS),
+        "destinations": len({column.name for column in COLUMNS}),
+        "columns": len(COLUMNS),
+        "cells": len(cells),
+        "misclassified": len(bad),
+        "open": sorted({f"{cell.behaviour}: {cell.column}" for cell in bad}),
+        "wrong": wrong,
+        "vectors": addresses["vectors"],
+        "connections": addresses["connections"],
+        "dialled": addresses["dialled"],
+        "raised": addresses["raised"],
+        "control connections": by_name["connections"],
+        "control leaks": leaked,
+        "grown_mb": round(grown / 1024),
+        "verdict": "ok" if ok else "wrong",
+    }
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None).parse_args()
+    result = asyncio.run(prove())
+    print(json.dumps(result))
+    sys.exit(result["verdict"] != "ok")
+
+
+if __name__ == "__main__":
+    main()

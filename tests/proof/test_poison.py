@@ -1,0 +1,100 @@
+"""An event that kills the process is found and set aside, and everybody else's events arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+from router.clock import SystemClock
+from router.mocks.partner import running
+from router.mocks.webhook import Webhook
+from router.outbox import crashes
+from router.outbox.outbox import Outbox
+from router.outbox.reader import Reader
+from router.outbox.state import Mark
+from tests.builders import NOW, an_event, rows
+from tests.running import ROOT
+from tests.stepped import SteppedClock
+
+RESTARTS = crashes.CAREFUL_AFTER + crashes.TIMES
+
+
+async def test_the_killer_is_isolated(tmp_path: Path):
+    """
+    One event of sixty kills the process whenever it is mapped: after four restarts it is dead with the reason, the other
+    fifty-nine are delivered, and the ledger adds up.
+    """
+    clock, partner = SystemClock(), Webhook(now=SystemClock().now)
+    store = await Outbox.open(tmp_path / "outbox", clock)
+    await store.lane("a", "webhook")
+    now = clock.now()
+    await store.append(
+        rows(*(an_event(f"e-{n}", time=now, received=now, name="poison" if n == 33 else "sale") for n in range(60)))
+    )
+    await store.close()
+    ends = []
+    async with running(partner) as url:
+        while not ends or ends[-1] != 0:
+            assert len(ends) <= RESTARTS
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "tests.proof.poison", str(tmp_path / "outbox"), url, cwd=ROOT
+            )
+            async with asyncio.timeout(60):
+                ends.append(await process.wait())
+    lane = (await Reader(tmp_path / "outbox").ledger()).destinations["a"]
+
+    assert [-signal.SIGKILL] * RESTARTS + [0] == ends
+    assert (59, 1, 0) == (lane.delivered, lane.dead, lane.waiting)
+    assert {f"e-{n}" for n in range(60)} - {"e-33"} == set(partner.taken)
+    [delivery] = (await Reader(tmp_path / "outbox").deliveries(state="dead")).items
+    assert ("e-33", crashes.SET_ASIDE) == (delivery.id, delivery.reason)
+
+
+async def crashed(store: Outbox) -> None:
+    """As a kill leaves it: the lock is free, and no end is written down."""
+    await store._state.read(lambda connection: connection.execute("UPDATE meta SET value = value"))
+    store._state.write = lambda unit: asyncio.sleep(0)  # type: ignore[method-assign]
+    await store.close()
+
+
+class TestWhoIsSuspected:
+    async def test_only_three_ends_in_a_row_at_the_same_event(self, tmp_path, clock: SteppedClock):
+        """
+        An event that happened to be in hand when somebody killed the process is set aside at the third time, not before;
+        an end in good order begins the count anew.
+        """
+        for end in range(1, 4):
+            store = await Outbox.open(tmp_path / "outbox", clock)
+            lane = await store.lane("a", "webhook")
+            if end == 1:
+                await store.append(rows(an_event()))
+            assert lane.open(1)
+            await store.in_hand(lane, 1)
+            await crashed(store)
+        store = await Outbox.open(tmp_path / "outbox", clock)
+        lane = await store.lane("a", "webhook")
+
+        assert not lane.open(1)
+        assert 3 == store.crashes
+        await store.close()
+        store = await Outbox.open(tmp_path / "outbox", clock)
+        assert 0 == store.crashes
+        await store.close()
+
+    async def test_what_was_done_meanwhile_stays_done(self, tmp_path, clock: SteppedClock):
+        """
+        An event that has its end is not made dead by having been in hand.
+        """
+        for _ in range(4):
+            store = await Outbox.open(tmp_path / "outbox", clock)
+            lane = await store.lane("a", "webhook")
+            if store.last == 0:
+                await store.append(rows(an_event()))
+                await store.settle(lane, [Mark(seqs=(1,), state="delivered", at=NOW, attempts=1)])
+            await store.in_hand(lane, 1)
+            await crashed(store)
+        ledger = await Reader(tmp_path / "outbox").ledger()
+
+        assert (1, 0, 0) == (ledger.destinations["a"].delivered, ledger.destinations["a"].dead, ledger.difference)
