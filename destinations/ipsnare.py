@@ -92,8 +92,8 @@ class IpSnare(Destination, tag="ipsnare", frozen=True, kw_only=True):
                 return Delivered(closes=FINAL if _is_final(response.request) else None)
             case 200, False:
                 return Rejected(f"IP Snare refused the click: {_errors(response)}")
-            case 200, _:
-                return Delivered(unverified=True)
+            case status, _ if 200 <= status < 300:  # taken, as far as one can tell: nothing earlier may follow it
+                return Delivered(unverified=True, closes=FINAL if _is_final(response.request) else None)
             case 401, _:
                 return Hold("API key refused: set api_key to the key on the Settings page, then resume")
             case 404, _:  # its one address takes every click, so it is the address that is wrong

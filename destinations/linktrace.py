@@ -169,6 +169,8 @@ class LinkTrace(Destination, tag="linktrace", frozen=True, kw_only=True):
             case 200 | 202, _:
                 known = answer.get("success") is True
                 return Delivered(duplicate=answer.get("deduplicated") is True, unverified=not known)
+            case status, _ if 200 < status < 300:
+                return Delivered(unverified=True)
             case 400, _:
                 return Rejected("LinkTrace finds a field missing or invalid: preview the event and check map")
             case 401, _:

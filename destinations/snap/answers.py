@@ -40,7 +40,7 @@ def outcome(response: Response) -> Outcome:
             return Delivered()
         case (200, "INVALID") | (400, _):
             return _refused(response, answer)
-        case 200, _:
+        case status, _ if 200 <= status < 300:
             return Delivered(unverified=True)
         case 401, _:
             return Hold(_REFUSED_ACCESS)

@@ -209,9 +209,9 @@ def _say(answer: dict[str, Any], words: str, as_json: bool) -> None:
 @_yes
 @json_option
 def replay(path: Path, to: str, number: int | None, dry_run: bool, yes: bool, as_json: bool, **chosen: Any) -> None:
-    """Send events again that a destination was done with: after a mistake in map, or to a new destination.
+    """Send events again that a destination was done with.
 
-    Says first what would be sent, what the partner has had before, and what is too old for it. Fresh events go first; the
+    After a mistake in map, or to a new destination what came before it. Says first what would be sent, what the partner has had before, and what is too old for it. Fresh events go first; the
     same ids travel, so that a partner recognises what it has. It goes on after a restart.
     """
     console = _console(path)

@@ -265,13 +265,13 @@ class TestStates:
         [
             (True, b'{"success": true}', Delivered(closes=Closed("an earlier event was the final state of this click", 604_800.0))),
             (False, b'{"success": true}', Delivered()),
-            (True, b"<html>", Delivered(unverified=True)),
+            (True, b"<html>", Delivered(unverified=True, closes=Closed("an earlier event was the final state of this click", 604_800.0))),
         ],
         ids=["final", "not final", "no proof that it is there"],
     )  # fmt: skip
     def test_a_final_state_that_was_taken_closes_the_click(self, final, body, outcome):
         """
-        Seven days long nothing but a final state follows a final one.
+        Seven days long nothing but a final state follows a final one, be its arrival proven or only likely.
         """
         [request] = destination().requests([event(properties=EXAMPLE | {"is_final": final})], NOW)
 
