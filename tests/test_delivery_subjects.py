@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, ClassVar
 
@@ -21,6 +23,7 @@ from router.delivery.subjects import Subjects
 from router.destination import Destination, Request, Response
 from router.event import Event
 from router.mocks.partner import Answer, Call, Partner, Trouble, running
+from router.outbox import state
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
 from router.outbox.state import Selection
@@ -82,11 +85,13 @@ class Recorder(Partner):
     def __init__(self, **chassis: Any) -> None:
         super().__init__(**chassis)
         self.came: list[tuple[str, str]] = []
+        self.unknown = "unknown"  # how clicks begin that it does not know
 
     def answer(self, call: Call) -> Answer:
         body = call.json()
         self.came.append((body.get("click", ""), body["id"]))
-        return Answer(404 if body.get("click") == "unknown" else 200, {}, keys=(body["id"],))
+        known = not body.get("click", "").startswith(self.unknown)
+        return Answer(200 if known else 404, {}, keys=(body["id"],))
 
 
 @contextlib.asynccontextmanager
@@ -367,3 +372,74 @@ def test_how_late_it_is(age: int, window: int, words: str):
     What is too old says how old, in the largest unit that shows it, and how old it may be.
     """
     assert f"expired: {words}" == ends.expired(age, window)
+
+
+class TestRaces:
+    async def test_a_due_time_that_is_settled_during_a_look_is_kept(self, store, clock: SteppedClock, monkeypatch):
+        """
+        A delivery that fails once more while its lane looks what is due is tried again all the same.
+        """
+        async with clicks(store, clock, Trouble(status=503, times=2)) as (delivery, partner):
+            await store.append(rows(click(1, "a"), click(5, "b")))
+            await settled(store, "clicks", parked=2)
+            partner.trouble = [Trouble(status=503, times=1, delay=0.02, match='"e-001"')]
+            due, settle = state.due, state.settle
+            monkeypatch.setattr(state, "due", lambda *given: (time.sleep(0.005), due(*given))[1])
+            monkeypatch.setattr(state, "settle", lambda *given: (time.sleep(0.03), settle(*given))[1])
+            clock.step(5)
+            await until(lambda: asked(store, "SELECT delivered, parked FROM lane") == [(1, 1)] and not partner.trouble)
+            await until(lambda: delivery.lanes["clicks"]._unsettled == 0)
+            monkeypatch.undo()
+            await until(lambda: asked(store, "SELECT delivered FROM lane") == [(2,)], lambda: clock.step(1))
+
+    async def test_dropping_another_event_changes_no_order(self, store, clock: SteppedClock, monkeypatch):
+        """
+        What an operator gives up elsewhere moves nothing that waits behind an earlier state, not even while events are read.
+        """
+        async with clicks(store, clock, Trouble(delay=0.3, match='"e-001"')) as (delivery, partner):
+            runner, read = delivery.lanes["clicks"], store.read
+            await store.append(rows(click(1, "a"), click(2, "a"), click(3, "a"), click(9, "b")))
+            await until(lambda: runner._subjects.waiting == 2)
+            reading = asyncio.Event()
+
+            async def slow(after: int, limit: int):
+                found = await read(after, limit)
+                reading.set()
+                await asyncio.sleep(0.1)  # a segment on a slow disk
+                return found
+
+            monkeypatch.setattr(store, "read", slow)
+            await store.append(rows(click(4, "a")))
+            await reading.wait()
+            await runner.drop(Selection(state="waiting", seqs=(4,)), "test")
+            await until(lambda: len(order(partner, "a")) == 4)
+
+            assert ["e-001", "e-002", "e-003", "e-004"] == order(partner, "a")
+
+    async def test_a_dead_state_that_is_tried_again_is_not_overtaken(self, store, clock: SteppedClock):
+        """
+        What an operator brings back keeps its place before the later states of its click.
+        """
+        async with clicks(store, clock, Trouble(status=404, times=1, match='"e-001"')) as (delivery, partner):
+            await store.append(rows(click(1, "a")))
+            await settled(store, "clicks", dead=1)
+            clock.step(61)
+            partner.trouble = [Trouble(status=503, times=1, match='"e-001"')]
+            assert 1 == await delivery.lanes["clicks"].retry(Selection(state="dead"), "test")
+            await until(lambda: not partner.trouble)
+            await settled(store, "clicks", dead=0, parked=1)
+            await store.append(rows(click(2, "a", final=True)))
+            await settled(store, "clicks", parked=2)
+            await until(lambda: asked(store, "SELECT parked FROM lane") == [(0,)], lambda: clock.step(1))
+
+            assert ["e-001", "e-002"] == order(partner, "a")
+
+    async def test_many_unknown_subjects_are_no_wrong_address(self, store, clock: SteppedClock):
+        """
+        A partner that does not know one click after the other holds no lane: what it knows is delivered.
+        """
+        async with clicks(store, clock) as (_, partner):
+            events = [click(number, f"u-{number}") for number in range(20)]
+            partner.unknown = "u-"
+            await store.append(rows(*events, click(99, "known")))
+            await settled(store, "clicks", dead=20, delivered=1)

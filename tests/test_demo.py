@@ -122,7 +122,9 @@ class TestRun:
         async with turnout("demo", "--json") as demo, aiohttp.ClientSession() as session:
             start = await demo.object()
             async with session.get(start["ledger"]) as answer:
-                assert {"snap", "linktrace", "ipsnare", "commandersact", "webhook"} == (await answer.json())["destinations"].keys()
+                assert {"snap", "linktrace", "ipsnare", "commandersact", "webhook"} == (await answer.json())[
+                    "destinations"
+                ].keys()
             async with session.get(start["fake webhook"]) as answer:
                 assert 200 == answer.status
             _, url, _, body, _ = start["curl"].split("'")

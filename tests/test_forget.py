@@ -10,8 +10,12 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+from router import body as bodies
 from router import cli, identifiers
+from router.collect.intake import Intake
+from router.collect.keys import sender
 from router.delivery.engine import Delivery
+from router.door import Visit
 from router.event import Clear, User
 from router.identifiers import Raw
 from router.mocks.partner import Trouble, running
@@ -21,11 +25,13 @@ from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
 from router.outbox.state import Mark, Quarantined
 from router.person import Person, marks, marks_of
+from router.secret import Secret
+from router.settings import Source
 from tests.builders import NOW, an_event, rows
 from tests.running import KEY, collect_url, running_app, settings
 from tests.stepped import SteppedClock
+from tests.test_delivery import asked, settled, until
 from tests.test_delivery import settings as destination
-from tests.test_delivery import settled
 
 JANE = "jane.canary@example.com"
 JANES = identifiers.digests(Raw(email=JANE))[0]
@@ -183,6 +189,71 @@ class TestErasure:
 
         assert {} == dict(partner.taken)
         assert 1 == (await Reader(store.directory).ledger()).destinations["a"].erased
+        await store.close()
+
+    async def test_what_is_in_hand_behind_a_hold_is_not_sent(self, tmp_path, clock: SteppedClock):
+        """
+        Events that a lane had read before their person was forgotten end as erased when the lane goes on.
+        """
+        store = await opened(tmp_path, clock)
+        partner = Partner(now=clock.now)
+        partner.trouble = [Trouble(status=401)]
+        async with running(partner) as url:
+            delivery = Delivery(store, clock)
+            await delivery.apply({"a": destination("webhook", url)})
+            await store.append(rows(janes(1), janes(2), others(1)))
+            await until(lambda: asked(store, "SELECT hold_reason FROM lane")[0][0])
+            await store.erase([Person(email=JANE)], "test")
+            partner.trouble = []
+            await delivery.lanes["a"].resume("test")
+            await settled(store, "a", delivered=1)
+            await delivery.stop(1.0)
+
+        assert {"other-1": 1} == dict(partner.taken)
+        assert 2 == (await Reader(store.directory).ledger()).destinations["a"].erased
+        await store.close()
+
+    async def test_what_is_being_admitted_is_not_stored(self, tmp_path, clock: SteppedClock):
+        """
+        Of a large request that was begun before somebody is forgotten nothing of theirs is stored after it.
+        """
+        store = await opened(tmp_path, clock)
+        intake = Intake(store, lambda: "x")
+        who = sender("shop", Source(tokens=(Secret("k"),)), frozenset())
+        hers = [{"event": "login", "event_id": f"jane-{n}", "user": {"email": JANE}} for n in range(5)]
+        rest = [{"event": "login", "event_id": f"o-{n}", "user": {"email": f"o{n}@example.com"}} for n in range(400)]
+        body = bodies.read(msgspec.json.encode(hers + rest), None, strict_utf8=False)
+        taking = asyncio.create_task(intake.take(body, who, Visit(received=clock.now())))
+        await asyncio.sleep(0)
+        assert not taking.done()
+        await store.erase([Person(email=JANE)], "test")
+        answer = await taking
+        left = [each.event.id for seq in range(0, 410, 10) for each in await store.read(seq, 10) if each.event]
+
+        assert (400, 5) == (answer.accepted, answer.rejected)
+        assert not any(each.startswith("jane") for each in left)
+        await store.close()
+
+    async def test_a_copy_under_way_is_erased_as_well(self, tmp_path, clock: SteppedClock):
+        """
+        While retention moves an event to those that are kept, an erasure waits and reaches the copy.
+        """
+        store = await opened(tmp_path, clock)
+        lane = await store.lane("a", "webhook")
+        await store.append(rows(janes(1), *(others(n) for n in range(9))))
+        await store.append(rows(*(others(n) for n in range(20, 31))))
+        await store.append(rows(others(99)))
+        await store.journal.settled()
+        await store.settle(lane, [Mark(seqs=range(2, 23), state="delivered", at=NOW, attempts=1)])
+        await store.settle(lane, [Mark(seqs=(1,), state="dead", at=NOW, attempts=1, reason="refused")])
+        await store.retention.look()
+        clock.step(8 * 86_400)
+        looking = asyncio.create_task(store.retention.look())
+        await asyncio.sleep(0)
+        await store.erase([Person(email=JANE)], "test")
+        await looking
+
+        assert [] == found_in(store.directory, *TRACES)
         await store.close()
 
     async def test_it_is_told_as_erased(self, tmp_path, clock: SteppedClock):

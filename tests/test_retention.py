@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
 
@@ -257,6 +258,51 @@ class TestSegments:
         assert "00000001" not in files(again)
         await verified(again)
         await again.close()
+
+
+class TestTask:
+    async def test_a_fault_does_not_end_it(self, tmp_path, clock, monkeypatch):
+        """
+        A full disk, or a fault of ours, costs one look: the next one forgets what this one could not.
+        """
+        store = await opened(tmp_path, clock)
+        await full_segments(store)
+        faults = [sqlite3.OperationalError("database or disk is full"), OSError("no space"), ZeroDivisionError()]
+
+        async def failing(now: int) -> None:
+            if faults:
+                raise faults.pop()
+
+        monkeypatch.setattr(store.retention, "_not_ahead", failing)
+        clock.step(8 * DAY)
+        while faults:
+            await clock.somebody_sleeps()
+            clock.step(61)
+            await asyncio.sleep(0)
+        for _ in range(200):
+            clock.step(61)
+            await asyncio.sleep(0.01)
+            if "00000001" not in files(store):
+                break
+
+        assert "00000001" not in files(store)
+        await store.close()
+
+    async def test_what_is_not_written_down_is_not_passed(self, tmp_path, clock):
+        """
+        A lane whose ends are not on disk yet has not passed a segment, whatever its cursor in memory says.
+        """
+        store = await opened(tmp_path, clock)
+        lane = await store.lane("a", "webhook")
+        await full_segments(store)
+        lane.end(range(1, 22))
+        clock.step(8 * DAY)
+        await store.retention.look()
+        clock.step(8 * DAY)
+        await store.retention.look()
+
+        assert "00000001" in files(store)
+        await store.close()
 
 
 class TestClearValues:

@@ -211,8 +211,9 @@ class LaneRunner:
         """What to send next: what is in hand already, overdue retries, then fresh events."""
         if not self._again:
             await self._until(self._has_room)
-        if self._again:
-            return self._not_erased(self._again.popleft(), now)
+        while self._again:
+            if jobs := self._not_erased(self._again.popleft(), now):
+                return jobs
         most = 1 if self.lane.held is not None or self._pace.open else max(self._batch, TAKE)
         if self.lane.next_due is not None and self.lane.next_due <= now and (overdue := await self._overdue(now, most)):
             return overdue

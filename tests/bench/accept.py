@@ -76,7 +76,11 @@ SERVER, CLIENT = 0, 1  # cores
 def on_core(core: int, *command: str, **more: object) -> subprocess.Popen[str]:
     """A process of this Python on one core."""
     return subprocess.Popen(
-        ["taskset", "-c", str(core), sys.executable, *command], text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **more  # type: ignore[call-overload]
+        ["taskset", "-c", str(core), sys.executable, *command],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        **more,  # type: ignore[call-overload]
     )
 
 
@@ -95,7 +99,9 @@ class Turnout:
         (self.directory / "outbox.key").write_text("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")
         (self.directory / "outbox.key").chmod(0o600)
         (self.directory / "config.toml").write_text(CONFIG.format(path=path))
-        self.process = on_core(SERVER, "-m", "router", "serve", "--json", "--config", str(self.directory / "config.toml"))
+        self.process = on_core(
+            SERVER, "-m", "router", "serve", "--json", "--config", str(self.directory / "config.toml")
+        )
         assert self.process.stdout is not None
         started = json.loads(self.process.stdout.readline())
         self.url, self.console = f"{started['collect']}/collect?token=foo", started["console"].rstrip("/")
@@ -163,7 +169,11 @@ def main() -> None:
             else:
                 yardstick.append(raw_sqlite(one.encode(), asked.seconds))
             told = load(
-                turnout.url, body=body, seconds=asked.seconds, connections=connections, first=number * 10**9 + os.getpid()
+                turnout.url,
+                body=body,
+                seconds=asked.seconds,
+                connections=connections,
+                first=number * 10**9 + os.getpid(),
             )
             assert set(told["statuses"]) == {"200"}, told  # type: ignore[arg-type]
             ours.append(asked.batch * told["answered"] / told["seconds"])

@@ -1454,8 +1454,7 @@ _PROVEN_BY_BODY = ("snap", "snap*", "linktrace", "ipsnare")  # a status alone sa
 
 # Where the product does not yet do what the tables say; ("*" is every column). A cell that keeps its promise again must
 # leave this list, or the proof fails.
-OPEN = {
-}
+OPEN = {}
 
 
 def misclassified(cells: Sequence[Cell]) -> list[Cell]:
