@@ -166,11 +166,9 @@ class LinkTrace(Destination, tag="linktrace", frozen=True, kw_only=True):
     def _answered(self, response: Response) -> Outcome:
         answer = response.object()
         match response.status, answer.get("code"):
-            case 200 | 202, _:
-                known = answer.get("success") is True
+            case status, _ if 200 <= status < 300:
+                known = status in {200, 202} and answer.get("success") is True
                 return Delivered(duplicate=answer.get("deduplicated") is True, unverified=not known)
-            case status, _ if 200 < status < 300:
-                return Delivered(unverified=True)
             case 400, _:
                 return Rejected("LinkTrace finds a field missing or invalid: preview the event and check map")
             case 401, _:
