@@ -312,7 +312,9 @@ def show(message: Message, *, as_json: bool) -> None:
 def event_line(event: Accepted) -> str:
     """Time, mark, number, name, source, dialect and id; why the mark is not better; how well partners could match."""
     if event.quality is None:
-        why = "erased: its person asked for that" if event.erased else "the stored bytes are damaged: run turnout doctor"
+        why = (
+            "erased: its person asked for that" if event.erased else "the stored bytes are damaged: run turnout doctor"
+        )
         return f"{'':12}  ? none  #{event.seq}  {why}"
     mark = click.style(_SIGNS[event.quality.level], fg=_COLOURS[event.quality.level])
     words = [f"#{event.seq}", event.name, event.source, event.dialect, event.id, "test" if event.test else None]
