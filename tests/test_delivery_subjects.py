@@ -265,6 +265,17 @@ class TestCloses:
 
         assert 2 == len(partner.came)
 
+    async def test_an_operators_retry_asks_anew(self, store, clock: SteppedClock):
+        """
+        What was closed because of a refusal is asked for again at once when an operator has mended it.
+        """
+        async with clicks(store, clock) as (delivery, partner):
+            await store.append(rows(click(1, "unknown")))
+            await settled(store, "clicks", dead=1)
+            partner.unknown = "nobody"
+            assert 1 == await delivery.lanes["clicks"].retry(Selection(state="dead"), "test")
+            await settled(store, "clicks", dead=0, delivered=1)
+
     async def test_what_was_is_not_kept_in_words(self, store, clock: SteppedClock):
         """
         The outbox keeps digests of subjects, and forgets those whose time is over.

@@ -135,7 +135,8 @@ def closing(jobs: Sequence[Job], outcome: Outcome, at: int) -> list[Closing]:
     if closes is None:
         return []
     until = at + int(closes.seconds * 1000)
-    return [Closing(job.subject, closes.reason, until) for job in jobs if job.subject is not None]
+    final = isinstance(outcome, Delivered)
+    return [Closing(job.subject, closes.reason, until, final) for job in jobs if job.subject is not None]
 
 
 def _subjects(jobs: Sequence[Job]) -> dict[int, str]:

@@ -73,12 +73,13 @@ def closed(connection: sqlite3.Connection, lane: int, subjects: Iterable[str], n
     )
 
 
-def close(connection: sqlite3.Connection, lane: int, rows: Iterable[tuple[str, str, int]], now: int) -> None:
-    """(subject, reason, until): the later end counts. What has expired is taken away."""
+def close(connection: sqlite3.Connection, lane: int, rows: Iterable[tuple[str, str, int, bool]], now: int) -> None:
+    """(subject, reason, until, final): the later end counts. What has expired is taken away."""
     connection.executemany(
-        "INSERT INTO closed VALUES(?,?,?,?) ON CONFLICT DO UPDATE SET reason = excluded.reason, until = excluded.until"
+        "INSERT INTO closed VALUES(?,?,?,?,?) ON CONFLICT DO UPDATE SET reason = excluded.reason, until = excluded.until,"
+        " final = max(final, excluded.final)"
         " WHERE excluded.until > until",
-        [(lane, subject, reason, until) for subject, reason, until in rows],
+        [(lane, *row) for row in rows],
     )
     connection.execute(
         "DELETE FROM closed WHERE (lane, subject) IN (SELECT lane, subject FROM closed WHERE until <= ? LIMIT ?)",

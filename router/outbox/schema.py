@@ -130,6 +130,7 @@ STATE: Sequence[Migration] = (
             subject TEXT NOT NULL,
             reason TEXT NOT NULL,
             until INTEGER NOT NULL,
+            final INTEGER NOT NULL,
             PRIMARY KEY(lane, subject)
         ) STRICT, WITHOUT ROWID""",
         "CREATE INDEX closed_until ON closed(until)",

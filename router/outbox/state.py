@@ -63,11 +63,15 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Closing(msgspec.Struct, frozen=True):
-    """No event about this subject is to be sent until then (UTC ms), for this reason."""
+    """No event about this subject is to be sent until then (UTC ms), for this reason.
+
+    ``final``: because one of them was delivered; else because one was refused, and an operator's retry asks anew.
+    """
 
     subject: str
     reason: str
     until: int
+    final: bool = False
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,7 +138,7 @@ def settle(connection: sqlite3.Connection, settlements: Sequence[Settlement], co
 
 def _remember(connection: sqlite3.Connection, settlement: Settlement) -> None:
     if settlement.closing:
-        rows = [(each.subject, each.reason, each.until) for each in settlement.closing]
+        rows = [(each.subject, each.reason, each.until, each.final) for each in settlement.closing]
         now = max((mark.at for mark in settlement.marks), default=0)
         memory.close(connection, settlement.lane, rows, now)
     if settlement.metered:
@@ -421,6 +425,10 @@ def revive(connection: sqlite3.Connection, number: int, chosen: Selection, now: 
     """An operator tries dead deliveries again, or waiting ones at once. Returns how many."""
     if not may_move(chosen.state, "waiting"):
         return 0
+    about = f"SELECT subject FROM delivery WHERE lane = ? AND {Selection.WHERE}"  # noqa: S608 - a constant
+    found = connection.execute(about, (number, *chosen.values())).fetchall()
+    subjects = [(number, subject) for (subject,) in found if subject is not None]
+    connection.executemany("DELETE FROM closed WHERE lane = ? AND subject = ? AND final = 0", subjects)
     moved = connection.execute(
         f"UPDATE delivery SET state = 'waiting', due = ?, at = ?, since = ? WHERE lane = ? AND {Selection.WHERE}",  # noqa: S608 - a constant
         (now, now, now, number, *chosen.values()),

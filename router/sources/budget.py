@@ -24,7 +24,7 @@ class Budget:
         self._clock, self._most = clock, most
         self._made: deque[int] = deque()  # UTC ms of the requests of the last minute
         self._refusals = 0  # in a row
-        self._not_before = 0
+        self._not_before = self._asked = 0  # UTC ms: when it may go on, and since when it waits
         self._one_by_one = asyncio.Lock()
 
     async def turn(self) -> None:
@@ -38,8 +38,8 @@ class Budget:
         """Milliseconds. A clock that was set back is not waited for longer than a window or a back-off lasts."""
         made = self.made(now)
         full = made[-self._most] + WINDOW - now if len(made) >= self._most else 0
-        if self._not_before - now > 86_400_000:
-            self._not_before = now
+        if now < self._asked:  # set back: the wait is as long as it was
+            self._not_before, self._asked = self._not_before - (self._asked - now), now
         return max(full, self._not_before - now)
 
     def made(self, now: int) -> list[int]:
@@ -57,7 +57,8 @@ class Budget:
         """The partner said 429. Nobody with this token asks again for so many seconds, which are returned."""
         self._refusals += 1
         wait = max(min(LONGEST_BACK_OFF, 2.0 ** (self._refusals - 1)), retry_after or 0.0)
-        self._not_before = max(self._not_before, self._clock.now() + int(wait * 1000))
+        self._asked = self._clock.now()
+        self._not_before = max(self._not_before, self._asked + int(wait * 1000))
         return wait
 
     def answered(self) -> None:
