@@ -85,10 +85,6 @@ class Engine:
 
     opens: type[Outbox] = Outbox
     loop: Callable[[], OneThread] = OneThread
-    # What this engine does not keep yet, and the suite therefore leaves out: in the files of a running process what is
-    # discarded of kept events stays readable; kept events stay where no dead delivery is forgotten later; the words of
-    # a partner about an event whose segment is gone are not erased.
-    gaps: frozenset[str] = frozenset()
 
     async def open(self, directory: Path, clock: Hands, policy: Policy) -> Outbox:
         return await self.opens.open(directory, clock, policy=policy, segment_events=SEGMENT_EVENTS)
@@ -99,9 +95,6 @@ class Engine:
     async def idle(self, store: Outbox) -> None:
         """Until what goes on in the background is done."""
         await store.journal.settled()
-        home = store.segments.all[0]
-        if "home-wal" in self.gaps and home.number == KEPT:
-            await store.segments.rewrite(home, lambda c: c.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone())
 
     def gone(self, store: Outbox) -> int:
         """Of the events up to this one only those are kept that some lane still needs."""
@@ -795,9 +788,7 @@ class Conformance(RuleBasedStateMachine):
             there = [seq for seq in mark.seqs if seq > self.model.gone or seq in self.model.home]
             about = [self.model.events[seq] for seq in there]
             if about and mark.state in {"waiting", "dead"}:
-                words = " ".join(
-                    f"what of {each.person}" for each in about if not each.erased and "answers" not in self.engine.gaps
-                )
+                words = " ".join(f"what of {each.person}" for each in about if not each.erased)
                 found.append(Attempt(seqs=mark.seqs, began=mark.at, at=mark.at, outcome="retry", answer=words))
         return found
 
@@ -989,9 +980,6 @@ class Conformance(RuleBasedStateMachine):
         self.later(max(self.model.policy.delivered, self.model.policy.dedup, self.model.policy.dead) + DAY)
         assert self.model.last == self.model.gone
         kept = [each.seq for each in self.run(self.store.pick(range(1, self.model.last + 1)))]
-        if "home-rest" in self.engine.gaps:
-            self.model.home &= set(kept)
-            return
         assert [] == kept, kept
         left = self.engine.on_disk(self.store, b"trace-of-")
         assert [] == left, left
