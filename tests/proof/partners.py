@@ -213,8 +213,7 @@ class Listener:
     async def open(self) -> None:
         how = self.behaviour.listens
         if how == "refused":
-            self.port = await self._bind("127.0.0.1", None)
-            await self._unbind()
+            self._hold()
         elif how == "full":
             self._fill()
         else:
@@ -251,6 +250,13 @@ class Listener:
         for line in [*self._lines]:
             line.transport.abort()
         self._servers, self._sockets = [], []
+
+    def _hold(self) -> None:
+        """A port where nobody listens, and that nobody else can be given meanwhile."""
+        held = socket.socket()
+        held.bind(("127.0.0.1", 0))
+        self.port = held.getsockname()[1]
+        self._sockets.append(held)
 
     def _fill(self) -> None:
         """A backlog that is full and that nobody empties: the next SYN gets no answer."""
