@@ -162,12 +162,6 @@ def alpha2(value: object) -> str | None:
     return None if text is None else _alpha2(text)
 
 
-def subdivision(value: object, country: str | None) -> str | None:
-    """The part of the ISO 3166-2 code after the country's, upper case ("CA"), from a code or a name; else None."""
-    text = _first_text(value)
-    return None if text is None or country is None else _subdivision(text, country)
-
-
 def currency(value: object) -> str | None:
     """An ISO 4217 code in upper case, or None. Names and signs are not guessed: a dollar has many countries."""
     if not isinstance(value, str) or len(value) > _LONGEST:

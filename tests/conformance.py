@@ -445,7 +445,7 @@ class Conformance(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner(loop_factory=type(self).engine.loop)
-        self.loop: OneThread = self.runner.get_loop()  # type: ignore[assignment]
+        self.loop: OneThread = self.runner.get_loop()  # type: ignore[assignment]  # its factory made it
         self.root = Path(tempfile.mkdtemp(prefix="turnout-conformance-"))
         self.clock = Hands(NOW)
         self.highest = NOW

@@ -121,7 +121,7 @@ def lanes(url: str = "https://partner.example") -> dict[str, Destination]:
 
 def entered(item: Any, keep: frozenset[str] = frozenset(Clear.__struct_fields__)) -> Event:
     """The item behind a door that keeps all that somebody needs in clear."""
-    (one,) = body.read(msgspec.json.encode(item)).items  # type: ignore[union-attr]
+    (one,) = body.read(msgspec.json.encode(item)).items  # type: ignore[union-attr]  # it is there
     found = door.admit(one.value, door.Door(source="shop", keep_clear=keep), door.Visit(received=NOW), lambda: "own")
     assert isinstance(found, Event)
     return found

@@ -216,7 +216,7 @@ class TestLive:
 async def told_to(app: App) -> None:
     """Until a stream is open that has told everything there is."""
     async with asyncio.timeout(20):
-        while not any(getattr(each, "_position", -1) == app.store.last for each in app.store.watchers):  # noqa: ASYNC110
+        while not any(getattr(each, "_position", -1) == app.store.last for each in app.store.watchers):  # noqa: ASYNC110 - nobody signals it
             await asyncio.sleep(0.01)
 
 

@@ -14,6 +14,7 @@ import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from router.delivery import ends
 from router.delivery.ends import Job
@@ -24,6 +25,7 @@ from router.destination import Destination, Request, Response
 from router.event import Event
 from router.mocks.partner import Answer, Call, Partner, Trouble, running
 from router.outbox import state
+from router.outbox.errors import Busy
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
 from router.outbox.state import Selection
@@ -292,16 +294,44 @@ class TestCloses:
         assert 1 == len(asked(store, "SELECT subject FROM closed"))
 
 
+class TestABusyOutbox:
+    @pytest.mark.parametrize("asked_of", ["closed", "behind", "in_hand"])
+    async def test_costs_a_moment_and_no_event(self, tmp_path, clock: SteppedClock, monkeypatch, asked_of):
+        """
+        Where the outbox is busy just when a lane asks it about events in hand, these are sent a moment later.
+        """
+        store = await Outbox.open(tmp_path / "outbox", clock)
+        store.crashes = 1  # so that the lane goes carefully, too
+        faults = [Busy("later"), Busy("later")]
+        really = getattr(store, asked_of)
+
+        async def busy(*given: Any) -> Any:
+            if faults:
+                raise faults.pop()
+            return await really(*given)
+
+        monkeypatch.setattr(store, asked_of, busy)
+        async with clicks(store, clock, Trouble(status=503, times=1)) as (_, partner):
+            await store.append(rows(click(1, "a"), click(2, "a")))
+            await until(lambda: len(partner.came) == 2, lambda: clock.step(1))
+            await settled(store, "clicks", delivered=2, parked=0)
+        await store.close()
+
+        assert not faults
+
+
 class TestQuota:
-    async def test_what_is_used_of_a_month_is_counted_and_told(self, store, clock: SteppedClock, caplog):
+    async def test_what_is_used_of_a_month_is_counted_and_told(self, store, clock: SteppedClock):
         """
         Deliveries count against the month they were taken in; at four of five the operator is told, once.
         """
-        async with clicks(store, clock):
-            await store.append(rows(*(click(number, str(number)) for number in range(5))))
-            await settled(store, "clicks", delivered=5)
+        with capture_logs() as told:
+            async with clicks(store, clock):
+                await store.append(rows(*(click(number, str(number)) for number in range(5))))
+                await settled(store, "clicks", delivered=5)
         lane = (await Reader(store.directory).ledger()).destinations["clicks"]
 
+        assert 1 == sum(each["event"] == "quota_near" for each in told)
         assert (5, 5, "2026-11") == (lane.quota.used, lane.quota.limit, lane.quota.month)
 
     @pytest.mark.parametrize("steps", [[1] * 10, [8, 1, 1], [10], [7, 3]])

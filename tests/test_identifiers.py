@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from router import identifiers
 from router.event import Digests
-from router.identifiers import NOTES, Raw, alpha2, currency, digests, email, sha256, subdivision
+from router.identifiers import NOTES, Raw, alpha2, currency, digests, email, sha256
 
 CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "cases" / "identifiers.json").read_bytes())
 NOTHING = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -243,19 +243,6 @@ class TestTables:
         Codes, alpha-3 codes, names and usual aliases are read; the rest is unknown, not guessed.
         """
         assert code == alpha2(value)
-
-    @pytest.mark.parametrize(
-        ("value", "country", "code"),
-        [
-            ("California", "US", "CA"), ("ca", "us", "CA"), ("US-CA", "US", "CA"), ("quebec", "CA", "QC"),
-            ("Washington, D.C.", "US", "DC"), ("California", "FR", None), ("Atlantis", "US", None), ("CA", None, None), (1, "US", None),
-        ],
-    )  # fmt: skip
-    def test_a_subdivision_is_its_code_or_none(self, value, country, code):
-        """
-        Names and codes of ISO 3166-2, within their country only.
-        """
-        assert code == subdivision(value, country)
 
     @pytest.mark.parametrize(
         ("value", "code"),

@@ -292,7 +292,7 @@ class TestTruncated:
                 msgspec.structs.replace(call, path="/v1/none") if "organisations/org-1/" in call.path else call
             )
 
-        fake.answer = answer  # type: ignore[method-assign]
+        fake.answer = answer  # type: ignore[method-assign]  # watched
         await one_round(store, clock, url)
 
         assert {"https://acme.com/0", "https://acme.com/2"} == set(await pages(store))

@@ -149,7 +149,7 @@ class TestNotes:
 
 
 class Partner(Destination, tag="partner", frozen=True, kw_only=True):
-    identifiers: ClassVar[dict[str, tuple[str, ...]]] = {  # type: ignore[misc]
+    identifiers: ClassVar[dict[str, tuple[str, ...]]] = {  # type: ignore[misc]  # a plain dict will do here
         "em": ("user.digests.email",),
         "ip+ua": ("clear.ip", "clear.user_agent"),
         "madid": ("clear.advertising_id",),
@@ -158,7 +158,7 @@ class Partner(Destination, tag="partner", frozen=True, kw_only=True):
 
 
 class One(Destination, tag="one", frozen=True, kw_only=True):
-    identifiers: ClassVar[dict[str, tuple[str, ...]]] = {"link": ("properties.link",)}  # type: ignore[misc]
+    identifiers: ClassVar[dict[str, tuple[str, ...]]] = {"link": ("properties.link",)}  # type: ignore[misc]  # a plain dict will do here
 
 
 EMAIL = User(digests=Digests(email="a" * 64))

@@ -493,7 +493,6 @@ class TestOtherPages:
         page = await reader.audit(limit=1)
         assert ["anna"] == [each.who for each in (await reader.audit(limit=1, after=page.next)).items]
         assert [2, 1] == [each.version for each in await reader.configs()]
-        assert "one" == await reader.config_text(1)
 
     async def test_lanes_say_how_old_their_backlog_is(self, store: Outbox, reader: Reader):
         """

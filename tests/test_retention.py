@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.event import Clear
-from router.outbox import log
 from router.outbox.lane import Lane
 from router.outbox.log import KEPT
 from router.outbox.outbox import Outbox
@@ -359,6 +358,9 @@ class TestClearValues:
         await store.retention.look()
 
         assert ["e-0"] == kept(store)
+        connection = sqlite3.connect(store.directory / "log" / f"{KEPT:08d}.db")
+        assert [(None,)] == connection.execute("SELECT clear FROM event").fetchall()
+        connection.close()
         await store.close()
 
 
@@ -483,10 +485,3 @@ def test_unfinished_and_open_are_one(done, away, last):
     assert [seq for seq in range(1, last + 1) if lane.open(seq)] == [
         seq for stretch in lane.unfinished(last) for seq in stretch
     ]
-
-
-def test_rows_are_copied_without_clear_values(tmp_path):
-    """
-    Nothing that a key opened goes into the file of kept events.
-    """
-    assert "NULL" in log._ROWS

@@ -49,7 +49,7 @@ SIGNING = Secret("whsec_" + "C2FVsBQIhrscChlQIMV+b5sSYspob7oD")
 class Hook(Webhook, tag="hook", frozen=True, kw_only=True):
     """A partner that knows people by two things."""
 
-    identifiers: ClassVar[dict[str, tuple[str, ...]]] = {  # type: ignore[misc]
+    identifiers: ClassVar[dict[str, tuple[str, ...]]] = {  # type: ignore[misc]  # a plain dict will do here
         "em": ("user.digests.email",),
         "click": ("clicks.ScCid",),
     }
@@ -674,7 +674,7 @@ class TestStop:
 async def until(held: Callable[[], bool], between: float = 0.01) -> None:
     """Look until it holds, for what gives no signal."""
     async with asyncio.timeout(20):
-        while not held():  # noqa: ASYNC110
+        while not held():  # noqa: ASYNC110 - nobody signals it
             await asyncio.sleep(between)
 
 

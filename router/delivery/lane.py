@@ -11,8 +11,9 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -39,6 +40,8 @@ from router.outcome import Delivered, Hold, Outcome, Rejected, Retry, Split
 from router.settings import per_second, seconds
 
 log: Any = structlog.get_logger()
+
+T = TypeVar("T")
 
 TAKE = 64  # events looked at in one go, where a batch is not larger
 PROBE_EVERY = 300_000  # ms between looks at whether a held lane works again
@@ -175,9 +178,9 @@ class LaneRunner:
         """One by one, each written down while it is in hand: the last process may have died of one of them."""
         for job in jobs:
             async with self._store.careful:
-                await self._store.in_hand(self.lane, job.seq)
+                await self._patiently(partial(self._store.in_hand, self.lane, job.seq))
                 self._write(await self._in_turn(self._routed([job], now), now))
-                await self._store.out_of_hand()
+                await self._patiently(self._store.out_of_hand)
         self._careful -= len(jobs)
 
     async def _set_back(self, by: int) -> None:
@@ -306,7 +309,7 @@ class LaneRunner:
             if self.lane.next_due is not None:
                 jobs = await self._not_behind(jobs, now)
         about = [job.subject for job in jobs if job.subject is not None]
-        closed = await self._store.closed(self.lane, about, now) if about else {}
+        closed = await self._patiently(lambda: self._store.closed(self.lane, about, now)) if about else {}
         free = []
         for job in jobs:
             if (reason := closed.get(job.subject or "")) is not None and self._sender.kept_out(job):
@@ -315,10 +318,20 @@ class LaneRunner:
                 free.append(job)
         return free
 
+    async def _patiently(self, asked: Callable[[], Awaitable[T]]) -> T:
+        """What the outbox says, however long it is busy or full: the jobs that are asked about are in nobody else's hand."""
+        while True:
+            try:
+                return await asked()
+            except NotDurable:
+                if self._stopping or self._store.failed is not None:
+                    raise
+                await self._clock.sleep(1.0)
+
     async def _not_behind(self, jobs: list[Job], now: int) -> list[Job]:
         """Those without an earlier event about the same subject that waits for another try; the others wait as long."""
         about = [job.subject for job in jobs if job.subject is not None]
-        waiting = await self._store.behind(self.lane, about) if about else {}
+        waiting = await self._patiently(lambda: self._store.behind(self.lane, about)) if about else {}
         free = []
         for job in jobs:
             first, due = waiting.get(job.subject or "", (job.seq, 0))

@@ -30,7 +30,7 @@ class Suspect(msgspec.Struct):
     times: int = 0
 
 
-def begin(connection: sqlite3.Connection, now: int, config: int) -> int:
+def begin(connection: sqlite3.Connection, now: int) -> int:
     """A process begins. Returns how many before it did not end; sets aside what killed them."""
     before = _get(connection, _RUNNING)
     count = 0 if before is None else int(before) + 1
@@ -42,7 +42,7 @@ def begin(connection: sqlite3.Connection, now: int, config: int) -> int:
     same = known is not None and (known.lane, known.seq) == (in_hand.lane, in_hand.seq)
     in_hand.times = 1 + (known.times if same and known is not None else 0)
     if in_hand.times >= TIMES:
-        _set_aside(connection, in_hand, now, config)
+        _set_aside(connection, in_hand, now)
         _forget(connection, _SUSPECT)
     else:
         _set(connection, _SUSPECT, msgspec.json.encode(in_hand).decode())
@@ -66,7 +66,7 @@ def end(connection: sqlite3.Connection) -> None:
         _forget(connection, key)
 
 
-def _set_aside(connection: sqlite3.Connection, suspect: Suspect, now: int, config: int) -> None:
+def _set_aside(connection: sqlite3.Connection, suspect: Suspect, now: int) -> None:
     row = connection.execute(
         "SELECT state FROM delivery WHERE lane = ? AND seq = ?", (suspect.lane, suspect.seq)
     ).fetchone()
@@ -75,6 +75,7 @@ def _set_aside(connection: sqlite3.Connection, suspect: Suspect, now: int, confi
         return  # it has an end already
     mark = Mark(seqs=(suspect.seq,), state="dead", at=now, parked=row is not None, attempts=TIMES, reason=SET_ASIDE)
     settlement = state.Settlement(lane=suspect.lane, cursor=cursor[0], marks=[mark])
+    config = connection.execute("SELECT coalesce(max(version), 0) FROM config").fetchone()[0]
     state.settle(connection, [settlement], config)
     state.audit(connection, now, "turnout", "set aside", f"lane {suspect.lane} event {suspect.seq}", 1)
 

@@ -36,7 +36,7 @@ class Traces(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Forgetting:
-    """``settle_marks`` brings what was not delivered to its end; ``remembered`` empties what else knows of people."""
+    """Looks for people and erases them. ``moving`` is held while it erases: nothing is moved between segments then."""
 
     def __init__(
         self,

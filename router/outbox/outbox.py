@@ -172,7 +172,7 @@ class Outbox:
             )
         now = self.clock.now()
         await self._state.write(lambda unit: state.clamp_due(unit, now + LONGEST_WAIT))
-        self.crashes = await self._state.write(lambda unit: crashes.begin(unit, now, self.config))
+        self.crashes = await self._state.write(lambda unit: crashes.begin(unit, now))
 
     async def _register(self, segment: Segment) -> None:
         await self._state.write(lambda unit: state.add_segment(unit, segment))

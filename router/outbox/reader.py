@@ -121,7 +121,7 @@ class Reader:
     async def notes(self, source: str) -> dict[str, str]:
         """What a source that is polled has written down, expired or not."""
         async with self._state() as state:
-            return dict(await state.execute_fetchall("SELECT key, value FROM note WHERE source = ?", (source,)))  # type: ignore[arg-type]
+            return dict(await state.execute_fetchall("SELECT key, value FROM note WHERE source = ?", (source,)))  # type: ignore[arg-type]  # rows are no pairs to the type checker
 
     async def audit_ledger(self) -> list[Discrepancy]:
         """Count everything again, from the rows, and compare with the counters. Seconds to minutes."""
@@ -422,12 +422,6 @@ class Reader:
                 "SELECT version, at, digest FROM config ORDER BY version DESC LIMIT ?", (MOST,)
             )
         return [ConfigView(version=version, at=instant(at), digest=digest) for version, at, digest in rows]
-
-    async def config_text(self, version: int) -> str | None:
-        """One configuration as it was; it holds references to secrets, never one."""
-        async with self._state() as state:
-            rows = await state.execute_fetchall("SELECT text FROM config WHERE version = ?", (version,))
-        return next((str(text) for (text,) in rows), None)
 
     # Files
 

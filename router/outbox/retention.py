@@ -34,7 +34,7 @@ Unit = Callable[[sqlite3.Connection], Any]
 
 EVERY = 60.0  # seconds between two looks
 LONGEST_CLEAR = 72 * 3_600_000  # ms that clear values outlive the moment when every lane has passed their segment
-EMPTY_EVERY = 3_600_000  # ms
+EMPTY_EVERY = 3_600_000  # ms between two looks for kept events that nobody needs any more
 ROWS_AT_ONCE = 5_000  # in one transaction
 KEEP_QUARANTINE = 14 * 86_400_000  # ms
 MOST_QUARANTINED = 100_000
@@ -86,9 +86,7 @@ class Retention:
             try:
                 await self.look()
             except (NotDurable, OSError) as error:
-                log.warning(
-                    "retention_waits", reason=type(error).__name__
-                )  # the next look does what this one could not
+                log.warning("retention_waits", reason=type(error).__name__)  # for the next look
             except Exception:
                 log.exception("retention_failed")
 
@@ -103,7 +101,7 @@ class Retention:
             await self._destroy_keys(now)
             while (pair := self._oldest_due(now)) is not None and await self._retire(*pair):
                 pass
-            await self._forget_rows(now)  # of the segments that went as well
+            await self._forget_rows(now)
 
     async def _repeat(self, unit: Callable[..., int], *arguments: int | str) -> int:
         """One transaction after the other until a unit finds nothing more. Returns how many rows it was in all."""

@@ -50,7 +50,7 @@ class Sender(asyncio.Protocol):
 
     def send(self, began: float) -> None:
         self._began = began
-        self._transport.write(self._load.request())  # type: ignore[attr-defined]
+        self._transport.write(self._load.request())  # type: ignore[attr-defined]  # a stream transport
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -128,7 +128,10 @@ class Load:
         for transport in senders:
             transport.abort()
         ordered = sorted(self.latencies) or [0.0]
-        percentile = lambda share: 1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))]  # noqa: E731
+
+        def percentile(share: float) -> float:
+            return 1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
         return Result(
             answered=answered,
             seconds=took,

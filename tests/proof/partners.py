@@ -1018,7 +1018,7 @@ async def exchange(column: Column, behaviour: Behaviour, listener: Listener) -> 
             seen = came.kind
         return came
 
-    sender._transport.send = watched  # type: ignore[method-assign]
+    sender._transport.send = watched  # type: ignore[method-assign]  # watched
     jobs = [Job(number, event) for number, event in enumerate(events()[: column.batch], 1)]
     try:
         ((request, carried),) = sender.write(jobs).requests
@@ -1162,11 +1162,11 @@ class Dials:
                 raise ConnectionRefusedError(111, "there is no network")
             await dial(sock, address)
 
-        loop.sock_connect = watched  # type: ignore[assignment, method-assign]
+        loop.sock_connect = watched  # type: ignore[assignment, method-assign]  # watched
         try:
             yield self
         finally:
-            del loop.sock_connect  # type: ignore[attr-defined]
+            del loop.sock_connect  # type: ignore[attr-defined]  # it is there
 
 
 def _here(host: str) -> bool:
@@ -1340,7 +1340,7 @@ async def through_engine(column: Column, chosen: Sequence[Behaviour] = BEHAVIOUR
                 for runner in delivery.lanes.values():  # what was looked up is kept for 30 s
                     session = runner._sender._transport._kept
                     if session is not None:
-                        session.connector.clear_dns_cache()  # type: ignore[union-attr]
+                        session.connector.clear_dns_cache()  # type: ignore[union-attr]  # it is there
                 sums = await _until(directory, lanes, _settled, lambda: clock.step(900))
                 await delivery.stop(2.0)
                 reader = Reader(directory / "outbox")

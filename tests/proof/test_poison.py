@@ -55,7 +55,7 @@ async def test_the_killer_is_isolated(tmp_path: Path):
 async def crashed(store: Outbox) -> None:
     """As a kill leaves it: the lock is free, and no end is written down."""
     await store._state.read(lambda connection: connection.execute("UPDATE meta SET value = value"))
-    store._state.write = lambda unit: asyncio.sleep(0)  # type: ignore[method-assign]
+    store._state.write = lambda unit: asyncio.sleep(0)  # type: ignore[method-assign]  # as if the process were dead
     await store.close()
 
 
