@@ -201,7 +201,10 @@ def _members(text: bytes, *, suspect: bool) -> dict[str, Any]:
     """The members of one object: lists are cut into ``Raw``, the others decoded, or all ``Raw`` where that fails."""
     try:
         return _wrapper.decode(text)
-    except (ValidationError, UnicodeDecodeError):
+    except (
+        DecodeError,
+        UnicodeDecodeError,
+    ):  # text that is not UTF-8 is the first from msgspec 0.23 on, before it the second
         return dict(_object.decode(_repaired(text) if suspect else text))
 
 
