@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 # A room may import those before it and itself.
 WORDS = ["event", "outcome", "problem", "secret"]
 RULES = [
+    "recall",
     "identifiers",
     "bots",
     "scrub",
