@@ -23,6 +23,8 @@ from aiohttp import web
 
 from router import console, door, identifiers
 from router.clock import Clock, SystemClock
+from router.collect import connections
+from router.collect.admission import Turns
 from router.collect.http import Collector, Network, Server
 from router.collect.intake import Intake
 from router.collect.keys import Keyring, sender
@@ -77,13 +79,15 @@ class App:
         self.delivery = Delivery(self.store, self.clock, self.metrics)
         self.visitors = await self._visitors()
         self.store.on_erase = self._forget
-        intake = Intake(self.store, new_id, self.metrics, self.visitors)
+        turns = Turns()
+        intake = Intake(self.store, new_id, self.metrics, self.visitors, turns)
         self.pull = Pull(self.store, intake, self.clock)
         self.collector = Collector(
             intake,
             keyring(settings),
             self.clock,
             network=Network(settings.collect.trusted_proxies),
+            turns=turns,
             strict_utf8=settings.collect.strict_utf8,
         )
         pages = console.application(
@@ -207,6 +211,7 @@ async def serve(
     SIGHUP asks ``reread`` for new settings; None, because the file is bad, changes nothing. OutboxError and OSError say
     why it cannot start; nothing is left running then.
     """
+    connections.raise_open_files()
     app = App(settings)
     stop, hang_up = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -14,6 +14,7 @@ import msgspec
 
 from router import door
 from router.body import Body, Item
+from router.collect.admission import Turns
 from router.collect.keys import Sender
 from router.collect.visitors import Visitors
 from router.event import Event
@@ -23,7 +24,8 @@ from router.outbox.outbox import Outbox
 from router.outbox.state import Quarantined
 from router.problem import Problem
 
-SLICE = 25  # items between two looks at the other requests: a few ms
+SLICE = 16_384  # bytes of items between two looks at the other requests: a few ms
+OVERHEAD = 512  # bytes of JSON that cost as much as an item does whatever its size
 
 
 class Tally:
@@ -62,9 +64,11 @@ class Intake:
         new_id: Callable[[], str],
         tally: Tally | None = None,
         visitors: Visitors | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self._store, self._new_id, self._tally = store, new_id, tally or Tally()
         self._visitors = Visitors(0) if visitors is None else visitors
+        self._turns = turns or Turns()
 
     async def take(self, body: Body, sender: Sender, visit: door.Visit) -> Answer:
         """Store what is good, quarantine what is not. NotDurable where the good ones are not on disk."""
@@ -96,9 +100,12 @@ class Intake:
     ) -> tuple[list[Event], list[door.TurnedAway]]:
         events: list[Event] = []
         turned_away: list[door.TurnedAway] = []
+        done = 0
         for index, item in enumerate(items):
-            if index % SLICE == SLICE - 1:
-                await asyncio.sleep(0)
+            done += item.size + OVERHEAD
+            if done > SLICE:
+                await self._turns.take(done)
+                done = 0
             if item.problem is not None:
                 turned_away.append(door.TurnedAway(problem=item.problem, scrubbed=door.remains(item.value)))
                 continue
