@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from router.clock import Clock
 from router.outbox import log, schema
-from router.outbox.dedup import key
+from router.outbox.dedup import key, marks
 from router.outbox.errors import Busy, NotDurable
 from router.outbox.log import Row, Segment, Stored
 from router.outbox.segments import Segments
@@ -104,6 +104,7 @@ class Journal:
         self._writer = Writer("turnout-log")
         self._vault = Vault(None)
         self._ids: dict[str, int] = {}  # of the open segment: key -> received
+        self._unsealed: dict[int, dict[str, int]] = {}  # the same of segments that have no index yet, by number
         self._queue: deque[_Append] = deque()
         self._errands: deque[_Errand] = deque()
         self._wake = asyncio.Event()
@@ -120,8 +121,11 @@ class Journal:
             self._vault = Vault(newest.key)
             self.last = await self._writer.read(lambda connection: log.last(connection, newest))
             self._ids = dict(await self._writer.read(lambda connection: list(log.keys(connection))))
-        since = self._clock.now() - self._dedup
-        self.sealing = asyncio.create_task(self._segments.prepare(self._sealed, since), name="outbox-seal")
+        await self._segments.load(self._clock.now() - self._dedup)
+        for segment in self._segments.all[:-1]:
+            if segment.sealed is None:
+                self._unsealed[segment.number] = await self._segments.ask(segment, lambda unit: dict(log.keys(unit)))
+        self.sealing = asyncio.create_task(self._catch_up(), name="outbox-seal")
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="outbox-append")
@@ -212,7 +216,7 @@ class Journal:
             answer = []
             for row in each.rows:
                 name = key(row.event.source, row.event.id)
-                duplicate = name in ids or name in repeated or self._ids.get(name, since - 1) >= since
+                duplicate = name in ids or name in repeated or self._remembers(name, since)
                 if not duplicate:
                     ids[name] = row.event.received
                     fresh.append(row)
@@ -229,6 +233,11 @@ class Journal:
         if fresh:
             self._committed()
 
+    def _remembers(self, name: str, since: int) -> bool:
+        return self._ids.get(name, since - 1) >= since or any(
+            ids.get(name, since - 1) >= since for ids in self._unsealed.values()
+        )
+
     # Segments
 
     async def _roll_if_full(self) -> None:
@@ -243,8 +252,8 @@ class Journal:
         except BaseException:
             self._writer.attach(old)  # the full one goes on a little longer
             raise
-        ids, self._ids = self._ids, {}
-        self.sealing = asyncio.create_task(self._seal(newest, old, ids), name="outbox-seal")
+        self._unsealed[newest.number], self._ids = self._ids, {}
+        self.sealing = asyncio.create_task(self._seal(newest, old), name="outbox-seal")
 
     async def _begin_segment(self, now: int) -> None:
         """Its row and key are durable before its first event; a file without a row is of a start that was cut short."""
@@ -259,10 +268,19 @@ class Journal:
         self._segments.all.append(segment)
         self._vault = Vault(segment.key)
 
-    async def _seal(self, segment: Segment, connection: sqlite3.Connection, ids: dict[str, int]) -> None:
-        await self._segments.remember(segment, ids)
-        await self._segments.seal(segment, connection)
+    async def _catch_up(self) -> None:
+        """After a start: seal what a kill left unsealed."""
+        for segment in self._segments.all[:-1]:
+            if segment.sealed is None and not self._stopping:
+                await self._seal(segment, None)
+        await self._segments.prepare()
+
+    async def _seal(self, segment: Segment, connection: sqlite3.Connection | None) -> None:
+        """Until it is done its ids are in memory: a segment without an index is read through for every question."""
+        found = await asyncio.to_thread(marks, self._unsealed[segment.number])
+        await self._segments.seal(segment, connection, found)
         await self._sealed(segment)
+        del self._unsealed[segment.number]
 
 
 def _answer(future: asyncio.Future[Any], answer: Any) -> None:
