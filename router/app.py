@@ -28,6 +28,7 @@ from router.collect.intake import Intake
 from router.collect.keys import Keyring, sender
 from router.collect.visitors import MOST, Visitors
 from router.delivery.engine import Delivery
+from router.failpoint import failpoint
 from router.metrics import Metrics
 from router.outbox.errors import NotDurable
 from router.outbox.outbox import Outbox
@@ -125,10 +126,13 @@ class App:
         ):
             log.warning("restart_needed", reason="collect, console and outbox settings are read at start only")
         self.settings = settings
+        failpoint("reload_before_write")
         await self.store.configure(*described(settings))
+        failpoint("reload_after_write")
         self.metrics.configured(VERSION, self.store.config, self.clock.now())
         self.collector.keyring = keyring(settings)
         await self.delivery.apply(settings.destinations)
+        failpoint("reload_after_lanes")
         await self.pull.apply(settings.sources, cleared(settings))
         log.info("reloaded", version=self.store.config)
 

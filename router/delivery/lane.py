@@ -29,6 +29,7 @@ from router.delivery.pace import Pace
 from router.delivery.sender import Sender, remarkable
 from router.delivery.subjects import MOST_BEHIND, Subjects
 from router.destination import Destination, Request
+from router.failpoint import failpoint
 from router.outbox import memory
 from router.outbox.crashes import CAREFUL_AFTER
 from router.outbox.errors import NotDurable
@@ -164,6 +165,7 @@ class LaneRunner:
         if (wait := self._closed_for(now)) > 0:
             await self._idle(wait)
         elif jobs := await self._next(now):
+            failpoint("lane_after_take")
             if self._careful > 0:
                 await self._carefully(jobs, now)
             else:
@@ -247,6 +249,7 @@ class LaneRunner:
         if not rows:
             return []
         found = await self._store.pick(list(rows))
+        failpoint("retry_before_take")
         self._parked_in_hand.update(rows)
         jobs = [
             Job(each.seq, each.event, rows[each.seq].attempts, parked=True, since=rows[each.seq].since)
@@ -400,7 +403,9 @@ class LaneRunner:
                 if when != (self._epoch, self._store.erasures) or self._clock.now() < self._pace.paused_until:
                     self._take_again(jobs)  # the lane closed, or somebody was forgotten, while it waited for its turn
                     return
+                failpoint("lane_before_send")
                 outcome, attempt = await self._attempt(request, jobs)
+                failpoint("lane_after_answer")
                 if isinstance(outcome, Split) and not outcome.rejected and len(jobs) > 1:
                     await self._bisect(jobs, attempt)
                     return
@@ -526,7 +531,9 @@ class LaneRunner:
     async def _settle(
         self, marks: Sequence[Mark], attempts: Sequence[Attempt] = (), closing: Sequence[Closing] = ()
     ) -> None:
+        failpoint("lane_before_settle")
         await self._store.settle(self.lane, marks, attempts, closing)
+        failpoint("lane_after_settle")
         self._take_again(self._subjects.leave([seq for mark in marks for seq in mark.seqs]))
         parked = [seq for mark in marks if mark.parked for seq in mark.seqs]
         if parked:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from router.clock import Clock
+from router.failpoint import failpoint
 from router.outbox import log, schema
 from router.outbox.dedup import key
 from router.outbox.errors import Busy, NotDurable
@@ -224,6 +225,7 @@ class Journal:
         self._ids.update(ids)
         self.tail.keep(first, fresh)
         self.last += len(fresh)
+        failpoint("append_before_answer")
         for each, answer in zip(group, answers, strict=True):
             _answer(each.future, answer)
         if fresh:
@@ -237,6 +239,7 @@ class Journal:
         if held < self._segment_events and (held == 0 or now - newest.opened < SEGMENT_AGE):
             return
         await self.settled()
+        failpoint("roll_before_begin")
         old = self._writer.detach()
         try:
             await self._begin_segment(now)
@@ -252,7 +255,9 @@ class Journal:
         segment = Segment(number=number, first=self.last + 1, opened=now, key=new_key())
         await self._writer.open(segment.path(self._segments.directory), schema.LOG)
         try:
+            failpoint("roll_before_register")
             await self._register(segment)
+            failpoint("roll_after_register")
         except BaseException:
             self._writer.detach().close()
             raise
@@ -262,6 +267,7 @@ class Journal:
     async def _seal(self, segment: Segment, connection: sqlite3.Connection, ids: dict[str, int]) -> None:
         await self._segments.remember(segment, ids)
         await self._segments.seal(segment, connection)
+        failpoint("seal_before_note")
         await self._sealed(segment)
 
 

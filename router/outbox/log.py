@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from router.event import Clear, Event
+from router.failpoint import failpoint
 from router.outbox.dedup import key
 from router.outbox.schema import SEALED_INDEXES
 from router.outbox.vault import Vault
@@ -73,6 +74,7 @@ def append(connection: sqlite3.Connection, first: int, rows: Sequence[Row], vaul
 
     The ordinary call is one statement in autocommit: one crossing into SQLite, atomic by itself.
     """
+    failpoint("append_before_begin")
     several = duplicate > 0 or len(rows) > ROWS_PER_STATEMENT
     if several:
         connection.execute("BEGIN IMMEDIATE")
@@ -84,11 +86,13 @@ def append(connection: sqlite3.Connection, first: int, rows: Sequence[Row], vaul
         if duplicate:
             connection.execute("UPDATE total SET duplicate = duplicate + ?", (duplicate,))
         if several:
+            failpoint("append_before_commit")
             connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+    failpoint("append_after_commit")
 
 
 def _bound(first: int, rows: Sequence[Row], vault: Vault) -> list[object]:
@@ -215,7 +219,9 @@ def index(connection: sqlite3.Connection) -> None:
 def seal(connection: sqlite3.Connection) -> None:
     """Build the indexes, fold the WAL in and close. Run again after a kill, it does what is left."""
     try:
+        failpoint("seal_before_index")
         index(connection)
+        failpoint("seal_before_checkpoint")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         connection.close()

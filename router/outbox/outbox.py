@@ -18,6 +18,7 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from router.clock import Clock
+from router.failpoint import failpoint
 from router.outbox import crashes, log, memory, replays, schema, state, suppression
 from router.outbox.erasure import Receipt
 from router.outbox.errors import Broken, Busy, DiskFull, NotDurable, OutboxError
@@ -121,6 +122,7 @@ class Outbox:
         if self.failed is None:
             with contextlib.suppress(NotDurable):
                 await self._state.write(crashes.end)
+        failpoint("close_before_files")
         await self._shut()
 
     async def _shut(self) -> None:
@@ -171,6 +173,7 @@ class Outbox:
                 f"the log ends at event {self.last}, but event {reached} was settled: restore both from one backup"
             )
         now = self.clock.now()
+        failpoint("open_before_begin")
         await self._state.write(lambda unit: state.clamp_due(unit, now + LONGEST_WAIT))
         self.crashes = await self._state.write(lambda unit: crashes.begin(unit, now))
 
@@ -399,7 +402,9 @@ class Outbox:
     async def hold(self, lane: Lane, held: Held | None) -> None:
         """Hold a lane, or let it go with None: at once in memory, and on disk when this returns."""
         lane.held = held
+        failpoint("hold_before_write")
         await self._written(lambda unit: state.hold(unit, lane.id, held))
+        failpoint("hold_after_write")
         lane.more.set()
 
     # Settling
@@ -433,12 +438,14 @@ class Outbox:
             return self.failed
         settlements = [_settlement(each) for each in group]
         try:
+            failpoint("settle_before_write")
             await self._until_written(lambda unit: state.settle(unit, settlements, self.config))
         except Exception as error:  # noqa: BLE001 - whoever waits must be told, whatever went wrong
             # The lanes in memory are ahead of the disk now: nothing may be written over the gap.
             fault = self._fail(error)
             self._break(fault)
             return fault
+        failpoint("settle_after_write")
         for each, settlement in zip(group, settlements, strict=True):
             each.lane.written = settlement.cursor
             for mark in each.marks:
