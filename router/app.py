@@ -34,10 +34,11 @@ from router.outbox.errors import NotDurable
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
 from router.outbox.retention import Policy
+from router.outbox.space import Room
 from router.pull.engine import Pull
 from router.secret import Secret
 from router.settings import Outbox as OutboxSettings
-from router.settings import Settings, seconds
+from router.settings import Settings, seconds, size
 
 log: Any = structlog.get_logger()
 
@@ -70,7 +71,7 @@ class App:
         """
         settings, outbox = self.settings, self.settings.outbox
         await asyncio.to_thread(identifiers.load)  # else the first event with a phone number waits for the tables
-        self.store = await Outbox.open(Path(outbox.path), self.clock, policy=policy(outbox))
+        self.store = await Outbox.open(Path(outbox.path), self.clock, policy=policy(outbox), room=room(outbox))
         stack.push_async_callback(self.store.close)
         self.store.on_failure = self._fail
         await self.store.configure(*described(settings))
@@ -152,6 +153,11 @@ def policy(outbox: OutboxSettings) -> Policy:
     """How long the outbox keeps what."""
     kept = {"delivered": outbox.keep_delivered, "dead": outbox.keep_dead, "dedup": outbox.dedup}
     return Policy(**{name: int(seconds(duration) * 1000) for name, duration in kept.items()})
+
+
+def room(outbox: OutboxSettings) -> Room:
+    """How much of its disk the outbox leaves free."""
+    return Room(least=size(outbox.min_free), ballast=size(outbox.ballast))
 
 
 def new_id() -> str:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 from router.clock import Clock
@@ -121,8 +121,7 @@ class Journal:
             self._vault = Vault(newest.key)
             self.last = await self._writer.read(lambda connection: log.last(connection, newest))
             self._ids = dict(await self._writer.read(lambda connection: list(log.keys(connection))))
-        since = self._clock.now() - self._dedup
-        self.sealing = asyncio.create_task(self._segments.prepare(self._sealed, since), name="outbox-seal")
+        self.sealing = asyncio.create_task(self._prepare(), name="outbox-seal")
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="outbox-append")
@@ -159,6 +158,12 @@ class Journal:
         self._errands.append(_Errand(segment, unit, future))
         self._wake.set()
         return await future
+
+    def seal_left(self) -> None:
+        """Try again what could not be sealed, as on a full disk."""
+        left = any(each.sealed is None for each in self._segments.all[:-1])
+        if left and (self.sealing is None or self.sealing.done()) and not self._stopping:
+            self.sealing = asyncio.create_task(self._prepare(), name="outbox-seal")
 
     async def settled(self) -> None:
         """Until no segment is being sealed."""
@@ -266,9 +271,22 @@ class Journal:
 
     async def _seal(self, segment: Segment, connection: sqlite3.Connection, ids: dict[str, int]) -> None:
         await self._segments.remember(segment, ids)
-        await self._segments.seal(segment, connection)
-        failpoint("seal_before_note")
-        await self._sealed(segment)
+        with self._told():
+            await self._segments.seal(segment, connection)
+            failpoint("seal_before_note")
+            await self._sealed(segment)
+
+    async def _prepare(self) -> None:
+        with self._told():
+            await self._segments.prepare(self._sealed, self._clock.now() - self._dedup)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """A fault of what nobody waits for is told all the same; what passes by itself is tried again."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - whatever it is, the owner decides what it means
+            self._failed(error)
 
 
 def _answer(future: asyncio.Future[Any], answer: Any) -> None:

@@ -9,6 +9,7 @@ rows, then the state, then the file; a file that the state does not name is remo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,7 +24,7 @@ from router.clock import Clock
 from router.failpoint import failpoint
 from router.outbox import log as events
 from router.outbox import pruning, schema, state
-from router.outbox.errors import NotDurable, fault
+from router.outbox.errors import Busy, DiskFull, NotDurable, fault
 from router.outbox.lane import Lane
 from router.outbox.log import KEPT, Segment
 from router.outbox.segments import Segments
@@ -96,7 +97,8 @@ class Retention:
         async with self.looking:
             now = self._clock.now()
             await self._not_ahead(now)
-            await self._books.roll()
+            with contextlib.suppress(DiskFull, Busy):  # a new segment needs room; all that follows makes some
+                await self._books.roll()
             await self._give_up_removed(now)
             await self._notice_passed(now)
             await self._destroy_keys(now)

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from router.outbox import log, schema
 from router.outbox.dedup import Filter, key
-from router.outbox.errors import Busy, fault
+from router.outbox.errors import Busy, damaged, fault
 from router.outbox.log import Segment, Stored
 from router.outbox.vault import Vault
 from router.outbox.writer import connect
@@ -103,7 +103,14 @@ class Segments:
     async def seal(self, segment: Segment, connection: sqlite3.Connection | None) -> None:
         """Seal a segment that is written no more; ``connection`` is its writer's, else one is opened."""
         path = segment.path(self.directory)
-        await asyncio.to_thread(lambda: log.seal(connection or connect(path, schema.LOG)))
+
+        def write() -> None:
+            try:
+                log.seal(connection or connect(path, schema.LOG))
+            except sqlite3.Error as error:
+                raise fault(error) from error
+
+        await asyncio.to_thread(write)
 
     # Files
 
@@ -166,10 +173,12 @@ class Segments:
         self._files.clear()
 
     async def _reading(self, unit: Callable[[], T]) -> T:
-        """Busy where a file cannot be read now: that costs a look, not the outbox."""
+        """Busy where a file cannot be read now: that costs a look, not the outbox. Broken where it is damaged."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._readers, unit)
         except sqlite3.Error as error:
+            if damaged(error):
+                raise fault(error) from error
             raise Busy("the log cannot be read now: run turnout doctor if this goes on") from error
 
 

@@ -19,7 +19,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import random
 import re
 import signal
@@ -218,7 +217,7 @@ class Life:
     async def _until(self, what: str, holds: Callable[[], Awaitable[bool]]) -> None:
         try:
             async with asyncio.timeout(LONGEST):
-                while not await holds():
+                while not await holds():  # noqa: ASYNC110 - it is asked of another process
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise Broken(f"not within {LONGEST:.0f} s: {what}") from None
@@ -284,7 +283,7 @@ class Life:
         await self._backup()
         await self._until("200 events acknowledged", self._acknowledged(200))
         goal = {self._armed.partition("=")[0]} & set(SERVE) - {"close_before_files"}
-        while goal - self.fired() and time.monotonic() - began < WITHIN:
+        while goal - self.fired() and time.monotonic() - began < WITHIN:  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.1)
 
     def _acknowledged(self, count: int) -> Callable[[], Awaitable[bool]]:
@@ -362,7 +361,9 @@ class Life:
             raise Broken(f"damaged: {damaged}")
 
     async def _restored(self) -> None:
-        process = await self._run("restore", str(self._directory / "copy"), "--yes", armed=self._armed.startswith("restore"))
+        process = await self._run(
+            "restore", str(self._directory / "copy"), "--yes", armed=self._armed.startswith("restore")
+        )
         if await process.wait():
             process = await self._run("restore", str(self._directory / "copy"), "--yes", armed=False)
             if await process.wait():
@@ -395,8 +396,14 @@ async def live(armed: str, *, seed: int, sabotage: bool = False) -> dict[str, An
             told = life._stderr.read_text(errors="replace")
     if lost and verdict == "ok":
         verdict = "lost"
-    return {"verdict": verdict, "lost": len(lost), "acknowledged": len(life.oracle.acked), "ends": life.ends,
-            "passed": passed, "stderr": told}
+    return {
+        "verdict": verdict,
+        "lost": len(lost),
+        "acknowledged": len(life.oracle.acked),
+        "ends": life.ends,
+        "passed": passed,
+        "stderr": told,
+    }
 
 
 def faults(points: Sequence[str], actions: Sequence[str]) -> list[Fault]:
