@@ -165,16 +165,27 @@ class LaneRunner:
         if (wait := self._closed_for(now)) > 0:
             await self._idle(wait)
         elif jobs := await self._next(now):
-            failpoint("lane_after_take")
-            if self._careful > 0:
-                await self._carefully(jobs, now)
-            else:
-                self._write(await self._in_turn(self._routed(jobs, now), now))
+            await self._prepare(jobs, now)
             await self._send_all()
             await asyncio.sleep(0)  # a lane that filters everything would otherwise never let go of the loop
         else:
             due = self.lane.next_due
             await self._idle(FOR_EVER if due is None else max(0.0, (due - now) / 1000))
+
+    async def _prepare(self, jobs: list[Job], now: int) -> None:
+        """Requests of what was taken. After a fault of ours it waits for another try: nobody else has it in hand."""
+        try:
+            failpoint("lane_after_take")
+            if self._careful > 0:
+                await self._carefully(jobs, now)
+            else:
+                self._write(await self._in_turn(self._routed(jobs, now), now))
+        except NotDurable:
+            raise
+        except Exception as error:
+            log.exception("lane_failed", destination=self.name)
+            ready = {job.seq for _, written in self._ready for job in written}
+            await self._give_back([job for job in jobs if job.seq not in ready], error)
 
     async def _carefully(self, jobs: Sequence[Job], now: int) -> None:
         """One by one, each written down while it is in hand: the last process may have died of one of them."""
@@ -417,14 +428,14 @@ class LaneRunner:
             return
         except Exception as error:
             log.exception("carry_failed", destination=self.name)
-            await self._give_back(jobs, f"a fault of ours ({type(error).__name__}): report it")
+            await self._give_back(jobs, error)
         finally:
             self._unsettled -= 1
             self._change.set()
 
-    async def _give_back(self, jobs: Sequence[Job], reason: str) -> None:
+    async def _give_back(self, jobs: Sequence[Job], error: Exception) -> None:
         """After a fault of ours: those without an end wait for another try, as after any fault, and do not spin."""
-        now = self._clock.now()
+        now, reason = self._clock.now(), f"a fault of ours ({type(error).__name__}): report it"
         attempt = Attempt(seqs=[job.seq for job in jobs], began=now, at=now, outcome="fault", reason=reason)
         marks = ends.retried(jobs, attempt, after=60.0, until=None, chance=self._chance())
         await self._settle_quietly(marks)
