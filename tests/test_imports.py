@@ -30,7 +30,7 @@ RULES = [
     "preview",
     "samples",
 ]
-EDGES = ["clock", "outbox", "transport", "sources", "mocks"]
+EDGES = ["failpoint", "clock", "outbox", "transport", "sources", "mocks"]
 ENGINES = ["collect", "delivery", "pull", "console"]
 WIRING = ["terminal", "metrics", "logs", "config", "app", "demo", "cli", "__main__"]
 ROOMS = [*WORDS, *RULES, *EDGES, *ENGINES, *WIRING]

@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import sqlite3
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 from router.clock import Clock
+from router.failpoint import failpoint
 from router.outbox import log, schema
 from router.outbox.dedup import key, marks
 from router.outbox.errors import Busy, NotDurable
@@ -163,6 +164,12 @@ class Journal:
         self._wake.set()
         return await future
 
+    def seal_left(self) -> None:
+        """Try again what could not be sealed, as on a full disk."""
+        left = any(each.sealed is None for each in self._segments.all[:-1])
+        if left and (self.sealing is None or self.sealing.done()) and not self._stopping:
+            self.sealing = asyncio.create_task(self._catch_up(), name="outbox-seal")
+
     async def settled(self) -> None:
         """Until no segment is being sealed."""
         if self.sealing is not None:
@@ -228,6 +235,7 @@ class Journal:
         self._ids.update(ids)
         self.tail.keep(first, fresh)
         self.last += len(fresh)
+        failpoint("append_before_answer")
         for each, answer in zip(group, answers, strict=True):
             _answer(each.future, answer)
         if fresh:
@@ -246,6 +254,7 @@ class Journal:
         if held < self._segment_events and (held == 0 or now - newest.opened < SEGMENT_AGE):
             return
         await self.settled()
+        failpoint("roll_before_begin")
         old = self._writer.detach()
         try:
             await self._begin_segment(now)
@@ -261,7 +270,9 @@ class Journal:
         segment = Segment(number=number, first=self.last + 1, opened=now, key=new_key())
         await self._writer.open(segment.path(self._segments.directory), schema.LOG)
         try:
+            failpoint("roll_before_register")
             await self._register(segment)
+            failpoint("roll_after_register")
         except BaseException:
             self._writer.detach().close()
             raise
@@ -269,18 +280,29 @@ class Journal:
         self._vault = Vault(segment.key)
 
     async def _catch_up(self) -> None:
-        """After a start: seal what a kill left unsealed."""
+        """Seal what a kill or a full disk left unsealed."""
         for segment in self._segments.all[:-1]:
             if segment.sealed is None and not self._stopping:
                 await self._seal(segment, None)
-        await self._segments.prepare()
+        with self._told():
+            await self._segments.prepare()
 
     async def _seal(self, segment: Segment, connection: sqlite3.Connection | None) -> None:
         """Until it is done its ids are in memory: a segment without an index is read through for every question."""
         found = await asyncio.to_thread(marks, self._unsealed[segment.number])
-        await self._segments.seal(segment, connection, found)
-        await self._sealed(segment)
-        del self._unsealed[segment.number]
+        with self._told():
+            await self._segments.seal(segment, connection, found)
+            failpoint("seal_before_note")
+            await self._sealed(segment)
+            del self._unsealed[segment.number]
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """A fault of what nobody waits for is told all the same; what passes by itself is tried again."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - whatever it is, the owner decides what it means
+            self._failed(error)
 
 
 def _answer(future: asyncio.Future[Any], answer: Any) -> None:

@@ -16,8 +16,13 @@ from pathlib import Path
 import msgspec
 
 from router.event import Clear, Event
+<<<<<<< HEAD
 from router.outbox.compression import pack, unpack
 from router.outbox.dedup import Marks, key
+=======
+from router.failpoint import failpoint
+from router.outbox.dedup import key
+>>>>>>> faults
 from router.outbox.schema import SEALED_INDEXES
 from router.outbox.vault import Vault
 from router.outbox.writer import fold
@@ -75,6 +80,7 @@ def append(connection: sqlite3.Connection, first: int, rows: Sequence[Row], vaul
 
     The ordinary call is one statement in autocommit: one crossing into SQLite, atomic by itself.
     """
+    failpoint("append_before_begin")
     several = duplicate > 0 or len(rows) > ROWS_PER_STATEMENT
     if several:
         connection.execute("BEGIN IMMEDIATE")
@@ -86,11 +92,13 @@ def append(connection: sqlite3.Connection, first: int, rows: Sequence[Row], vaul
         if duplicate:
             connection.execute("UPDATE total SET duplicate = duplicate + ?", (duplicate,))
         if several:
+            failpoint("append_before_commit")
             connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+    failpoint("append_after_commit")
 
 
 def _bound(first: int, rows: Sequence[Row], vault: Vault) -> list[object]:
@@ -233,8 +241,13 @@ def marks(connection: sqlite3.Connection) -> Marks:
 def seal(connection: sqlite3.Connection, found: Marks) -> None:
     """Build the indexes, keep the marks, fold the WAL in and close. Run again after a kill, it does what is left."""
     try:
+        failpoint("seal_before_index")
         index(connection)
+<<<<<<< HEAD
         connection.execute("INSERT OR REPLACE INTO seen VALUES(1, ?)", (found.tobytes(),))
+=======
+        failpoint("seal_before_checkpoint")
+>>>>>>> faults
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         connection.close()
