@@ -16,13 +16,9 @@ from pathlib import Path
 import msgspec
 
 from router.event import Clear, Event
-<<<<<<< HEAD
+from router.failpoint import failpoint
 from router.outbox.compression import pack, unpack
 from router.outbox.dedup import Marks, key
-=======
-from router.failpoint import failpoint
-from router.outbox.dedup import key
->>>>>>> faults
 from router.outbox.schema import SEALED_INDEXES
 from router.outbox.vault import Vault
 from router.outbox.writer import fold
@@ -243,11 +239,8 @@ def seal(connection: sqlite3.Connection, found: Marks) -> None:
     try:
         failpoint("seal_before_index")
         index(connection)
-<<<<<<< HEAD
         connection.execute("INSERT OR REPLACE INTO seen VALUES(1, ?)", (found.tobytes(),))
-=======
         failpoint("seal_before_checkpoint")
->>>>>>> faults
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         connection.close()
