@@ -27,8 +27,9 @@ from router.collect import connections
 from router.collect.admission import Turns
 from router.collect.http import Collector, Network, Server
 from router.collect.intake import Intake
-from router.collect.keys import Keyring, sender
+from router.collect.keys import Keyring, Sender, sender
 from router.collect.visitors import MOST, Visitors
+from router.collect.webhooks import Hook, Webhooks, hooks
 from router.delivery.engine import Delivery
 from router.failpoint import failpoint
 from router.metrics import Metrics
@@ -84,8 +85,10 @@ class App:
         turns = Turns()
         intake = Intake(self.store, new_id, self.metrics, self.visitors, turns)
         self.pull = Pull(self.store, intake, self.clock)
+        self.webhooks = Webhooks(hooked(settings), intake, self.clock)
         self.collector = Collector(
             intake,
+            self.webhooks,
             keyring(settings),
             self.clock,
             network=Network(settings.collect.trusted_proxies),
@@ -135,7 +138,7 @@ class App:
         await self.store.configure(*described(settings))
         failpoint("reload_after_write")
         self.metrics.configured(VERSION, self.store.config, self.clock.now())
-        self.collector.keyring = keyring(settings)
+        self.collector.keyring, self.webhooks.hooks = keyring(settings), hooked(settings)
         await self.delivery.apply(settings.destinations)
         failpoint("reload_after_lanes")
         await self.pull.apply(settings.sources, cleared(settings))
@@ -170,8 +173,17 @@ def new_id() -> str:
 
 def keyring(settings: Settings) -> Keyring:
     """The sources, each knowing which clear values some enabled destination needs."""
+    return Keyring(tuple(senders(settings).values()), frozenset(hooked(settings)))
+
+
+def senders(settings: Settings) -> dict[str, Sender]:
     needed = cleared(settings)
-    return Keyring([sender(name, source, needed) for name, source in settings.sources.items()])
+    return {name: sender(name, source, needed) for name, source in settings.sources.items()}
+
+
+def hooked(settings: Settings) -> dict[str, Hook]:
+    """The sources whose partner posts to us."""
+    return hooks(settings.sources, senders(settings))
 
 
 def cleared(settings: Settings) -> frozenset[str]:
