@@ -44,6 +44,7 @@ log: Any = structlog.get_logger()
 
 VERSION = metadata.version("turnout")
 GRACE = 8.0  # seconds for what was admitted and what is under way; the process ends within 10
+BACKLOG = 4096  # connections that the system keeps until they are accepted
 EX_TEMPFAIL = 75
 BROKEN = 1
 
@@ -103,8 +104,7 @@ class App:
         stack.push_async_callback(self.delivery.stop, GRACE / 2)
         await self.delivery.apply(settings.destinations)
         stack.push_async_callback(self.pull.stop)
-        server = web.ServerRunner(Server(self.collector), shutdown_timeout=GRACE / 2)
-        self.collect_port = await _listen(stack, server, settings.collect.listen)
+        self.collect_port = await _collect(stack, self.collector, settings.collect.listen)
         await self.pull.apply(settings.sources, cleared(settings))
 
     def _forget(self, anonymous_ids: Collection[str]) -> None:
@@ -185,19 +185,35 @@ def _reference(value: Any) -> Any:
     raise NotImplementedError
 
 
-async def _listen(stack: contextlib.AsyncExitStack, runner: web.ServerRunner | web.AppRunner, address: str) -> int:
-    """Open a port and say which; 0 takes any free one."""
-    host, _, port = address.rpartition(":")
+async def _collect(stack: contextlib.AsyncExitStack, collector: Collector, address: str) -> int:
+    """Open the port of the senders and say which it is."""
+    server = Server(collector)
+    runner = web.ServerRunner(server, shutdown_timeout=GRACE / 2)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    listener = socket.create_server(
-        (host.strip("[]"), int(port)),
-        family=socket.AF_INET6 if ":" in host else socket.AF_INET,
-        backlog=1024,
-    )
-    listener.setblocking(False)
-    await web.SockSite(runner, listener, backlog=1024).start()
-    return int(listener.getsockname()[1])
+    listening = _listening(address)
+    listener = connections.Listener(listening, server)
+    stack.push_async_callback(listener.stop)
+    listener.start()
+    return int(listening.getsockname()[1])
+
+
+async def _listen(stack: contextlib.AsyncExitStack, runner: web.AppRunner, address: str) -> int:
+    """Open a port and say which it is."""
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    listening = _listening(address)
+    await web.SockSite(runner, listening, backlog=BACKLOG).start()
+    return int(listening.getsockname()[1])
+
+
+def _listening(address: str) -> socket.socket:
+    """Port 0 takes any free one."""
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=BACKLOG)
+    listening.setblocking(False)
+    return listening
 
 
 async def serve(

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import NamedTuple
 
-MOST_BYTES = (
-    16 * 1024 * 1024
-)  # of bodies from their last byte to their answer, inflated; decoded they take 6 times that
+# Bodies from their last byte to their answer, inflated: half a second's work or so. Decoded they take six times that.
+MOST_BYTES = 8 * 1024 * 1024
 MOST_REQUESTS = 2048
-STRETCH = 65_536  # bytes of bodies that are worked on in one round of the event loop: some 5 ms
+STRETCH = 16_384  # bytes of bodies that are worked on in one round of the event loop: some 2 ms
 
 
 class Admission:
@@ -40,22 +40,23 @@ class Admission:
 
 
 class Turns:
-    """Shares the event loop by bytes, first come first served."""
+    """Shares the event loop by bytes: what is begun is finished before anything new, first come first served."""
 
     def __init__(self, stretch: int = STRETCH) -> None:
         self._stretch = self._left = stretch
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._new: deque[_Waiting] = deque()
+        self._begun: deque[_Waiting] = deque()
 
-    async def take(self, size: int) -> None:
-        """Returns when ``size`` bytes may be worked on, at once where this round has room. Size does not matter for a
-        round's first: nothing waits for ever.
+    async def take(self, size: int, *, begun: bool = False) -> None:
+        """Returns when ``size`` bytes may be worked on, at once where this round has room. A round's first may have any
+        size, so nothing waits for ever.
         """
-        if self._left > 0 and not self._waiting:
+        if self._left > 0 and not self._new and not self._begun:
             self._use(size)
             return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((size, future))
-        await future
+        waiting = _Waiting(size, asyncio.get_running_loop().create_future())
+        (self._begun if begun else self._new).append(waiting)
+        await waiting.future
 
     def _use(self, size: int) -> None:
         if self._left == self._stretch:  # the first of this round
@@ -65,8 +66,13 @@ class Turns:
     def _renew(self) -> None:
         """A new round."""
         self._left = self._stretch
-        while self._waiting and self._left > 0:
-            size, future = self._waiting.popleft()
+        while self._left > 0 and (queue := self._begun or self._new):
+            size, future = queue.popleft()
             if not future.done():  # else whoever waited has gone
                 future.set_result(None)
                 self._use(size)
+
+
+class _Waiting(NamedTuple):
+    size: int
+    future: asyncio.Future[None]
