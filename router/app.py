@@ -104,7 +104,7 @@ class App:
         stack.push_async_callback(self.delivery.stop, GRACE / 2)
         await self.delivery.apply(settings.destinations)
         stack.push_async_callback(self.pull.stop)
-        self.collect_port = await _collect(stack, self.collector, settings.collect.listen)
+        self.collect_port = await _collect(stack, Server(self.collector, turns), settings.collect.listen)
         await self.pull.apply(settings.sources, cleared(settings))
 
     def _forget(self, anonymous_ids: Collection[str]) -> None:
@@ -185,9 +185,8 @@ def _reference(value: Any) -> Any:
     raise NotImplementedError
 
 
-async def _collect(stack: contextlib.AsyncExitStack, collector: Collector, address: str) -> int:
+async def _collect(stack: contextlib.AsyncExitStack, server: Server, address: str) -> int:
     """Open the port of the senders and say which it is."""
-    server = Server(collector)
     runner = web.ServerRunner(server, shutdown_timeout=GRACE / 2)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)

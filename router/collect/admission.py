@@ -4,7 +4,8 @@ Whoever comes while too much is in hand is sent away before its body is looked a
 an overload is refused as fast as it comes, and memory stays flat. What was admitted is worked on in turn, a stretch of
 so many bytes at a time, between which the event loop sees to everybody else: refusals, health, lanes.
 
-Work is measured in bytes of bodies and not in seconds: the same load is cut the same way on every machine.
+Work is measured in bytes of bodies and not in seconds: the same load is cut the same way on every machine. Each
+refusal and each new connection buys some work, so that these, however many, never take more than half of the time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import NamedTuple
 MOST_BYTES = 8 * 1024 * 1024
 MOST_REQUESTS = 2048
 STRETCH = 16_384  # bytes of bodies that are worked on in one round of the event loop: some 2 ms
+LONGEST_STRETCH = 65_536
+ASIDE = 1024  # bytes: what may be worked on for a refusal or a new connection, which cost half of it
 
 
 class Admission:
@@ -44,8 +47,14 @@ class Turns:
 
     def __init__(self, stretch: int = STRETCH) -> None:
         self._stretch = self._left = stretch
+        self._aside = 0
+        self._renewing = False
         self._new: deque[_Waiting] = deque()
         self._begun: deque[_Waiting] = deque()
+
+    def set_aside(self) -> None:
+        """Something else was done that nobody asked us to do: the next round is the longer."""
+        self._aside = min(self._aside + ASIDE, LONGEST_STRETCH - STRETCH)
 
     async def take(self, size: int, *, begun: bool = False) -> None:
         """Returns when ``size`` bytes may be worked on, at once where this round has room. A round's first may have any
@@ -59,13 +68,14 @@ class Turns:
         await waiting.future
 
     def _use(self, size: int) -> None:
-        if self._left == self._stretch:  # the first of this round
+        self._left -= size
+        if not self._renewing:  # the first of this round
+            self._renewing = True
             asyncio.get_running_loop().call_soon(self._renew)
-        self._left -= max(1, size)
 
     def _renew(self) -> None:
         """A new round."""
-        self._left = self._stretch
+        self._left, self._aside, self._renewing = self._stretch + self._aside, 0, False
         while self._left > 0 and (queue := self._begun or self._new):
             size, future = queue.popleft()
             if not future.done():  # else whoever waited has gone

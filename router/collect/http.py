@@ -328,6 +328,7 @@ class Collector:
         return web.Response(body=_encode({"success": True, **counts}), content_type=_JSON)
 
     def _busy(self) -> web.Response:
+        self._turns.set_aside()
         return self._later(429, "busy", "too much is under way; send it again later")
 
     def _later(self, status: int, code: str, message: str) -> web.Response:
@@ -412,12 +413,14 @@ _TOO_MANY = Error(code="too_many_connections", message="too many connections are
 class Server(web.Server):
     """The low-level server: no routing table, no decompression, no access log, short keep-alive, so many connections."""
 
-    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
+    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], turns: Turns) -> None:
         super().__init__(handler)
+        self._turns = turns
         self._most = connections.most()
         self._farewells = Farewells(_whole("503 Service Unavailable", _TOO_MANY))
 
     def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # what the event loop asks of it
+        self._turns.set_aside()
         if len(self._connections) >= self._most:
             return self._farewells()
         return _Handler(

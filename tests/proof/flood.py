@@ -33,7 +33,7 @@ class Settings(msgspec.Struct, kw_only=True):
     seconds: float
     first: int = 0  # number of the first request
     ready: int = 1024  # connections for requests that are open from the start
-    most: int = 4096  # of these at most
+    most: int = 1500  # of these at most
     idle: int = 0  # connections that say nothing
     dripping: int = 0  # heads, and as many bodies, that come byte by byte
     bombs: float = 0.0  # a second
@@ -237,7 +237,8 @@ class Flood:
         elif opening:
             self.heads_open = max(self.heads_open, open_for)
         if not self._stop:
-            self._open(lambda: Idler(self, opening))
+            delay = 1.0 if b" 503 " in answer else 0.0
+            asyncio.get_running_loop().call_later(delay, self._open, lambda: Idler(self, opening))
 
     # Running
 
@@ -305,7 +306,7 @@ class Flood:
     async def _open_senders(self) -> None:
         for _ in range(self.settings.ready):
             self._one_more()
-        while len(self._free) < self.settings.ready:
+        while len(self._free) < self.settings.ready:  # noqa: ASYNC110 - no signal for so many
             await asyncio.sleep(0.01)
 
     async def run(self) -> Result:
@@ -316,7 +317,7 @@ class Flood:
         await self._open_senders()
         await self._send_by_the_clock()
         until = time.perf_counter() + PATIENCE
-        while self._under_way and time.perf_counter() < until:
+        while self._under_way and time.perf_counter() < until:  # noqa: ASYNC110 - nor for the last of these
             await asyncio.sleep(0.01)
         self._stop = True
         for task in (tending, bombing):

@@ -156,7 +156,7 @@ class Watch:
         page = os.sysconf("SC_PAGE_SIZE")
         while True:
             self.memory = max(self.memory, int((proc / "statm").read_text().split()[1]) * page / 1e6)
-            self.descriptors = max(self.descriptors, len(os.listdir(proc / "fd")))
+            self.descriptors = max(self.descriptors, sum(1 for _ in (proc / "fd").iterdir()))
             self.wal = max(self.wal, sum(_size(each) for each in self._server.outbox.rglob("*-wal")) / 1e6)
             await asyncio.sleep(0.1)
 
