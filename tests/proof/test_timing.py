@@ -20,4 +20,4 @@ def test_a_comparison_that_ends_early_is_caught():
     """
     result = prove(samples=5_000, seed=2, sabotage=True)
 
-    assert "told apart: first byte right or wrong, all but the last byte, or none" == result["verdict"], result
+    assert "all but the last byte, or none" in result["verdict"], result
