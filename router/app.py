@@ -30,15 +30,17 @@ from router.collect.intake import Intake
 from router.collect.keys import Keyring, sender
 from router.collect.visitors import MOST, Visitors
 from router.delivery.engine import Delivery
+from router.failpoint import failpoint
 from router.metrics import Metrics
 from router.outbox.errors import NotDurable
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
 from router.outbox.retention import Policy
+from router.outbox.space import Room
 from router.pull.engine import Pull
 from router.secret import Secret
 from router.settings import Outbox as OutboxSettings
-from router.settings import Settings, seconds
+from router.settings import Settings, seconds, size
 
 log: Any = structlog.get_logger()
 
@@ -72,7 +74,7 @@ class App:
         """
         settings, outbox = self.settings, self.settings.outbox
         await asyncio.to_thread(identifiers.load)  # else the first event with a phone number waits for the tables
-        self.store = await Outbox.open(Path(outbox.path), self.clock, policy=policy(outbox))
+        self.store = await Outbox.open(Path(outbox.path), self.clock, policy=policy(outbox), room=room(outbox))
         stack.push_async_callback(self.store.close)
         self.store.on_failure = self._fail
         await self.store.configure(*described(settings))
@@ -129,10 +131,13 @@ class App:
         ):
             log.warning("restart_needed", reason="collect, console and outbox settings are read at start only")
         self.settings = settings
+        failpoint("reload_before_write")
         await self.store.configure(*described(settings))
+        failpoint("reload_after_write")
         self.metrics.configured(VERSION, self.store.config, self.clock.now())
         self.collector.keyring = keyring(settings)
         await self.delivery.apply(settings.destinations)
+        failpoint("reload_after_lanes")
         await self.pull.apply(settings.sources, cleared(settings))
         log.info("reloaded", version=self.store.config)
 
@@ -152,6 +157,11 @@ def policy(outbox: OutboxSettings) -> Policy:
     """How long the outbox keeps what."""
     kept = {"delivered": outbox.keep_delivered, "dead": outbox.keep_dead, "dedup": outbox.dedup}
     return Policy(**{name: int(seconds(duration) * 1000) for name, duration in kept.items()})
+
+
+def room(outbox: OutboxSettings) -> Room:
+    """How much of its disk the outbox leaves free."""
+    return Room(least=size(outbox.min_free), ballast=size(outbox.ballast))
 
 
 def new_id() -> str:

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from router.collect.intake import Tally
 from router.delivery.lane import Observer
-from router.outbox import SQLITE
+from router.outbox import SQLITE, space
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
 from router.outbox.views import LaneView, Ledger
@@ -179,6 +179,7 @@ def _families(ledger: Ledger, lanes: Sequence[LaneView], store: Outbox, now: int
         GaugeMetricFamily(
             "turnout_disk_free_bytes", "Where the outbox is.", value=shutil.disk_usage(store.directory).free
         ),
+        GaugeMetricFamily("turnout_disk_full", "1 while events are refused for want of space.", value=store.space.full),
     ]
 
 
@@ -187,11 +188,11 @@ def _age_of(oldest: dt.datetime | None, now: int) -> float:
 
 
 def _size(directory: Path) -> int:
-    """Bytes of every file; one that goes away while we look counts nothing."""
+    """Bytes of every file but the ballast; one that goes away while we look counts nothing."""
     total = 0
     for path in (*directory.glob("*"), *directory.glob("log/*")):
         try:
-            total += path.stat().st_size if path.is_file() else 0
+            total += path.stat().st_size if path.is_file() and path.name != space.FILE else 0
         except FileNotFoundError:
             continue
     return total

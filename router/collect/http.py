@@ -30,6 +30,7 @@ from router.collect.intake import Intake
 from router.collect.keys import Hook, Keyring, Sender
 from router.dialects import snitcher
 from router.door import Visit
+from router.failpoint import failpoint
 from router.normalise import public_ip
 from router.outbox.errors import Busy, NotDurable
 from router.problem import Malformed
@@ -212,6 +213,7 @@ class Collector:
         return self._busy() if self._admission.full else None
 
     def _body(self, request: web.BaseRequest, raw: bytes) -> bodies.Body | web.Response:
+        failpoint("collect_after_read")
         read = bodies.read(raw, request.headers.get("Content-Encoding"), strict_utf8=self._strict)
         return _malformed(read) if isinstance(read, Malformed) else read
 
@@ -275,6 +277,7 @@ class Collector:
             return self._later(429, error.code, str(error))
         except NotDurable as error:
             return self._later(503, error.code, "this could not be stored; send it again later")
+        failpoint("collect_before_answer")
         if pixel and "image/" in request.headers.get("Accept", ""):
             return web.Response(body=_GIF, content_type="image/gif", headers={"Cache-Control": "no-store"})
         return web.Response(body=_encode(answer), content_type=_JSON)

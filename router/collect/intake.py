@@ -18,6 +18,7 @@ from router.collect.admission import Turns
 from router.collect.keys import Sender
 from router.collect.visitors import Visitors
 from router.event import Event
+from router.failpoint import failpoint
 from router.outbox import log
 from router.outbox.memory import Visitor
 from router.outbox.outbox import Outbox
@@ -78,6 +79,7 @@ class Intake:
         if len(self._store.suppression) != erased:  # while others were answered, somebody was forgotten
             events = self._not_erased(events, turned_away)
         events, seen = self._visitors.attend(events)
+        failpoint("collect_before_append")
         if turned_away or seen:
             repeated, _, _ = await asyncio.gather(
                 self._append(events), self._quarantine(sender, visit, turned_away), self._remember(seen, visit.received)
@@ -138,6 +140,7 @@ class Intake:
 
     async def _quarantine(self, sender: Sender, visit: door.Visit, turned_away: Sequence[door.TurnedAway]) -> None:
         if turned_away:
+            failpoint("collect_before_quarantine")
             await self._store.quarantine(
                 [
                     Quarantined(

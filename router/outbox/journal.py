@@ -10,12 +10,13 @@ import asyncio
 import contextlib
 import sqlite3
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 from router.clock import Clock
+from router.failpoint import failpoint
 from router.outbox import log, schema
-from router.outbox.dedup import key
+from router.outbox.dedup import key, marks
 from router.outbox.errors import Busy, NotDurable
 from router.outbox.log import Row, Segment, Stored
 from router.outbox.segments import Segments
@@ -104,6 +105,7 @@ class Journal:
         self._writer = Writer("turnout-log")
         self._vault = Vault(None)
         self._ids: dict[str, int] = {}  # of the open segment: key -> received
+        self._unsealed: dict[int, dict[str, int]] = {}  # the same of segments that have no index yet, by number
         self._queue: deque[_Append] = deque()
         self._errands: deque[_Errand] = deque()
         self._wake = asyncio.Event()
@@ -120,8 +122,11 @@ class Journal:
             self._vault = Vault(newest.key)
             self.last = await self._writer.read(lambda connection: log.last(connection, newest))
             self._ids = dict(await self._writer.read(lambda connection: list(log.keys(connection))))
-        since = self._clock.now() - self._dedup
-        self.sealing = asyncio.create_task(self._segments.prepare(self._sealed, since), name="outbox-seal")
+        await self._segments.load(self._clock.now() - self._dedup)
+        for segment in self._segments.all[:-1]:
+            if segment.sealed is None:
+                self._unsealed[segment.number] = await self._segments.ask(segment, lambda unit: dict(log.keys(unit)))
+        self.sealing = asyncio.create_task(self._catch_up(), name="outbox-seal")
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="outbox-append")
@@ -158,6 +163,12 @@ class Journal:
         self._errands.append(_Errand(segment, unit, future))
         self._wake.set()
         return await future
+
+    def seal_left(self) -> None:
+        """Try again what could not be sealed, as on a full disk."""
+        left = any(each.sealed is None for each in self._segments.all[:-1])
+        if left and (self.sealing is None or self.sealing.done()) and not self._stopping:
+            self.sealing = asyncio.create_task(self._catch_up(), name="outbox-seal")
 
     async def settled(self) -> None:
         """Until no segment is being sealed."""
@@ -212,7 +223,7 @@ class Journal:
             answer = []
             for row in each.rows:
                 name = key(row.event.source, row.event.id)
-                duplicate = name in ids or name in repeated or self._ids.get(name, since - 1) >= since
+                duplicate = name in ids or name in repeated or self._remembers(name, since)
                 if not duplicate:
                     ids[name] = row.event.received
                     fresh.append(row)
@@ -224,10 +235,16 @@ class Journal:
         self._ids.update(ids)
         self.tail.keep(first, fresh)
         self.last += len(fresh)
+        failpoint("append_before_answer")
         for each, answer in zip(group, answers, strict=True):
             _answer(each.future, answer)
         if fresh:
             self._committed()
+
+    def _remembers(self, name: str, since: int) -> bool:
+        return self._ids.get(name, since - 1) >= since or any(
+            ids.get(name, since - 1) >= since for ids in self._unsealed.values()
+        )
 
     # Segments
 
@@ -237,14 +254,15 @@ class Journal:
         if held < self._segment_events and (held == 0 or now - newest.opened < SEGMENT_AGE):
             return
         await self.settled()
+        failpoint("roll_before_begin")
         old = self._writer.detach()
         try:
             await self._begin_segment(now)
         except BaseException:
             self._writer.attach(old)  # the full one goes on a little longer
             raise
-        ids, self._ids = self._ids, {}
-        self.sealing = asyncio.create_task(self._seal(newest, old, ids), name="outbox-seal")
+        self._unsealed[newest.number], self._ids = self._ids, {}
+        self.sealing = asyncio.create_task(self._seal(newest, old), name="outbox-seal")
 
     async def _begin_segment(self, now: int) -> None:
         """Its row and key are durable before its first event; a file without a row is of a start that was cut short."""
@@ -252,17 +270,39 @@ class Journal:
         segment = Segment(number=number, first=self.last + 1, opened=now, key=new_key())
         await self._writer.open(segment.path(self._segments.directory), schema.LOG)
         try:
+            failpoint("roll_before_register")
             await self._register(segment)
+            failpoint("roll_after_register")
         except BaseException:
             self._writer.detach().close()
             raise
         self._segments.all.append(segment)
         self._vault = Vault(segment.key)
 
-    async def _seal(self, segment: Segment, connection: sqlite3.Connection, ids: dict[str, int]) -> None:
-        await self._segments.remember(segment, ids)
-        await self._segments.seal(segment, connection)
-        await self._sealed(segment)
+    async def _catch_up(self) -> None:
+        """Seal what a kill or a full disk left unsealed."""
+        for segment in self._segments.all[:-1]:
+            if segment.sealed is None and not self._stopping:
+                await self._seal(segment, None)
+        with self._told():
+            await self._segments.prepare()
+
+    async def _seal(self, segment: Segment, connection: sqlite3.Connection | None) -> None:
+        """Until it is done its ids are in memory: a segment without an index is read through for every question."""
+        found = await asyncio.to_thread(marks, self._unsealed[segment.number])
+        with self._told():
+            await self._segments.seal(segment, connection, found)
+            failpoint("seal_before_note")
+            await self._sealed(segment)
+            del self._unsealed[segment.number]
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """A fault of what nobody waits for is told all the same; what passes by itself is tried again."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - whatever it is, the owner decides what it means
+            self._failed(error)
 
 
 def _answer(future: asyncio.Future[Any], answer: Any) -> None:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
+from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from router.event import Clear, Event
-from router.outbox.dedup import key
+from router.failpoint import failpoint
+from router.outbox.compression import pack, unpack
+from router.outbox.dedup import Marks, key
 from router.outbox.schema import SEALED_INDEXES
 from router.outbox.vault import Vault
 from router.outbox.writer import fold
@@ -73,6 +76,7 @@ def append(connection: sqlite3.Connection, first: int, rows: Sequence[Row], vaul
 
     The ordinary call is one statement in autocommit: one crossing into SQLite, atomic by itself.
     """
+    failpoint("append_before_begin")
     several = duplicate > 0 or len(rows) > ROWS_PER_STATEMENT
     if several:
         connection.execute("BEGIN IMMEDIATE")
@@ -84,16 +88,19 @@ def append(connection: sqlite3.Connection, first: int, rows: Sequence[Row], vaul
         if duplicate:
             connection.execute("UPDATE total SET duplicate = duplicate + ?", (duplicate,))
         if several:
+            failpoint("append_before_commit")
             connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+    failpoint("append_after_commit")
 
 
 def _bound(first: int, rows: Sequence[Row], vault: Vault) -> list[object]:
     values: list[object] = []
-    for seq, each in enumerate(rows, first):
+    stored = pack([each.payload for each in rows])
+    for seq, (each, payload) in enumerate(zip(rows, stored, strict=True), first):
         event = each.event
         values += (
             seq,
@@ -102,9 +109,9 @@ def _bound(first: int, rows: Sequence[Row], vault: Vault) -> list[object]:
             event.source,
             event.id,
             event.name,
-            each.payload,
+            payload,
             vault.seal(event.clear),
-            zlib.crc32(each.payload),
+            zlib.crc32(payload),
         )
     return values
 
@@ -115,27 +122,35 @@ _THESE = "SELECT seq, payload, clear, crc FROM event WHERE seq IN (SELECT value 
 
 def read(connection: sqlite3.Connection, vault: Vault, after: int, limit: int) -> list[Stored]:
     """Up to ``limit`` events with a sequence number above ``after``, in order."""
-    found = connection.execute(_AFTER, (after, limit))
-    return [_stored(each, vault) for each in found]
+    return _all_stored(connection.execute(_AFTER, (after, limit)).fetchall(), vault)
 
 
 def pick(connection: sqlite3.Connection, vault: Vault, seqs: Sequence[int]) -> list[Stored]:
     """The events with these sequence numbers, in order; missing ones are left out."""
-    found = connection.execute(_THESE, (msgspec.json.encode(seqs).decode(),))
-    return [_stored(each, vault) for each in found]
+    return _all_stored(connection.execute(_THESE, (msgspec.json.encode(seqs).decode(),)).fetchall(), vault)
 
 
-def _stored(each: tuple[int, bytes, bytes | None, int], vault: Vault) -> Stored:
-    seq, payload, clear, crc = each
-    if not payload:
-        return Stored(seq, None, erased=True)
-    if zlib.crc32(payload) != crc:
-        return Stored(seq, None)
+def _all_stored(found: Sequence[tuple[int, bytes, bytes | None, int]], vault: Vault) -> list[Stored]:
+    events = intact([(payload, crc) for _, payload, _, crc in found])
+    return [
+        Stored(seq, msgspec.structs.replace(event, clear=vault.open(clear)))
+        if event is not None and clear
+        else Stored(seq, event, erased=not payload)
+        for (seq, payload, clear, _), event in zip(found, events, strict=True)
+    ]
+
+
+def intact(stored: Sequence[tuple[bytes, int]]) -> list[Event | None]:
+    """The events in these bytes with their checksums, in order; None for what is empty or damaged."""
+    whole = [payload if zlib.crc32(payload) == crc else b"" for payload, crc in stored]
+    return [None if payload is None else _event(payload) for payload in unpack(whole)]
+
+
+def _event(payload: bytes) -> Event | None:
     try:
-        event = _decode(payload)
+        return _decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return Stored(seq, None)
-    return Stored(seq, msgspec.structs.replace(event, clear=vault.open(clear)) if clear else event)
+        return None
 
 
 def keys(connection: sqlite3.Connection) -> Iterable[tuple[str, int]]:
@@ -212,10 +227,20 @@ def index(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-def seal(connection: sqlite3.Connection) -> None:
-    """Build the indexes, fold the WAL in and close. Run again after a kill, it does what is left."""
+def marks(connection: sqlite3.Connection) -> Marks:
+    """Of a sealed segment."""
+    found = array("I")
+    found.frombytes(connection.execute("SELECT marks FROM seen").fetchone()[0])
+    return found
+
+
+def seal(connection: sqlite3.Connection, found: Marks) -> None:
+    """Build the indexes, keep the marks, fold the WAL in and close. Run again after a kill, it does what is left."""
     try:
+        failpoint("seal_before_index")
         index(connection)
+        connection.execute("INSERT OR REPLACE INTO seen VALUES(1, ?)", (found.tobytes(),))
+        failpoint("seal_before_checkpoint")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         connection.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
 
 import aiosqlite
@@ -14,8 +13,6 @@ from router.lifecycle import State
 from router.outbox.account import Account
 from router.outbox.state import AWAY
 from router.outbox.views import AttemptView, Chapter, CheckView, instant, maybe
-
-_decode = msgspec.json.Decoder(Event).decode
 
 
 async def chapter(state: aiosqlite.Connection, lane: Account, seq: int) -> Chapter:
@@ -123,15 +120,6 @@ async def _tries(state: aiosqlite.Connection, lane: int, seq: int) -> list[Attem
 
 def checks(rule: route.Rule, event: Event) -> list[CheckView]:
     return [CheckView(check.name, check.ok, check.words) for check in route.explain(rule, event)]
-
-
-def intact(payload: bytes, crc: int) -> Event | None:
-    if zlib.crc32(payload) != crc:
-        return None
-    try:
-        return _decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
 
 
 def digests(event: Event | None) -> tuple[str, ...]:
