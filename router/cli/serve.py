@@ -40,7 +40,7 @@ def command(path: Path, log_level: str, as_json: bool) -> None:
     if settings is None:
         click.echo("Nothing was started.", err=True)
         sys.exit(FAILED)
-    logs.configure(log_level, sys.stderr)
+    logs.configure(log_level, logs.Detached(sys.stderr))
 
     def ready(app: App) -> None:
         _say(app, path, as_json=as_json)
