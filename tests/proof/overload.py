@@ -247,7 +247,7 @@ async def prove(
         server = Server(Path(name), sabotage)
         await server.start()
         watch = Watch(server)
-        takes = await capacity(server, body, min(5.0, seconds))
+        takes = await capacity(server, body, min(5.0, seconds / 2))
         settings = Settings(
             port=server.port,
             path=f"/collect?token={KEY}",
