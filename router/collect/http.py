@@ -25,7 +25,7 @@ from router import body as bodies
 from router.clock import Clock
 from router.collect import connections, keys, packing
 from router.collect.admission import Admission, Turns
-from router.collect.connections import Connection, Farewells
+from router.collect.connections import Connection, Farewells, Silent
 from router.collect.intake import Intake
 from router.collect.keys import Hook, Keyring, Sender
 from router.dialects import snitcher
@@ -420,12 +420,21 @@ class Server(web.Server):
         super().__init__(handler)
         self._turns = turns
         self._most = connections.most()
+        self._silent: set[Silent] = set()
         self._farewells = Farewells(_whole("503 Service Unavailable", _TOO_MANY))
 
     def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # what the event loop asks of it
         self._turns.set_aside()
-        if len(self._connections) >= self._most:
+        if len(self._connections) + len(self._silent) >= self._most:
             return self._farewells()
+        return Silent(self._silent, self._speaking, KEEP_ALIVE)
+
+    def pre_shutdown(self) -> None:
+        for each in list(self._silent):
+            each.close()
+        super().pre_shutdown()
+
+    def _speaking(self) -> _Handler:
         return _Handler(
             self,
             loop=asyncio.get_running_loop(),

@@ -259,7 +259,7 @@ class Flood:
 
     async def _open_idlers(self) -> None:
         body_opening = self._head(1000)
-        openings = [body_opening[:40]] * self.settings.dripping + [body_opening] * self.settings.dripping
+        openings = [b"POST /collect HTTP/1.1\r\nX: ", body_opening] * self.settings.dripping
         openings += [b""] * self.settings.idle
         for number, opening in enumerate(openings):
             self._open(lambda opening=opening: Idler(self, opening))
