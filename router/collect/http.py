@@ -416,9 +416,11 @@ _TOO_MANY = Error(code="too_many_connections", message="too many connections are
 class Server(web.Server):
     """The low-level server: no routing table, no decompression, no access log, short keep-alive, so many connections."""
 
-    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], turns: Turns) -> None:
+    def __init__(
+        self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], turns: Turns | None = None
+    ) -> None:
         super().__init__(handler)
-        self._turns = turns
+        self._turns = turns or Turns()
         self._most = connections.most()
         self._silent: set[Silent] = set()
         self._farewells = Farewells(_whole("503 Service Unavailable", _TOO_MANY))
