@@ -21,14 +21,17 @@ import structlog
 import uuid_utils
 from aiohttp import web
 
-from router import console, door, identifiers
+from router import console, door, identifiers, logs
 from router.clock import Clock, SystemClock
 from router.collect import connections
 from router.collect.admission import Turns
 from router.collect.http import Collector, Network, Server
 from router.collect.intake import Intake
-from router.collect.keys import Keyring, sender
+from router.collect.keys import Keyring, Sender, sender
+from router.collect.link import Begin
 from router.collect.visitors import MOST, Visitors
+from router.collect.webhooks import Hook, Webhooks, hooks
+from router.collect.workers import Workers
 from router.delivery.engine import Delivery
 from router.failpoint import failpoint
 from router.metrics import Metrics
@@ -46,7 +49,6 @@ log: Any = structlog.get_logger()
 
 VERSION = metadata.version("turnout")
 GRACE = 8.0  # seconds for what was admitted and what is under way; the process ends within 10
-BACKLOG = 4096  # connections that the system keeps until they are accepted
 EX_TEMPFAIL = 75
 BROKEN = 1
 
@@ -59,6 +61,9 @@ class App:
         self.clock = clock or SystemClock()
         self.metrics = Metrics()
         self.collect_port = self.console_port = 0
+        self.draining = False
+        self.collector: Collector | None = None  # in this process, or ...
+        self.workers: Workers | None = None  # ... in others
         self.broken: asyncio.Future[NotDurable] = asyncio.get_running_loop().create_future()
 
     async def start(self) -> None:
@@ -85,33 +90,60 @@ class App:
         turns = Turns()
         intake = Intake(self.store, new_id, self.metrics, self.visitors, turns)
         self.pull = Pull(self.store, intake, self.clock)
-        self.collector = Collector(
-            intake,
-            keyring(settings),
-            self.clock,
-            network=Network(settings.collect.trusted_proxies),
-            turns=turns,
-            strict_utf8=settings.collect.strict_utf8,
-        )
+        self.webhooks = Webhooks(hooked(settings), intake, self.clock)
         pages = console.application(
             reader=Reader(self.store.directory),
             store=self.store,
             delivery=self.delivery,
             settings=settings,
             metrics=self.metrics,
-            draining=lambda: self.collector.draining,
+            draining=lambda: self.draining,
         )
         runner = web.AppRunner(pages, access_log=None, keepalive_timeout=15.0)
         self.console_port = await _listen(stack, runner, settings.console.listen)
         stack.push_async_callback(self.delivery.stop, GRACE / 2)
         await self.delivery.apply(settings.destinations)
         stack.push_async_callback(self.pull.stop)
-        self.collect_port = await _collect(stack, Server(self.collector, turns), settings.collect.listen)
+        if settings.collect.workers > 1:
+            self.collect_port = await self._collect_beside(stack, intake)
+        else:
+            self.collect_port = await self._collect_here(stack, intake, turns)
         await self.pull.apply(settings.sources, cleared(settings))
+
+    async def _collect_here(self, stack: contextlib.AsyncExitStack, intake: Intake, turns: Turns) -> int:
+        collect = self.settings.collect
+        self.collector = Collector(
+            intake,
+            self.webhooks,
+            keyring(self.settings),
+            self.clock,
+            network=Network(collect.trusted_proxies),
+            turns=turns,
+            strict_utf8=collect.strict_utf8,
+        )
+        return await _collect(stack, Server(self.collector, turns), collect.listen)
+
+    async def _collect_beside(self, stack: contextlib.AsyncExitStack, intake: Intake) -> int:
+        """In processes of their own."""
+        collect = self.settings.collect
+        host, _, port = collect.listen.rpartition(":")
+        begin = Begin(
+            host=host.strip("[]"),
+            port=int(port),
+            keyring=keyring(self.settings),
+            trusted_proxies=collect.trusted_proxies,
+            strict_utf8=collect.strict_utf8,
+            log_level=logs.level(),
+        )
+        self.workers = Workers(collect.workers, begin, intake, self.webhooks, self.clock)
+        stack.push_async_callback(self.workers.stop, GRACE / 2)
+        return await self.workers.start()
 
     def _forget(self, anonymous_ids: Collection[str]) -> None:
         """Empty what the process remembers of what was sent, and these visitors' sessions."""
         door.forget()
+        if self.workers is not None:
+            self.workers.forget()
         self.visitors.forget(anonymous_ids)
 
     async def _visitors(self) -> Visitors:
@@ -135,7 +167,11 @@ class App:
         await self.store.configure(*described(settings))
         failpoint("reload_after_write")
         self.metrics.configured(VERSION, self.store.config, self.clock.now())
-        self.collector.keyring = keyring(settings)
+        self.webhooks.hooks = hooked(settings)
+        if self.collector is not None:
+            self.collector.keyring = keyring(settings)
+        if self.workers is not None:
+            self.workers.rekey(keyring(settings))
         await self.delivery.apply(settings.destinations)
         failpoint("reload_after_lanes")
         await self.pull.apply(settings.sources, cleared(settings))
@@ -143,7 +179,9 @@ class App:
 
     async def stop(self) -> None:
         """Stop accepting, finish what was admitted, settle what is under way, give the outbox back."""
-        self.collector.draining = True
+        self.draining = True
+        if self.collector is not None:
+            self.collector.draining = True
         await self._parts.aclose()
         log.info("stopped")
 
@@ -170,8 +208,17 @@ def new_id() -> str:
 
 def keyring(settings: Settings) -> Keyring:
     """The sources, each knowing which clear values some enabled destination needs."""
+    return Keyring(tuple(senders(settings).values()), frozenset(hooked(settings)))
+
+
+def senders(settings: Settings) -> dict[str, Sender]:
     needed = cleared(settings)
-    return Keyring([sender(name, source, needed) for name, source in settings.sources.items()])
+    return {name: sender(name, source, needed) for name, source in settings.sources.items()}
+
+
+def hooked(settings: Settings) -> dict[str, Hook]:
+    """The sources whose partner posts to us."""
+    return hooks(settings.sources, senders(settings))
 
 
 def cleared(settings: Settings) -> frozenset[str]:
@@ -212,7 +259,7 @@ async def _listen(stack: contextlib.AsyncExitStack, runner: web.AppRunner, addre
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     listening = _listening(address)
-    await web.SockSite(runner, listening, backlog=BACKLOG).start()
+    await web.SockSite(runner, listening, backlog=connections.BACKLOG).start()
     return int(listening.getsockname()[1])
 
 
@@ -220,7 +267,7 @@ def _listening(address: str) -> socket.socket:
     """Port 0 takes any free one."""
     host, _, port = address.rpartition(":")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=BACKLOG)
+    listening = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=connections.BACKLOG)
     listening.setblocking(False)
     return listening
 

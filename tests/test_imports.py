@@ -32,7 +32,7 @@ RULES = [
 ]
 EDGES = ["failpoint", "clock", "outbox", "transport", "sources", "mocks"]
 ENGINES = ["collect", "delivery", "pull", "console"]
-WIRING = ["terminal", "metrics", "logs", "config", "app", "demo", "cli", "__main__"]
+WIRING = ["terminal", "metrics", "logs", "config", "worker", "app", "demo", "cli", "__main__"]
 ROOMS = [*WORDS, *RULES, *EDGES, *ENGINES, *WIRING]
 
 IO = {

@@ -23,6 +23,7 @@ from aiohttp.web_protocol import RequestHandler
 
 log: Any = structlog.get_logger()
 
+BACKLOG = 4096  # connections that the system keeps until they are accepted
 AT_ONCE = 32  # connections accepted in one round of the event loop, some 2 ms
 PAUSE = 1.0  # seconds without accepting, where the system has no room for a connection
 READ_DEADLINE = 10.0  # seconds a peer has to read an answer
@@ -53,7 +54,7 @@ _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Listener:
-    """Accepts on a socket, some connections at a time. ``protocol`` makes what serves one."""
+    """Accepts on a bound socket, some connections at a time. ``protocol`` makes what serves one."""
 
     def __init__(self, listening: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
         self._socket, self._protocol = listening, protocol
@@ -62,6 +63,7 @@ class Listener:
         self._pause: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
+        self._socket.listen(BACKLOG)
         self._loop.add_reader(self._socket.fileno(), self._accept)
 
     async def stop(self) -> None:

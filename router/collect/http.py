@@ -14,7 +14,7 @@ import asyncio
 import ipaddress
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import structlog
@@ -23,12 +23,12 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from router import body as bodies
 from router.clock import Clock
-from router.collect import connections, keys, packing
+from router.collect import connections, keys
 from router.collect.admission import Admission, Turns
 from router.collect.connections import Connection, Farewells, Silent
-from router.collect.intake import Intake
-from router.collect.keys import Hook, Keyring, Sender
-from router.dialects import snitcher
+from router.collect.intake import Answer
+from router.collect.keys import Keyring, Sender
+from router.collect.webhooks import SIGNATURE, Told
 from router.door import Visit
 from router.failpoint import failpoint
 from router.normalise import public_ip
@@ -58,7 +58,6 @@ PATHS: dict[str, str | None] = {
 }
 PIXELS = frozenset({"/events", "/collect"})
 WEBHOOKS = "/webhooks/"  # and the name of the source
-SIGNATURE = "X-Snitcher-Signature"
 
 _ALLOWED_HEADERS = (
     "authorization, content-type, content-encoding, x-api-key, x-retry-count, idempotency-key, traceparent"
@@ -100,12 +99,25 @@ class Network:
         return any(ip in network for network in self._trusted if network.version == ip.version)
 
 
+class Taker(Protocol):
+    """Stores what is good of a request and quarantines what is not; NotDurable where it is not on disk."""
+
+    async def take(self, body: bodies.Body, sender: Sender, visit: Visit) -> Answer: ...
+
+
+class Listener(Protocol):
+    """Takes what a source's partner posts; NotDurable where it is not on disk."""
+
+    async def tell(self, name: str, raw: bytes, signature: str) -> Told: ...
+
+
 class Collector:
     """Answers requests. ``draining`` and ``unwritable`` are set by the application while it stops or the disk fails."""
 
     def __init__(
         self,
-        intake: Intake,
+        intake: Taker,
+        webhooks: Listener,
         keyring: Keyring,
         clock: Clock,
         *,
@@ -118,6 +130,7 @@ class Collector:
         self.keyring = keyring
         self.draining = False
         self._turns, self._admission = turns or Turns(), admission or Admission()
+        self._webhooks = webhooks
         self._under_way = 0  # bytes of bodies that are not whole yet, of all connections
         self._intake, self._clock, self._network, self._strict, self._chance = (
             intake,
@@ -160,7 +173,7 @@ class Collector:
     async def _answer(self, request: web.BaseRequest) -> tuple[web.Response, Sender | None]:
         path = request.path.rstrip("/") or "/"
         if path.startswith(WEBHOOKS):
-            return await self._told(request, self.keyring.hook(path.removeprefix(WEBHOOKS))), None
+            return await self._told(request, path.removeprefix(WEBHOOKS)), None
         pixel = request.method == "GET" and path in PIXELS
         if (refused := self._refused(request, path, pixel=pixel)) is not None:
             return refused, None
@@ -195,7 +208,7 @@ class Collector:
             sender = self.keyring.sender(named, query.get("tc_s")) if named is not None else None
             if sender is None:
                 return _unauthorized(), None
-        if not sender.source.enabled:
+        if not sender.enabled:
             return _error(403, "source_disabled", "this source is switched off; ask its operator"), sender
         return await self._taken(request, path, body, sender, pixel=pixel), sender
 
@@ -284,9 +297,9 @@ class Collector:
 
     # Webhooks
 
-    async def _told(self, request: web.BaseRequest, hook: Hook | None) -> web.Response:
-        """A partner tells something. What it signs is the bytes, so these are looked at before anything in them."""
-        if hook is None:
+    async def _told(self, request: web.BaseRequest, name: str) -> web.Response:
+        """A partner tells something."""
+        if name not in self.keyring.hooks:
             return _error(404, "not_found", "there is no webhook here: check the source's name and its webhook_secret")
         if request.method != "POST":
             return _error(405, "method_not_allowed", "webhooks are sent with POST", {"Allow": "POST"})
@@ -297,38 +310,20 @@ class Collector:
         raw = await self._raw(request)
         if isinstance(raw, web.Response):
             return raw
-        if not hook.signed(raw, request.headers.get(SIGNATURE, "")):
-            words = (
-                "must be sha256=<hex of HMAC-SHA256 of the body>, made with webhook_secret; check the webhook's secret"
-            )
-            return _error(401, "bad_signature", f"{SIGNATURE} {words}")
-        if not hook.source.enabled:
-            return _error(403, "source_disabled", "this source is switched off; ask its operator")
-        return await self._kept(raw, hook)
-
-    async def _kept(self, raw: bytes, hook: Hook) -> web.Response:
         await self._turns.take(len(raw))
-        payload = snitcher.decoded(raw)
-        if not isinstance(payload, dict):
-            return _error(400, "malformed_json", "the body is not one JSON object; send it as it is documented")
-        if not snitcher.names_its_event(payload):
-            return _error(400, "missing", "event is missing: send the name of what happened, as company.identified")
-        source = hook.source
-        items = snitcher.webhook_items(
-            payload, source.form_fields, unknown=source.unknown_events == "track", companies=source.companies
-        )
-        visit = Visit(received=self._clock.now(), dialect=snitcher.NAME)
-        counts = {"accepted": 0, "duplicate": 0, "rejected": 0}
         try:
-            for body in packing.packed(items):
-                answer = await self._intake.take(body, hook.sender, visit)
-                for name in counts:
-                    counts[name] += getattr(answer, name)
-        except Busy as error:
-            return self._later(429, error.code, str(error))
+            told = await self._webhooks.tell(name, raw, request.headers.get(SIGNATURE, ""))
         except NotDurable as error:
-            return self._later(503, error.code, "this could not be stored; send it again later")
+            return self._not_stored(error)
+        if told.code is not None:
+            return _error(told.status, told.code, told.message)
+        counts = {"accepted": told.accepted, "duplicate": told.duplicate, "rejected": told.rejected}
         return web.Response(body=_encode({"success": True, **counts}), content_type=_JSON)
+
+    def _not_stored(self, error: NotDurable) -> web.Response:
+        if isinstance(error, Busy):
+            return self._later(429, error.code, str(error))
+        return self._later(503, error.code, "this could not be stored; send it again later")
 
     def _busy(self) -> web.Response:
         self._turns.set_aside()
