@@ -4,8 +4,8 @@ Whoever comes while too much is in hand is sent away before its body is looked a
 an overload is refused as fast as it comes, and memory stays flat. What was admitted is worked on in turn, a stretch of
 so many bytes at a time, between which the event loop sees to everybody else: refusals, health, lanes.
 
-Work is measured in bytes of bodies and not in seconds: the same load is cut the same way on every machine. Each
-refusal and each new connection buys some work, so that these, however many, never take more than half of the time.
+Work is measured in bytes and not in seconds: the same load is cut the same way on every machine. Each refusal and each
+new connection buys as much work, so that these, however many, never take more than half of the time.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from typing import NamedTuple
 # Bodies from their last byte to their answer, inflated: half a second's work or so. Decoded they take six times that.
 MOST_BYTES = 8 * 1024 * 1024
 MOST_REQUESTS = 2048
-STRETCH = 16_384  # bytes of bodies that are worked on in one round of the event loop: some 2 ms
-LONGEST_STRETCH = 65_536
-ASIDE = 1024  # bytes: what may be worked on for a refusal or a new connection, which cost half of it
+STRETCH = 8192  # bytes of events that are worked on in one round of the event loop: about a millisecond
+LONGEST_STRETCH = 32_768
+SLICE = 4096  # bytes of one request's events between two turns
+ASIDE = 512  # bytes of events that are as much work as a refusal or a new connection
+READING = 8  # bytes of a body that are read in the time in which one byte of an event goes through the rules
 
 
 class Admission:
@@ -40,6 +42,11 @@ class Admission:
     def leave(self, size: int) -> None:
         self.bytes -= size
         self.requests -= 1
+
+
+def first_turn(size: int) -> int:
+    """Bytes of work that a body of ``size`` bytes is until its second turn: it is read, and its first events prepared."""
+    return size // READING + min(size, SLICE)
 
 
 class Turns:

@@ -24,7 +24,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from router import body as bodies
 from router.clock import Clock
 from router.collect import connections, keys
-from router.collect.admission import Admission, Turns
+from router.collect.admission import Admission, Turns, first_turn
 from router.collect.connections import Connection, Farewells, Silent
 from router.collect.intake import Answer
 from router.collect.keys import Keyring, Sender
@@ -190,7 +190,7 @@ class Collector:
         size = bodies.inflated_size(raw)
         self._admission.enter(size)
         try:
-            await self._turns.take(size)
+            await self._turns.take(first_turn(size))
             return await self._judged(request, path, raw, sender, pixel=pixel)
         finally:
             self._admission.leave(size)
@@ -310,7 +310,7 @@ class Collector:
         raw = await self._raw(request)
         if isinstance(raw, web.Response):
             return raw
-        await self._turns.take(len(raw))
+        await self._turns.take(first_turn(len(raw)))
         try:
             told = await self._webhooks.tell(name, raw, request.headers.get(SIGNATURE, ""))
         except NotDurable as error:

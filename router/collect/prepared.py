@@ -13,7 +13,7 @@ import msgspec
 
 from router import door
 from router.body import Body, Item
-from router.collect.admission import Turns
+from router.collect.admission import SLICE, Turns
 from router.collect.keys import Sender
 from router.door import TurnedAway
 from router.event import Event
@@ -21,7 +21,6 @@ from router.outbox import log
 from router.outbox.log import Row
 from router.problem import Problem
 
-SLICE = 4096  # bytes of items that are prepared before the others have a turn: half a ms
 OVERHEAD = 512  # bytes, the work that even an empty item is
 
 

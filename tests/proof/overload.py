@@ -81,7 +81,8 @@ async def stopped(self):
     with open(os.environ["SEEN"] + "/refused", "w") as out:
         json.dump(refused, out)
 def data_received(self, data):
-    came.setdefault(id(self), beats[0])
+    if data.startswith(b"POST"):  # and not the rest of what was refused already
+        came[id(self)] = beats[0]
     received(self, data)
 async def answered(self, request):
     told = await answer(self, request)
