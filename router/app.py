@@ -121,8 +121,7 @@ class App:
             turns=turns,
             strict_utf8=collect.strict_utf8,
         )
-        server = web.ServerRunner(Server(self.collector), shutdown_timeout=GRACE / 2)
-        return await _listen(stack, server, collect.listen)
+        return await _collect(stack, Server(self.collector, turns), collect.listen)
 
     async def _collect_beside(self, stack: contextlib.AsyncExitStack, intake: Intake) -> int:
         """In processes of their own."""
@@ -243,19 +242,34 @@ def _reference(value: Any) -> Any:
     raise NotImplementedError
 
 
-async def _listen(stack: contextlib.AsyncExitStack, runner: web.ServerRunner | web.AppRunner, address: str) -> int:
-    """Open a port and say which; 0 takes any free one."""
-    host, _, port = address.rpartition(":")
+async def _collect(stack: contextlib.AsyncExitStack, server: Server, address: str) -> int:
+    """Open the port of the senders and say which it is."""
+    runner = web.ServerRunner(server, shutdown_timeout=GRACE / 2)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    listener = socket.create_server(
-        (host.strip("[]"), int(port)),
-        family=socket.AF_INET6 if ":" in host else socket.AF_INET,
-        backlog=1024,
-    )
-    listener.setblocking(False)
-    await web.SockSite(runner, listener, backlog=1024).start()
-    return int(listener.getsockname()[1])
+    listening = _listening(address)
+    listener = connections.Listener(listening, server)
+    stack.push_async_callback(listener.stop)
+    listener.start()
+    return int(listening.getsockname()[1])
+
+
+async def _listen(stack: contextlib.AsyncExitStack, runner: web.AppRunner, address: str) -> int:
+    """Open a port and say which it is."""
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    listening = _listening(address)
+    await web.SockSite(runner, listening, backlog=connections.BACKLOG).start()
+    return int(listening.getsockname()[1])
+
+
+def _listening(address: str) -> socket.socket:
+    """Port 0 takes any free one."""
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=connections.BACKLOG)
+    listening.setblocking(False)
+    return listening
 
 
 async def serve(

@@ -183,6 +183,11 @@ def _families(ledger: Ledger, lanes: Sequence[LaneView], store: Outbox, now: int
         GaugeMetricFamily(
             "turnout_disk_free_bytes", "Where the outbox is.", value=shutil.disk_usage(store.directory).free
         ),
+        GaugeMetricFamily(
+            "turnout_quarantine_full",
+            "1 while what is turned away is counted and not kept.",
+            value=store.quarantine_full,
+        ),
         GaugeMetricFamily("turnout_disk_full", "1 while events are refused for want of space.", value=store.space.full),
     ]
 

@@ -14,7 +14,9 @@ from aiohttp import web
 
 from router import door, identifiers, logs
 from router.clock import SystemClock
+from router.collect import connections
 from router.collect.admission import Turns
+from router.collect.connections import Listener
 from router.collect.http import Collector, Network, Server
 from router.collect.link import Answered, Begin, Drain, Forget, Heard, Keys, NotStored, Order, Ready, Remote, Wire
 from router.collect.workers import listener
@@ -38,7 +40,7 @@ class Worker:
             signal.signal(number, signal.SIG_IGN)
         await asyncio.get_running_loop().create_connection(lambda: self._wire, sock=self._link)
         begin = await self._begun
-        logs.configure(begin.log_level, sys.stderr)
+        logs.configure(begin.log_level, logs.Detached(sys.stderr))
         await asyncio.to_thread(identifiers.load)
         self._collector = Collector(
             self._remote,
@@ -49,14 +51,18 @@ class Worker:
             turns=self._turns,
             strict_utf8=begin.strict_utf8,
         )
-        runner = web.ServerRunner(Server(self._collector), shutdown_timeout=GRACE)
+        connections.raise_open_files()
+        server = Server(self._collector, self._turns)
+        runner = web.ServerRunner(server, shutdown_timeout=GRACE)
         await runner.setup()
-        await web.SockSite(runner, listener(begin.host, begin.port), backlog=1024).start()
+        listening = Listener(listener(begin.host, begin.port), server)
+        listening.start()
         gc.collect()
-        gc.set_threshold(20_000, 50, 100)
+        gc.set_threshold(5_000, 3, 1_000)  # as turnout serve
         gc.freeze()
         self._wire.send(Ready())
         await self._over.wait()
+        await listening.stop()
         await runner.cleanup()
         self._wire.close()
 

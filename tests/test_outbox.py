@@ -320,6 +320,67 @@ class TestQuarantine:
         assert [("missing",), ("missing",)] == query(store.directory / "state.db", "SELECT code FROM quarantine")
         assert [("rejected", 2)] == query(store.directory / "state.db", "SELECT * FROM counter")
 
+    async def test_beyond_its_bytes_it_counts_and_keeps_nothing_more(self, store: Outbox, monkeypatch):
+        """
+        R17: a flood of refused items fills no disk; the ledger counts each, the alarm is raised, and room that is made
+        is used again.
+        """
+        monkeypatch.setattr("router.outbox.bounds.MOST_QUARANTINED", 10_000)
+        item = Quarantined(at=NOW, source="shop", code="missing", message="add event_name", item='"' + "x" * 998 + '"')
+        for _ in range(20):
+            await store.quarantine([item])
+        kept = "SELECT count(*) FROM quarantine"
+
+        assert [(9,)] == query(store.directory / "state.db", kept)
+        assert [("rejected", 20)] == query(store.directory / "state.db", "SELECT * FROM counter")
+        assert store.quarantine_full
+        await store._state.write(lambda c: c.execute("DELETE FROM quarantine WHERE id < 5"))
+        await store.quarantine([item])
+        assert not store.quarantine_full
+        assert [(6,)] == query(store.directory / "state.db", kept)
+
+    async def test_its_weight_is_the_sum_of_its_items(self, store: Outbox):
+        """
+        Whatever adds, changes and deletes; bytes and not characters.
+        """
+        items = ['"é"', None, '"' + "x" * 500 + '"']
+        await store.quarantine([Quarantined(at=NOW, source="s", code="c", message="m", item=each) for each in items])
+        await store._state.write(lambda c: c.execute("UPDATE quarantine SET item = '\"yy\"' WHERE item IS NULL"))
+        await store._state.write(lambda c: c.execute("DELETE FROM quarantine WHERE length(item) > 100"))
+
+        assert [(2 * schema.ROW_BYTES + 4 + 4,)] == query(
+            store.directory / "state.db", "SELECT bytes FROM weight WHERE name = 'quarantine'"
+        )
+
+
+class TestAttempts:
+    async def test_the_newest_tries_of_a_delivery_are_kept(self, store: Outbox):
+        """
+        R17: 72 hours of retries leave twenty rows, of each delivery.
+        """
+        lane = await store.lane("a", "webhook")
+        for number in range(30):
+            await store.settle(lane, [], [attempt([1], number), attempt([2], number)])
+        found = query(store.directory / "state.db", "SELECT first, min(began), count(*) FROM attempt GROUP BY first")
+
+        assert [(1, 10, 20), (2, 10, 20)] == found
+
+    async def test_beyond_their_bytes_answers_are_not_kept(self, store: Outbox, monkeypatch):
+        """
+        R17: that there was a try is kept, the partner's words are not.
+        """
+        monkeypatch.setattr("router.outbox.bounds.MOST_ANSWERED", 1_000)
+        lane = await store.lane("a", "webhook")
+        for number in range(4):
+            await store.settle(lane, [], [attempt([number + 1], number, answer="x" * 300)])
+        found = query(store.directory / "state.db", "SELECT count(*), count(answer) FROM attempt")
+
+        assert [(4, 2)] == found
+
+
+def attempt(seqs: list[int], began: int, answer: str | None = None) -> Attempt:
+    return Attempt(seqs=seqs, began=began, at=began, outcome="retry", status=503, reason="failed", answer=answer)
+
 
 class TestOpening:
     async def test_a_second_process_is_refused_naming_the_first(self, store: Outbox, clock: SteppedClock):

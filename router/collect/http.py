@@ -26,8 +26,8 @@ from multidict import CIMultiDict, istr
 from router import body as bodies
 from router.clock import Clock
 from router.collect import connections, keys
-from router.collect.admission import Admission, Turns
-from router.collect.connections import Connection, Farewells
+from router.collect.admission import Admission, Turns, first_turn
+from router.collect.connections import Connection, Farewells, Silent
 from router.collect.intake import Answer
 from router.collect.keys import Keyring, Sender
 from router.collect.webhooks import SIGNATURE, Told
@@ -212,7 +212,7 @@ class Collector:
         size = bodies.inflated_size(raw)
         self._admission.enter(size)
         try:
-            await self._turns.take(size)
+            await self._turns.take(first_turn(size))
             return await self._judged(request, path, raw, sender, pixel=pixel)
         finally:
             self._admission.leave(size)
@@ -345,7 +345,7 @@ class Collector:
         raw = await self._raw(request)
         if isinstance(raw, web.Response):
             return raw
-        await self._turns.take(len(raw))
+        await self._turns.take(first_turn(len(raw)))
         try:
             told = await self._webhooks.tell(name, raw, request.headers.get(SIGNATURE, ""))
         except NotDurable as error:
@@ -361,6 +361,7 @@ class Collector:
         return self._later(503, error.code, "this could not be stored; send it again later")
 
     def _busy(self) -> web.Response:
+        self._turns.set_aside()
         return self._later(429, "busy", "too much is under way; send it again later")
 
     def _later(self, status: int, code: str, message: str) -> web.Response:
@@ -443,14 +444,27 @@ _TOO_MANY = Error(code="too_many_connections", message="too many connections are
 class Server(web.Server):
     """The low-level server: no routing table, no decompression, no access log, short keep-alive, so many connections."""
 
-    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
+    def __init__(
+        self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], turns: Turns | None = None
+    ) -> None:
         super().__init__(handler)
+        self._turns = turns or Turns()
         self._most = connections.most()
+        self._silent: set[Silent] = set()
         self._farewells = Farewells(_whole("503 Service Unavailable", _TOO_MANY))
 
     def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # what the event loop asks of it
-        if len(self._connections) >= self._most:
+        self._turns.set_aside()
+        if len(self._connections) + len(self._silent) >= self._most:
             return self._farewells()
+        return Silent(self._silent, self._speaking, KEEP_ALIVE)
+
+    def pre_shutdown(self) -> None:
+        for each in list(self._silent):
+            each.close()
+        super().pre_shutdown()
+
+    def _speaking(self) -> _Handler:
         return _Handler(
             self,
             loop=asyncio.get_running_loop(),

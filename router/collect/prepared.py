@@ -13,7 +13,7 @@ import msgspec
 
 from router import door
 from router.body import Body, Item
-from router.collect.admission import Turns
+from router.collect.admission import SLICE, Turns
 from router.collect.keys import Sender
 from router.door import TurnedAway
 from router.event import Event
@@ -21,8 +21,7 @@ from router.outbox import log
 from router.outbox.log import Row
 from router.problem import Problem
 
-SLICE = 16_384  # bytes of items that are prepared before the others have a turn: some ms
-OVERHEAD = 64  # bytes, the work that even an empty item is
+OVERHEAD = 512  # bytes, the work that even an empty item is
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True):
@@ -53,7 +52,7 @@ async def prepare(body: Body, sender: Sender, visit: door.Visit, new_id: Callabl
     for index, item in enumerate(body.items):
         done += item.size + OVERHEAD
         if done > SLICE:
-            await turns.take(done)
+            await turns.take(done, begun=True)
             done = 0
         entered = _entered(item, sender, visit, new_id)
         if isinstance(entered, Event):

@@ -13,9 +13,10 @@ import sqlite3
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
+import structlog
 
 from router.clock import Clock
 from router.failpoint import failpoint
@@ -38,6 +39,8 @@ from router.outbox.writer import Writer, fold, sync_directory
 from router.person import Person
 
 T = TypeVar("T")
+
+_log: Any = structlog.get_logger()
 
 ROWS_AT_ONCE = 5_000  # in one transaction of an operator's
 LONGEST_WAIT = 86_400_000  # ms; a due time further off than this was written under another clock
@@ -67,6 +70,7 @@ class Outbox:
     def __init__(self, directory: Path, clock: Clock, lock: Lock) -> None:
         self.directory = directory
         self.config = 0
+        self.quarantine_full = False
         self.failed: NotDurable | None = None  # set once; from then on nothing is acknowledged or settled
         self.erasures = 0  # since this process began: what was read before one may be somebody's who is forgotten
         self.crashes = 0  # processes before this one that did not end as they should, in a row
@@ -298,9 +302,12 @@ class Outbox:
             raise DiskFull(NO_ROOM)
 
     async def quarantine(self, rows: Sequence[Quarantined]) -> None:
-        """Keep what could not be accepted; returns once it is on disk."""
+        """Count what could not be accepted, and keep it where there is room; returns once that is on disk."""
         self._takes()
-        await self._written(lambda unit: state.quarantine(unit, rows))
+        kept = await self._written(lambda unit: state.quarantine(unit, rows))
+        if not kept and not self.quarantine_full:
+            _log.error("quarantine_full", reason="what is turned away is counted and not kept: mend what sends it")
+        self.quarantine_full = not kept
 
     async def read(self, after: int, limit: int) -> list[Stored]:
         """Up to ``limit`` events above ``after``, in order; an empty list where there are none yet."""

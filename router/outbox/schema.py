@@ -38,6 +38,26 @@ LOG: Sequence[Migration] = (
 # Built when a segment is sealed: an index kept during ingest would dirty a page per (random) id.
 SEALED_INDEXES: Migration = ("CREATE INDEX IF NOT EXISTS event_id ON event(id, source)",)
 
+
+def _weighed(table: str, column: str) -> Migration:
+    """Triggers that keep the bytes of a column, and the row's share of everything else, in ``weight``."""
+
+    def size(row: str) -> str:
+        return f"{ROW_BYTES} + coalesce(length(CAST({row}.{column} AS BLOB)), 0)"
+
+    def trigger(act: str, change: str) -> str:
+        update = f"UPDATE weight SET bytes = bytes + {change} WHERE name = '{table}'"  # noqa: S608 - two names of ours
+        return f"CREATE TRIGGER {table}_{act.partition(' ')[0].lower()} AFTER {act} ON {table} BEGIN {update}; END"
+
+    return (
+        trigger("INSERT", size("new")),
+        trigger("DELETE", f"-({size('old')})"),
+        trigger(f"UPDATE OF {column}", f"{size('new')} - ({size('old')})"),
+    )
+
+
+ROW_BYTES = 200  # of a quarantined item or an attempt, beside the text that others made
+
 STATE: Sequence[Migration] = (
     (
         "CREATE TABLE meta(key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID",
@@ -124,6 +144,11 @@ STATE: Sequence[Migration] = (
             message TEXT NOT NULL,
             item TEXT
         ) STRICT""",
+        # What ``bounds`` bounds, in bytes, kept by the triggers below.
+        "CREATE TABLE weight(name TEXT PRIMARY KEY, bytes INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+        "INSERT INTO weight VALUES('quarantine', 0), ('attempt', 0)",
+        *_weighed("quarantine", "item"),
+        *_weighed("attempt", "answer"),
         """CREATE TABLE closed(
             lane INTEGER NOT NULL,
             subject TEXT NOT NULL,

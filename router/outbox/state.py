@@ -17,7 +17,7 @@ from typing import ClassVar
 import msgspec
 
 from router.lifecycle import State, may_move
-from router.outbox import memory
+from router.outbox import bounds, memory
 from router.outbox.log import Segment
 
 DROPPED = "dropped by the operator"
@@ -256,10 +256,11 @@ def add_attempt(connection: sqlite3.Connection, lane: int, attempt: Attempt, con
             attempt.outcome,
             attempt.status,
             attempt.reason,
-            attempt.answer,
+            None if bounds.answers_full(connection) else attempt.answer,
             config,
         ),
     )
+    bounds.forget_old_tries(connection, lane, seqs[0][0], seqs[-1][1])
 
 
 def lane(connection: sqlite3.Connection, name: str, kind: str, last: int, quota: int | None) -> LaneRow:
@@ -462,15 +463,18 @@ class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
     item: str | None = None
 
 
-def quarantine(connection: sqlite3.Connection, rows: Sequence[Quarantined]) -> None:
+def quarantine(connection: sqlite3.Connection, rows: Sequence[Quarantined]) -> bool:
+    """Count what was turned away, and keep it where there is room. Returns whether there was."""
+    room = not bounds.quarantine_full(connection)
     connection.executemany(
         "INSERT INTO quarantine(at, source, event_id, code, field, message, item) VALUES(?,?,?,?,?,?,?)",
-        [(row.at, row.source, row.event_id, row.code, row.field, row.message, row.item) for row in rows],
+        [(row.at, row.source, row.event_id, row.code, row.field, row.message, row.item) for row in rows if room],
     )
     connection.execute(
         "INSERT INTO counter VALUES('rejected', ?) ON CONFLICT(name) DO UPDATE SET value = value + excluded.value",
         (len(rows),),
     )
+    return room
 
 
 def audit(connection: sqlite3.Connection, at: int, who: str, what: str, selection: str, count: int) -> None:
