@@ -94,7 +94,6 @@ class Segments:
 
     async def load(self, since: int) -> None:
         """Read the marks of the segments in the dedup window."""
-
         window = self._window(since)
         self._seen.load(
             await self._reading(lambda: {each.number: _marks(each.path(self.directory)) for each in window})
