@@ -147,7 +147,7 @@ class Destination:
     duplicate: int = 0
     unverified: int = 0
     used: Counter[str] = field(default_factory=Counter)
-    closed: dict[str, tuple[str, int]] = field(default_factory=dict)
+    closed: dict[str, Closing] = field(default_factory=dict)
 
     def last(self, last: int) -> int:
         return last if self.stop is None else self.stop
@@ -324,8 +324,8 @@ class Model:
             now = max((mark.at for mark in marks), default=0)
             self.purged["closed"] = max(self.purged.get("closed", 0), now)
             for each in closing:
-                if each.until > lane.closed.get(each.subject, ("", 0))[1]:
-                    lane.closed[each.subject] = (each.reason, each.until)
+                if each.subject not in lane.closed or each.until > lane.closed[each.subject].until:
+                    lane.closed[each.subject] = each
 
     def due(self, name: str, now: int, limit: int, besides: Sequence[int]) -> list[Due]:
         rows = self.lanes[name].rows("waiting").items()
@@ -354,6 +354,8 @@ class Model:
         found = self.chosen(name, chosen) if chosen.state in {"waiting", "dead"} else {}
         for each in found.values():
             each.state, each.due, each.at, each.since = "waiting", now, now, now
+            if each.subject in (closed := self.lanes[name].closed) and not closed[each.subject].final:
+                del closed[each.subject]  # the partner is asked anew about what it refused
         return len(found)
 
     def drop(self, name: str, chosen: Selection, fresh: Sequence[int], now: int) -> int:
@@ -819,7 +821,7 @@ class Conformance(RuleBasedStateMachine):
         now = self.clock.now()
         drawn = st.tuples(st.sampled_from(SUBJECTS), st.sampled_from(("bot", "sold")), st.sampled_from((HOUR, DAY)))
         return [
-            Closing(subject, reason, now + seconds)
+            Closing(subject, reason, now + seconds, final=subject == SUBJECTS[-1])
             for subject, reason, seconds in data.draw(st.lists(drawn, max_size=2), label="closing")
         ]
 
@@ -1151,7 +1153,7 @@ class Conformance(RuleBasedStateMachine):
         found += unequal(f"who is behind at {name}", model.behind(name), await self.store.behind(there, SUBJECTS))
         for at in {month(each): each for each in (now, *(end.at for end in lane.ends.values()))}.values():
             found += unequal(f"what is used at {name}", lane.used[month(at)], await self.store.used(there, at))
-        wanted = {subject: (reason, until) for subject, (reason, until) in lane.closed.items()}
+        wanted = {subject: (each.reason, each.until) for subject, each in lane.closed.items()}
         told = await self.store.closed(there, SUBJECTS, now)
         became = await self.store.states(there, model.gone + 1, model.last)  # as a replay chooses
         found += unequal(

@@ -265,6 +265,18 @@ class TestLanes:
             store.directory / "state.db", "SELECT what, count FROM audit ORDER BY id"
         )
 
+    async def test_a_retry_makes_nothing_else_late(self, store: Outbox):
+        """
+        What was due before an operator's retry is still known to be due then, also where the clock goes back meanwhile.
+        """
+        lane = await store.lane("hook", "webhook")
+        await store.append(many(2))
+        await store.settle(lane, [Mark(seqs=[1], state="waiting", at=NOW, attempts=1, due=NOW - 1000)])
+        await store.settle(lane, [Mark(seqs=[2], state="dead", at=NOW, attempts=1)])
+        await store.revive(lane, Selection(state="dead"), "cli")
+
+        assert NOW - 1000 == lane.next_due
+
     async def test_what_was_delivered_is_not_sent_again_by_a_retry(self, store: Outbox):
         """
         Only the dead come back: an operator's retry of delivered ones moves nothing, and the counters stay true.

@@ -471,7 +471,8 @@ class Outbox:
             return count
 
         count = await self._written(unit)
-        lane.next_due = now if count else lane.next_due
+        if count and (lane.next_due is None or now < lane.next_due):
+            lane.next_due = now
         lane.more.set()
         return count
 
