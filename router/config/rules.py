@@ -21,7 +21,7 @@ from router.config.tables import suggestion
 from router.destination import Destination
 from router.dialects.names import NAMES, standard_of_any
 from router.secret import Secret
-from router.settings import Settings, Snitcher, Source, per_second, seconds
+from router.settings import Settings, Snitcher, Source, per_second, seconds, size
 
 LONGEST_DEDUP = "7d"
 SHORTEST_INTERVAL, LONGEST_INTERVAL = 10.0, 86_400.0  # seconds, of Snitcher
@@ -107,6 +107,8 @@ class Rules:
             kept = _attempt(self.report, key, partial(seconds, getattr(outbox, name)))
             if kept is not None and name == "dedup" and kept > seconds(LONGEST_DEDUP):
                 self.report.error(key, f"dedup reaches back {LONGEST_DEDUP} at most", 'dedup = "7d"', at="value")
+        for name in ("min_free", "ballast"):
+            _attempt(self.report, ("outbox", name), partial(size, getattr(outbox, name)))
 
     def _origins(self, name: str, source: Source) -> None:
         for place, origin in enumerate(source.origins):

@@ -29,6 +29,7 @@ from router.delivery.pace import Pace
 from router.delivery.sender import Sender, remarkable
 from router.delivery.subjects import MOST_BEHIND, Subjects
 from router.destination import Destination, Request
+from router.failpoint import failpoint
 from router.outbox import memory
 from router.outbox.crashes import CAREFUL_AFTER
 from router.outbox.errors import NotDurable
@@ -164,15 +165,27 @@ class LaneRunner:
         if (wait := self._closed_for(now)) > 0:
             await self._idle(wait)
         elif jobs := await self._next(now):
-            if self._careful > 0:
-                await self._carefully(jobs, now)
-            else:
-                self._write(await self._in_turn(self._routed(jobs, now), now))
+            await self._prepare(jobs, now)
             await self._send_all()
             await asyncio.sleep(0)  # a lane that filters everything would otherwise never let go of the loop
         else:
             due = self.lane.next_due
             await self._idle(FOR_EVER if due is None else max(0.0, (due - now) / 1000))
+
+    async def _prepare(self, jobs: list[Job], now: int) -> None:
+        """Requests of what was taken. After a fault of ours it waits for another try: nobody else has it in hand."""
+        try:
+            failpoint("lane_after_take")
+            if self._careful > 0:
+                await self._carefully(jobs, now)
+            else:
+                self._write(await self._in_turn(self._routed(jobs, now), now))
+        except NotDurable:
+            raise
+        except Exception as error:
+            log.exception("lane_failed", destination=self.name)
+            ready = {job.seq for _, written in self._ready for job in written}
+            await self._give_back([job for job in jobs if job.seq not in ready], error)
 
     async def _carefully(self, jobs: Sequence[Job], now: int) -> None:
         """One by one, each written down while it is in hand: the last process may have died of one of them."""
@@ -247,6 +260,7 @@ class LaneRunner:
         if not rows:
             return []
         found = await self._store.pick(list(rows))
+        failpoint("retry_before_take")
         self._parked_in_hand.update(rows)
         jobs = [
             Job(each.seq, each.event, rows[each.seq].attempts, parked=True, since=rows[each.seq].since)
@@ -400,7 +414,9 @@ class LaneRunner:
                 if when != (self._epoch, self._store.erasures) or self._clock.now() < self._pace.paused_until:
                     self._take_again(jobs)  # the lane closed, or somebody was forgotten, while it waited for its turn
                     return
+                failpoint("lane_before_send")
                 outcome, attempt = await self._attempt(request, jobs)
+                failpoint("lane_after_answer")
                 if isinstance(outcome, Split) and not outcome.rejected and len(jobs) > 1:
                     await self._bisect(jobs, attempt)
                     return
@@ -412,14 +428,14 @@ class LaneRunner:
             return
         except Exception as error:
             log.exception("carry_failed", destination=self.name)
-            await self._give_back(jobs, f"a fault of ours ({type(error).__name__}): report it")
+            await self._give_back(jobs, error)
         finally:
             self._unsettled -= 1
             self._change.set()
 
-    async def _give_back(self, jobs: Sequence[Job], reason: str) -> None:
+    async def _give_back(self, jobs: Sequence[Job], error: Exception) -> None:
         """After a fault of ours: those without an end wait for another try, as after any fault, and do not spin."""
-        now = self._clock.now()
+        now, reason = self._clock.now(), f"a fault of ours ({type(error).__name__}): report it"
         attempt = Attempt(seqs=[job.seq for job in jobs], began=now, at=now, outcome="fault", reason=reason)
         marks = ends.retried(jobs, attempt, after=60.0, until=None, chance=self._chance())
         await self._settle_quietly(marks)
@@ -526,7 +542,9 @@ class LaneRunner:
     async def _settle(
         self, marks: Sequence[Mark], attempts: Sequence[Attempt] = (), closing: Sequence[Closing] = ()
     ) -> None:
+        failpoint("lane_before_settle")
         await self._store.settle(self.lane, marks, attempts, closing)
+        failpoint("lane_after_settle")
         self._take_again(self._subjects.leave([seq for mark in marks for seq in mark.seqs]))
         parked = [seq for mark in marks if mark.parked for seq in mark.seqs]
         if parked:

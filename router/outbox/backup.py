@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from router.failpoint import failpoint
 from router.outbox import lock
 from router.outbox.errors import OutboxError
 from router.outbox.log import Segment
@@ -53,6 +54,7 @@ def copy(directory: Path, target: Path, *, keys: bool = True) -> Copied:
             copied = _copy(directory, part, keys=keys)
         except _Gone:
             continue
+        failpoint("backup_before_rename")
         if target.exists():
             target.rmdir()
         part.rename(target)
@@ -68,6 +70,7 @@ def _copy(directory: Path, part: Path, *, keys: bool) -> Copied:
     _snapshot(directory / "state.db", state)
     if not keys:
         _without_keys(state)
+    failpoint("backup_after_state")
     named = _segments(state)
     for segment in named:
         source = segment.path(directory)
@@ -160,7 +163,9 @@ def restore(source: Path, directory: Path) -> Path | None:
     kept = None
     if directory.exists() and any(directory.iterdir()):
         kept = next(each for each in _places(directory) if not each.exists())
+        failpoint("restore_before_swap")
         directory.rename(kept)
+        failpoint("restore_between_swaps")
     elif directory.exists():
         directory.rmdir()
     part.rename(directory)

@@ -13,6 +13,7 @@ from functools import partial
 import msgspec
 
 from router.clock import Clock
+from router.failpoint import failpoint
 from router.outbox import erasure, suppression
 from router.outbox.erasure import Receipt
 from router.outbox.journal import Journal
@@ -79,6 +80,7 @@ class Forgetting:
             wanted |= more
         digests = self.suppression.digests(wanted)
         await self._books.written(partial(suppression.add, digests=digests, now=now))
+        failpoint("erase_after_suppress")
         self.suppression.add(digests)
         await self._books.roll()  # what waits to be stored is stored now
         await remembered(())
@@ -97,6 +99,7 @@ class Forgetting:
             count, after = await self._books.written(partial(erasure.forget_quarantined, values=values, after=after))
             receipt.quarantined += count
         await remembered(sessions)
+        failpoint("erase_before_checkpoint")
         await self._books.checkpoint()
         return receipt
 
@@ -128,9 +131,11 @@ class Forgetting:
         if not seqs:
             return set()
         unit = partial(erasure.empty, seqs=seqs)
+        failpoint("erase_before_empty")
         if await self._journal.on_open(segment, unit) is None:
             await self._journal.settled()
             await self._segments.rewrite(segment, unit)
+        failpoint("erase_after_empty")
         self._journal.tail.erase(frozenset(seqs))
         receipt.events += len(seqs)
         for part in erasure.parts(seqs):

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from router.event import Clear, Event
+from router.failpoint import failpoint
 from router.outbox.compression import pack, unpack
 from router.outbox.dedup import Marks, key
 from router.outbox.schema import SEALED_INDEXES
@@ -27,7 +28,7 @@ ROWS_PER_STATEMENT = 32_766 // COLUMNS  # SQLite's limit of bound values (limits
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Event).decode
-_NOTHING = Clear()
+_NOTHING = Event(id="", name="", time=0, received=0, source="", dialect="").clear  # the default object itself
 
 
 KEPT = 0  # number of the segment that keeps what others left behind when they went
@@ -58,16 +59,47 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     erased: bool = False
 
 
-class Row(msgspec.Struct, frozen=True, gc=False):
-    """An event on its way into the log: encoded once, by the caller that also counts its bytes."""
+class Row(msgspec.Struct, gc=False, array_like=True):
+    """An event on its way into the log: its payload, encoded once, and what the outbox asks of it without reading that.
 
-    event: Event
+    ``event`` is there where it was made in this process; ``read`` makes it, once, for everybody who asks.
+    """
+
+    source: str
+    id: str
+    name: str
+    dialect: str
+    received: int
+    time: int
     payload: bytes
+    clear: Clear = _NOTHING
+    anonymous_id: str | None = None
+    clicks: dict[str, str] = {}
+    event: Event | None = None
+
+    def read(self) -> Event:
+        if self.event is None:
+            event = _decode(self.payload)
+            self.event = event if self.clear == _NOTHING else msgspec.structs.replace(event, clear=self.clear)
+        return self.event
 
 
 def row(event: Event) -> Row:
     """Encode for the log. The clear values never enter the payload."""
-    return Row(event, _encode(msgspec.structs.replace(event, clear=_NOTHING)))
+    clear = event.clear
+    return Row(
+        event.source,
+        event.id,
+        event.name,
+        event.dialect,
+        event.received,
+        event.time,
+        _encode(event if clear is _NOTHING else msgspec.structs.replace(event, clear=_NOTHING)),
+        clear,
+        event.user.anonymous_id,
+        event.clicks,
+        event,
+    )
 
 
 def append(connection: sqlite3.Connection, first: int, rows: Sequence[Row], vault: Vault, duplicate: int) -> None:
@@ -75,6 +107,7 @@ def append(connection: sqlite3.Connection, first: int, rows: Sequence[Row], vaul
 
     The ordinary call is one statement in autocommit: one crossing into SQLite, atomic by itself.
     """
+    failpoint("append_before_begin")
     several = duplicate > 0 or len(rows) > ROWS_PER_STATEMENT
     if several:
         connection.execute("BEGIN IMMEDIATE")
@@ -86,27 +119,28 @@ def append(connection: sqlite3.Connection, first: int, rows: Sequence[Row], vaul
         if duplicate:
             connection.execute("UPDATE total SET duplicate = duplicate + ?", (duplicate,))
         if several:
+            failpoint("append_before_commit")
             connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+    failpoint("append_after_commit")
 
 
 def _bound(first: int, rows: Sequence[Row], vault: Vault) -> list[object]:
     values: list[object] = []
     stored = pack([each.payload for each in rows])
     for seq, (each, payload) in enumerate(zip(rows, stored, strict=True), first):
-        event = each.event
         values += (
             seq,
-            event.received,
-            event.time,
-            event.source,
-            event.id,
-            event.name,
+            each.received,
+            each.time,
+            each.source,
+            each.id,
+            each.name,
             payload,
-            vault.seal(event.clear),
+            vault.seal(each.clear),
             zlib.crc32(payload),
         )
     return values
@@ -233,8 +267,10 @@ def marks(connection: sqlite3.Connection) -> Marks:
 def seal(connection: sqlite3.Connection, found: Marks) -> None:
     """Build the indexes, keep the marks, fold the WAL in and close. Run again after a kill, it does what is left."""
     try:
+        failpoint("seal_before_index")
         index(connection)
         connection.execute("INSERT OR REPLACE INTO seen VALUES(1, ?)", (found.tobytes(),))
+        failpoint("seal_before_checkpoint")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         connection.close()

@@ -11,16 +11,17 @@ import asyncio
 import contextlib
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import msgspec
 
 from router.clock import Clock
+from router.failpoint import failpoint
 from router.outbox import crashes, log, memory, replays, schema, state, suppression
 from router.outbox.erasure import Receipt
-from router.outbox.errors import Broken, Busy, DiskFull, NotDurable, OutboxError
+from router.outbox.errors import NO_ROOM, Busy, DiskFull, NotDurable, OutboxError, meaning
 from router.outbox.forgetting import Forgetting, Traces
 from router.outbox.journal import SEGMENT_EVENTS, Journal
 from router.outbox.lane import Lane
@@ -30,6 +31,7 @@ from router.outbox.memory import Visitor
 from router.outbox.replays import Chosen, Replay
 from router.outbox.retention import Books, Policy, Retention, sweep
 from router.outbox.segments import Segments
+from router.outbox.space import Room, Space
 from router.outbox.state import DROPPED, Attempt, Closing, Due, Held, Mark, Quarantined, Selection, Settlement
 from router.outbox.suppression import Suppression
 from router.outbox.writer import Writer, fold, sync_directory
@@ -83,14 +85,22 @@ class Outbox:
         self._segments: Segments | None = None
         self._retention: Retention | None = None
         self._forgetting: Forgetting | None = None
+        self.space = Space(directory, clock, Room(), self._relieve)
 
     # Opening and closing
 
     @classmethod
     async def open(
-        cls, directory: Path, clock: Clock, *, policy: Policy | None = None, segment_events: int = SEGMENT_EVENTS
+        cls,
+        directory: Path,
+        clock: Clock,
+        *,
+        policy: Policy | None = None,
+        room: Room | None = None,
+        segment_events: int = SEGMENT_EVENTS,
     ) -> Outbox:
-        """Take the directory, recover what a kill left, and be ready to append. ``policy`` says what is kept how long.
+        """Take the directory, recover what a kill left, and be ready to append. ``policy`` says what is kept how long,
+        ``room`` how much of the disk must be free; without it nobody looks after that.
 
         OutboxError where it is locked, newer than this program, or has lost a file. A missing state beside a log is
         never replaced by a fresh one.
@@ -100,7 +110,9 @@ class Outbox:
         for each in (directory, directory.parent):  # else a power loss may leave no directory of this name
             sync_directory(each)
         outbox = cls(directory, clock, Lock(directory))
+        outbox.space = Space(directory, clock, room or Room(), outbox._relieve)
         try:
+            outbox.space.make_way()
             await outbox._recover(policy or Policy(), segment_events)
         except BaseException:
             outbox._stopping = True
@@ -109,10 +121,13 @@ class Outbox:
         outbox.journal.start()
         outbox._settler = asyncio.create_task(outbox._settle_for_ever(), name="outbox-settle")
         outbox.retention.start()
+        if room is not None:
+            await outbox.space.start()
         return outbox
 
     async def close(self) -> None:
         """Finish what waits, fold the WALs in and give the directory back."""
+        await self.space.stop()
         await self.retention.stop()
         self._stopping = True
         self._settle_wake.set()
@@ -121,6 +136,7 @@ class Outbox:
         if self.failed is None:
             with contextlib.suppress(NotDurable):
                 await self._state.write(crashes.end)
+        failpoint("close_before_files")
         await self._shut()
 
     async def _shut(self) -> None:
@@ -155,7 +171,7 @@ class Outbox:
             written=self._written,
             settle=lambda lane: self.settle(lane, []),
             lanes=self._every_lane,
-            roll=lambda: self.append([]),
+            roll=self._roll,
             checkpoint=self._fold,
             config=lambda: self.config,
         )
@@ -171,6 +187,7 @@ class Outbox:
                 f"the log ends at event {self.last}, but event {reached} was settled: restore both from one backup"
             )
         now = self.clock.now()
+        failpoint("open_before_begin")
         await self._state.write(lambda unit: state.clamp_due(unit, now + LONGEST_WAIT))
         self.crashes = await self._state.write(lambda unit: crashes.begin(unit, now))
 
@@ -189,19 +206,28 @@ class Outbox:
         """Empty the WAL of the state."""
         await self._state.read(fold)
 
+    async def _roll(self) -> None:
+        await self.journal.append([])
+        self.journal.seal_left()
+
+    async def _relieve(self) -> None:
+        """Give room back: empty the WALs of the state and of the open segment. What fails is told as any fault is."""
+        try:
+            await self._fold()
+            await self.journal.on_open(self.segments.newest, fold)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the outbox decides what it means
+            self._fail(error)
+
     # Faults
 
     def _fail(self, error: Exception) -> NotDurable:
         """What a failed write means to those who wait for it. Whatever does not pass by itself ends the outbox: the
         owner is told once, and nothing is acknowledged any more.
         """
-        if isinstance(error, NotDurable):
-            fault = error
-        elif isinstance(error, OSError):
-            fault = Busy(f"the outbox cannot open a file ({type(error).__name__}): raise the limit of open files")
-        else:
-            fault = Broken(f"the outbox failed ({type(error).__name__}): start again")
-        if not isinstance(fault, DiskFull | Busy):
+        fault = meaning(error)
+        if isinstance(fault, DiskFull):
+            self.space.refused()
+        elif not isinstance(fault, Busy):
             self._break(fault)
         return fault
 
@@ -262,12 +288,18 @@ class Outbox:
 
         NotDurable where they are not on disk: Busy when too much waits, DiskFull, Broken.
         """
+        self._takes()
+        return await self.journal.append(rows)
+
+    def _takes(self) -> None:
         if self.failed is not None:
             raise self.failed
-        return await self.journal.append(rows)
+        if self.space.full:
+            raise DiskFull(NO_ROOM)
 
     async def quarantine(self, rows: Sequence[Quarantined]) -> None:
         """Keep what could not be accepted; returns once it is on disk."""
+        self._takes()
         await self._written(lambda unit: state.quarantine(unit, rows))
 
     async def read(self, after: int, limit: int) -> list[Stored]:
@@ -275,11 +307,17 @@ class Outbox:
         if after >= self.last:
             return []
         kept = self.journal.tail.read(after, limit)
-        return kept if kept is not None else await self.segments.read(after, limit)
+        return kept if kept is not None else await self._looked(self.segments.read(after, limit))
 
     async def pick(self, seqs: Sequence[int]) -> list[Stored]:
         """The events with these numbers, in order; those that are gone are left out."""
-        return await self.segments.pick(seqs)
+        return await self._looked(self.segments.pick(seqs))
+
+    async def _looked(self, reading: Awaitable[list[Stored]]) -> list[Stored]:
+        try:
+            return await reading
+        except NotDurable as error:  # a damaged file ends the outbox, whoever meets it
+            raise self._fail(error) from error
 
     def _wake_lanes(self) -> None:
         for lane in self.lanes.values():
@@ -295,6 +333,7 @@ class Outbox:
 
     async def remember_visitors(self, rows: Sequence[Visitor], gone: int) -> None:
         """Keep these over a restart, and forget who was last seen before ``gone`` (UTC ms)."""
+        self._takes()
         await self._written(lambda unit: memory.remember_visitors(unit, rows, gone))
 
     async def recall(self, source: str) -> dict[str, str]:
@@ -399,7 +438,9 @@ class Outbox:
     async def hold(self, lane: Lane, held: Held | None) -> None:
         """Hold a lane, or let it go with None: at once in memory, and on disk when this returns."""
         lane.held = held
+        failpoint("hold_before_write")
         await self._written(lambda unit: state.hold(unit, lane.id, held))
+        failpoint("hold_after_write")
         lane.more.set()
 
     # Settling
@@ -433,12 +474,14 @@ class Outbox:
             return self.failed
         settlements = [_settlement(each) for each in group]
         try:
+            failpoint("settle_before_write")
             await self._until_written(lambda unit: state.settle(unit, settlements, self.config))
         except Exception as error:  # noqa: BLE001 - whoever waits must be told, whatever went wrong
             # The lanes in memory are ahead of the disk now: nothing may be written over the gap.
             fault = self._fail(error)
             self._break(fault)
             return fault
+        failpoint("settle_after_write")
         for each, settlement in zip(group, settlements, strict=True):
             each.lane.written = settlement.cursor
             for mark in each.marks:
@@ -454,9 +497,10 @@ class Outbox:
         while True:
             try:
                 return await self._state.write(unit)
-            except (DiskFull, Busy):
+            except (DiskFull, Busy) as error:
                 if self._stopping:
                     raise
+                self._fail(error)
                 await self.clock.sleep(1.0)
 
     # The operator

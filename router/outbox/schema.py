@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
+from router.failpoint import failpoint
 from router.outbox.errors import OutboxError
 
 Migration = Sequence[str]
@@ -197,7 +198,9 @@ def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration], nam
         for migration in migrations[version:]:
             for statement in migration:
                 connection.execute(statement)
+                failpoint("migrate_after_statement")
         connection.execute(f"PRAGMA user_version = {len(migrations)}")
+        failpoint("migrate_before_commit")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from router.outbox import log, schema
 from router.outbox.dedup import Marks, Seen, key
-from router.outbox.errors import Busy, fault
+from router.outbox.errors import Busy, damaged, fault
 from router.outbox.log import Segment, Stored
 from router.outbox.vault import Vault
 from router.outbox.writer import connect
@@ -108,7 +108,10 @@ class Segments:
         path = segment.path(self.directory)
 
         def seal() -> None:
-            log.seal(connection or connect(path, schema.LOG), found)
+            try:
+                log.seal(connection or connect(path, schema.LOG), found)
+            except sqlite3.Error as error:
+                raise fault(error) from error
             self._seen.add(segment.number, found)
 
         await asyncio.to_thread(seal)
@@ -172,10 +175,12 @@ class Segments:
         self._files.clear()
 
     async def _reading(self, unit: Callable[[], T]) -> T:
-        """Busy where a file cannot be read now: that costs a look, not the outbox."""
+        """Busy where a file cannot be read now: that costs a look, not the outbox. Broken where it is damaged."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._readers, unit)
         except sqlite3.Error as error:
+            if damaged(error):
+                raise fault(error) from error
             raise Busy("the log cannot be read now: run turnout doctor if this goes on") from error
 
 

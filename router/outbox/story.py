@@ -134,7 +134,6 @@ def fields(event: Event | None) -> dict[str, Any]:
     if event is None:
         return {}
     fields: dict[str, Any] = msgspec.to_builtins(event)
-    del fields["clear"]  # always empty here: what is kept apart is not opened
     if isinstance(user := fields.get("user"), dict):
         user.pop("digests", None)
         if not user:

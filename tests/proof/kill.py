@@ -116,13 +116,19 @@ class Oracle:
                 self.resent += len(unanswered)
                 unanswered = [] if await self._post(session, ids) else ids
 
+    def event(self, name: str) -> dict[str, object]:
+        return {"event": "purchase", "id": name, "value": 12.5, "currency": "EUR"}
+
+    def taken(self, told: dict[str, int]) -> int:
+        return told["accepted"] + told["duplicate"]
+
     async def _post(self, session: aiohttp.ClientSession, ids: list[str]) -> bool:
-        body = json.dumps([{"event": "purchase", "id": each, "value": 12.5, "currency": "EUR"} for each in ids])
+        body = json.dumps([self.event(each) for each in ids])
         try:
             async with session.post(self._url, data=body) as answer:
                 if answer.status == 200:
                     told = await answer.json()
-                    assert told["accepted"] + told["duplicate"] == len(ids)
+                    assert self.taken(told) == len(ids)
                     self.acked.update(ids)
                     return True
         except (aiohttp.ClientError, OSError, ValueError):
