@@ -321,7 +321,8 @@ class Outbox:
 
     def _wake_lanes(self) -> None:
         for lane in self.lanes.values():
-            lane.more.set()
+            if lane.held is None:  # a held one looks when it is let go, or by its own clock
+                lane.more.set()
         for watcher in self.watchers:
             watcher.accepted(self.last)
 
