@@ -595,15 +595,23 @@ def _countries() -> Mapping[str, str]:
 def _subdivisions() -> Mapping[str, Mapping[str, str]]:
     import pycountry  # noqa: PLC0415 - see _countries
 
+    # Read from its file: as pycountry's own objects they are 6 MB that stay.
+    with open(f"{pycountry.DATABASE_DIR}/iso3166-2.json", "rb") as file:  # noqa: PTH123 - no path beside this one
+        parts = msgspec.json.decode(file.read(), type=dict[str, list[_Subdivision]])["3166-2"]
     table: dict[str, dict[str, str]] = {"US": {"washingtondc": "DC"}}
-    for part in pycountry.subdivisions:
+    for part in parts:
         country, _, code = part.code.partition("-")
         names = table.setdefault(country, {})
         names.setdefault(_key(part.name), code)
-    for part in pycountry.subdivisions:  # codes last: no name may hide one
+    for part in parts:  # codes last: no name may hide one
         country, _, code = part.code.partition("-")
         table[country][_key(code)] = table[country][_key(part.code)] = code
     return table
+
+
+class _Subdivision(msgspec.Struct):
+    code: str
+    name: str
 
 
 @lru_cache(maxsize=1)

@@ -172,6 +172,38 @@ class TestSegments:
             tmp_path / "outbox/state.db", "SELECT sealed IS NOT NULL FROM segment WHERE number = 1"
         )
 
+    async def test_a_segment_that_is_being_sealed_is_not_searched(
+        self, tmp_path: Path, clock: SteppedClock, monkeypatch
+    ):
+        """
+        Its index is not there yet and a search would read it through: its ids are in memory until the sealing is done, also
+        where it fails, and are read again at the next start.
+        """
+        store = await Outbox.open(tmp_path / "outbox", clock, segment_events=10)
+
+        async def fails(*_):
+            raise DiskFull("full")
+
+        def never(*_):
+            raise AssertionError("it was searched")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(store.segments, "seal", fails)
+            broken.setattr(log, "known", never)
+            await store.append(many(10))
+            assert [False] == await store.append(many(1, start=11))
+            await store.journal.settled()
+            assert [True] * 10 == await store.append(many(10))
+        await store.close()
+        store = await Outbox.open(tmp_path / "outbox", clock, segment_events=10)
+        at_once = await store.append(many(10))
+        await store.journal.settled()
+        sealed = await store.append(many(12))
+        await store.close()
+
+        assert [True] * 10 == at_once
+        assert [True] * 11 + [False] == sealed
+
     async def test_damaged_bytes_are_known_as_such(self, tmp_path: Path, clock: SteppedClock):
         """
         A flipped bit in a payload yields an event that is marked damaged; its neighbours are intact.
@@ -264,6 +296,18 @@ class TestLanes:
         assert [("retry", 1), ("retry", 0), ("drop", 1)] == query(
             store.directory / "state.db", "SELECT what, count FROM audit ORDER BY id"
         )
+
+    async def test_a_retry_makes_nothing_else_late(self, store: Outbox):
+        """
+        What was due before an operator's retry is still known to be due then, also where the clock goes back meanwhile.
+        """
+        lane = await store.lane("hook", "webhook")
+        await store.append(many(2))
+        await store.settle(lane, [Mark(seqs=[1], state="waiting", at=NOW, attempts=1, due=NOW - 1000)])
+        await store.settle(lane, [Mark(seqs=[2], state="dead", at=NOW, attempts=1)])
+        await store.revive(lane, Selection(state="dead"), "cli")
+
+        assert NOW - 1000 == lane.next_due
 
     async def test_what_was_delivered_is_not_sent_again_by_a_retry(self, store: Outbox):
         """

@@ -328,7 +328,8 @@ class Outbox:
 
     def _wake_lanes(self) -> None:
         for lane in self.lanes.values():
-            lane.more.set()
+            if lane.held is None:  # a held one looks when it is let go, or by its own clock
+                lane.more.set()
         for watcher in self.watchers:
             watcher.accepted(self.last)
 
@@ -522,7 +523,8 @@ class Outbox:
             return count
 
         count = await self._written(unit)
-        lane.next_due = now if count else lane.next_due
+        if count and (lane.next_due is None or now < lane.next_due):
+            lane.next_due = now
         lane.more.set()
         return count
 
