@@ -21,6 +21,7 @@ import socket
 import sqlite3
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import aiohttp
@@ -59,28 +60,44 @@ def free_port() -> int:
 
 
 class Server:
-    """``turnout serve`` on a fixed port, started and killed."""
+    """``turnout serve`` on fixed ports, started and killed. ``code`` runs before it; ``more`` are lines for [outbox]."""
 
-    def __init__(self, directory: Path, partner: str, *, sabotage: bool) -> None:
-        self.directory, self.port, self._code = directory, free_port(), SABOTAGE if sabotage else ""
+    def __init__(
+        self,
+        directory: Path,
+        partner: str,
+        *,
+        code: str = "",
+        outbox: Path | None = None,
+        more: str = "",
+        batch: int = 100,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.directory, self.outbox = directory, outbox or directory / "outbox"
+        self.port, self.console, self._code, self._environ = free_port(), free_port(), code, environ or {}
+        self.arguments = ("--config", str(directory / "config.toml"))
         (directory / "config.toml").write_text(
-            f'[collect]\nlisten = "127.0.0.1:{self.port}"\n[console]\nlisten = "127.0.0.1:0"\n'
-            f'[outbox]\npath = "{directory / "outbox"}"\n'
+            f'[collect]\nlisten = "127.0.0.1:{self.port}"\n'
+            f'[console]\nlisten = "127.0.0.1:{self.console}"\n[outbox]\npath = "{self.outbox}"\n{more}'
             '[sources.shop]\ntokens = ["env:KILL_TOKEN"]\n'
             f'[destinations.hook]\ntype = "webhook"\nurl = "{partner}/hook"\nsecrets = ["env:KILL_SECRET"]\n'
-            "allow_private = true\nbatch = 100\n"
+            f"allow_private = true\nbatch = {batch}\n"
         )
 
-    async def start(self) -> None:
-        self.process = await asyncio.create_subprocess_exec(
+    async def run(self, *arguments: str) -> asyncio.subprocess.Process:
+        """A command of its own on this outbox."""
+        return await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
             f"{self._code}\nfrom router.__main__ import main\nmain()",
-            *("serve", "--config", str(self.directory / "config.toml"), "--json", "--log-level", "error"),
+            *(*arguments, *self.arguments),
             cwd=ROOT,
             stdout=asyncio.subprocess.PIPE,
-            env={"PATH": "", "KILL_TOKEN": KEY, "KILL_SECRET": SIGNING},
+            env={"PATH": "", "KILL_TOKEN": KEY, "KILL_SECRET": SIGNING, **self._environ},
         )
+
+    async def start(self) -> None:
+        self.process = await self.run("serve", "--json", "--log-level", "error")
         assert self.process.stdout is not None
         line = await self.process.stdout.readline()
         if not line:
@@ -143,7 +160,7 @@ async def prove(*, kills: int, seed: int, sabotage: bool) -> dict[str, object]:
     partner = Webhook(now=SystemClock().now, secret=SIGNING)
     with tempfile.TemporaryDirectory() as name:
         async with running(partner) as url:
-            server = Server(Path(name), url, sabotage=sabotage)
+            server = Server(Path(name), url, code=SABOTAGE if sabotage else "")
             await server.start()
             oracle = Oracle(server.port, dice)
             senders = [asyncio.create_task(oracle.send_for_ever(number)) for number in range(SENDERS)]
