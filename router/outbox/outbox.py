@@ -463,24 +463,23 @@ class Outbox:
             while self._settlements:
                 group = list(self._settlements)
                 self._settlements.clear()
-                fault = await self._settle_group(group)
+                fault = self.failed
+                try:
+                    if fault is None:
+                        await self._settle_group(group)
+                except Exception as error:  # noqa: BLE001 - whoever waits must be told, whatever went wrong
+                    # The lanes in memory are ahead of the disk now: nothing may be written over the gap.
+                    fault = self._fail(error)
+                    self._break(fault)
                 for each in group:
                     _finish(each, fault)
             if self._stopping:
                 return
 
-    async def _settle_group(self, group: Sequence[_Settling]) -> NotDurable | None:
-        if self.failed is not None:
-            return self.failed
+    async def _settle_group(self, group: Sequence[_Settling]) -> None:
         settlements = [_settlement(each) for each in group]
-        try:
-            failpoint("settle_before_write")
-            await self._until_written(lambda unit: state.settle(unit, settlements, self.config))
-        except Exception as error:  # noqa: BLE001 - whoever waits must be told, whatever went wrong
-            # The lanes in memory are ahead of the disk now: nothing may be written over the gap.
-            fault = self._fail(error)
-            self._break(fault)
-            return fault
+        failpoint("settle_before_write")
+        await self._until_written(lambda unit: state.settle(unit, settlements, self.config))
         failpoint("settle_after_write")
         for each, settlement in zip(group, settlements, strict=True):
             each.lane.written = settlement.cursor
@@ -490,7 +489,6 @@ class Outbox:
         for watcher in self.watchers:
             for each, written in zip(group, settlements, strict=True):
                 watcher.settled(each.lane.name, written.marks)
-        return None
 
     async def _until_written(self, unit: Callable[[sqlite3.Connection], None]) -> None:
         """What a partner took must not be forgotten: while the disk is full, lanes wait here and send nothing more."""

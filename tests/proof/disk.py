@@ -95,10 +95,9 @@ class Disk:
 class Tmpfs:
     """A real small file system, with somebody else's file on it."""
 
-    environ: dict[str, str] = {}
-
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.environ: dict[str, str] = {}
 
     def fill(self) -> None:
         with (self.root / "filler").open("wb") as file:
@@ -116,7 +115,9 @@ class Unavailable(Exception):
 def mounted(root: Path) -> Iterator[None]:
     """A tmpfs of ``SIZE`` bytes; Unavailable where this user may not."""
     root.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", root], capture_output=True)
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", root], capture_output=True, check=False
+    )
     if made.returncode:
         raise Unavailable("no file system may be mounted here")
     try:
@@ -157,11 +158,11 @@ class Case:
     async def lane(self) -> Any:
         return (await self.ask("GET", "/api/v1/ledger"))[1]["destinations"]["hook"]
 
-    async def drained(self) -> None:
+    async def drained(self, within: float = 20.0) -> None:
         async def empty() -> bool:
             return (await self.lane())["waiting"] == 0
 
-        await self.until("nothing waits", empty)
+        await self.until("nothing waits", empty, within)
 
     async def judged(self) -> None:
         """In peace, and stopped as it should: nothing lost, nothing damaged, the ledger adds up."""
@@ -317,8 +318,9 @@ async def _full(directory: Path, disk: Disk | Tmpfs, seed: int, *, sabotage: boo
         if told > SOON:
             raise Broken(f"503 after {told:.1f} s")
         began = time.monotonic()
-        await made.until("the lane is resumed", lambda: _resumed(made))
-        await made.drained()
+        patience = 5.0 if sabotage else 20.0
+        await made.until("the lane is resumed", lambda: _resumed(made), patience)
+        await made.drained(patience)
         drained, doctor = time.monotonic() - began, await _doctor(made)
         if not sabotage and "ballast" not in doctor:
             raise Broken(f"doctor finds {sorted(doctor)}")
