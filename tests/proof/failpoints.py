@@ -288,7 +288,7 @@ class Life:
         await self._replay()
         await self._backup()
         await self._until("200 events acknowledged", self._acknowledged(200))
-        goal = {self._armed.partition("=")[0]} & set(SERVE) - {"close_before_files"}
+        goal = {point for point in SERVE if self._strikes([point])} - {"close_before_files"}
         while goal - self.fired() and time.monotonic() - began < WITHIN:  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.1)
 
