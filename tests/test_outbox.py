@@ -455,6 +455,23 @@ class TestOpening:
 
         assert clock.now() + 86_400_000 == lane.next_due
 
+    async def test_a_wait_of_a_clock_that_was_ahead_is_as_long_as_it_was(self, tmp_path: Path, clock: SteppedClock):
+        """
+        Five seconds to wait, then a start with the clock a year behind: five seconds from then.
+        """
+        store = await Outbox.open(tmp_path / "outbox", clock)
+        lane = await store.lane("hook", "webhook")
+        await store.append(many(1))
+        at = clock.now()
+        await store.settle(lane, [Mark(seqs=[1], state="waiting", at=at, attempts=1, due=at + 5_000)])
+        await store.close()
+        clock.jump(-365 * 86_400)
+        store = await Outbox.open(tmp_path / "outbox", clock)
+        lane = await store.lane("hook", "webhook")
+        await store.close()
+
+        assert clock.now() + 5_000 == lane.next_due
+
 
 class TestVault:
     def test_without_its_key_nothing_is_readable(self):

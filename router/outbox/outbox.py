@@ -40,6 +40,7 @@ from router.person import Person
 T = TypeVar("T")
 
 ROWS_AT_ONCE = 5_000  # in one transaction of an operator's
+LONGEST_PAUSE = 86_400_000  # ms; lanes that retry ask at least as often, so nobody ran for longer
 LONGEST_WAIT = 86_400_000  # ms; a due time further off than this was written under another clock
 
 
@@ -69,6 +70,7 @@ class Outbox:
         self.config = 0
         self.failed: NotDurable | None = None  # set once; from then on nothing is acknowledged or settled
         self.erasures = 0  # since this process began: what was read before one may be somebody's who is forgotten
+        self.away_until = 0  # where nobody had run for long before this process: when it began (UTC ms)
         self.crashes = 0  # processes before this one that did not end as they should, in a row
         self.careful = asyncio.Lock()  # one event in hand at a time, while lanes go carefully
         self.lanes: dict[str, Lane] = {}
@@ -188,8 +190,10 @@ class Outbox:
             )
         now = self.clock.now()
         failpoint("open_before_begin")
-        await self._state.write(lambda unit: state.clamp_due(unit, now + LONGEST_WAIT))
+        await self._state.write(lambda unit: state.clamp_due(unit, now, now + LONGEST_WAIT))
         self.crashes = await self._state.write(lambda unit: crashes.begin(unit, now))
+        last = await self._state.read(state.last_attempt)
+        self.away_until = now if last is not None and now - last > LONGEST_PAUSE else 0
 
     async def _register(self, segment: Segment) -> None:
         await self._state.write(lambda unit: state.add_segment(unit, segment))
