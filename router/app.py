@@ -74,6 +74,8 @@ class App:
         self.store = await Outbox.open(Path(outbox.path), self.clock, policy=policy(outbox), room=room(outbox))
         stack.push_async_callback(self.store.close)
         self.store.on_failure = self._fail
+        if self.store.failed is not None:  # while it opened
+            self._fail(self.store.failed)
         await self.store.configure(*described(settings))
         self.metrics.configured(VERSION, self.store.config, self.clock.now())
         self.delivery = Delivery(self.store, self.clock, self.metrics)

@@ -198,6 +198,27 @@ class TestRefusal:
         assert (75, "") == (code, out)
         assert f"process {first.pid} already owns the outbox" in err
 
+    async def test_two_at_the_same_instant(self, tmp_path: Path):
+        """
+        One of them serves; the other exits 75 and names it. A lock that a kill leaves behind stops nobody.
+        """
+        path = config(tmp_path)
+        for _ in range(3):
+            async with contextlib.AsyncExitStack() as stack:
+                both = [
+                    await stack.enter_async_context(turnout("serve", "--config", path, "--json", **ENVIRON))
+                    for _ in range(2)
+                ]
+                lines = await asyncio.gather(*(each.line() for each in both))
+                winner, loser = both if lines[0] else both[::-1]
+                code, _, err = await loser.ended(30)
+                winner.signal(signal.SIGKILL)
+                await winner.ended(30)
+
+            assert 1 == sum(map(bool, lines))
+            assert 75 == code
+            assert f"process {winner.pid} already owns" in err
+
     async def test_a_bad_configuration(self, tmp_path: Path):
         """
         All its problems are said at once, as ``check`` says them; nothing is printed as started, nothing is made.

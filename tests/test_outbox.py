@@ -6,6 +6,7 @@ import asyncio
 import os
 import sqlite3
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from router.event import Clear
 from router.outbox import lock, log, schema, state
 from router.outbox.dedup import Filter
-from router.outbox.errors import Broken, Busy, DiskFull, Locked, OutboxError
+from router.outbox.errors import Broken, Busy, DiskFull, Locked, NotDurable, OutboxError
 from router.outbox.journal import Tail
 from router.outbox.outbox import Outbox
 from router.outbox.retention import Policy
@@ -116,6 +117,29 @@ class TestAppend:
         await store.journal._writer.read(lambda c: c.execute("PRAGMA max_page_count = 1000000").fetchone())
 
         assert [False] * 500 == await store.append(many(500))
+
+    @pytest.mark.parametrize("writer", ["log", "state"])
+    async def test_without_a_writer_nothing_is_acknowledged_and_the_owner_is_told(self, store: Outbox, writer: str):
+        """
+        The thread that writes is gone: appends and settlements fail at once, and the process is told to end.
+        """
+        told: list[object] = []
+        store.on_failure = told.append
+        lane = await store.lane("hook", "webhook")
+        await store.append(many(1))
+        owner = store.journal._writer if writer == "log" else store._state
+        owner._pool.shutdown()
+        with pytest.raises(NotDurable):
+            await (
+                store.append(many(1, start=2))
+                if writer == "log"
+                else store.settle(lane, [Mark(seqs=[1], state="delivered", at=NOW, attempts=1)])
+            )
+        with pytest.raises(Broken):
+            await store.append(many(1, start=3))
+        owner._pool = ThreadPoolExecutor(1)  # for the fixture's close
+
+        assert [Broken] == [type(each) for each in told]
 
     async def test_a_failing_disk_is_never_acknowledged_again(self, store: Outbox):
         """
@@ -359,11 +383,15 @@ class TestOpening:
         Sequence numbers are never used twice: a log that ends before what was settled is not written on.
         """
         store = await Outbox.open(tmp_path / "outbox", clock)
+        await store.close()
+        segment = tmp_path / "outbox/log/00000001.db"
+        older = segment.read_bytes()
+        store = await Outbox.open(tmp_path / "outbox", clock)
         lane = await store.lane("hook", "webhook")
         await store.append(many(5))
         await store.settle(lane, [Mark(seqs=range(1, 6), state="delivered", at=NOW, attempts=1)])
         await store.close()
-        (tmp_path / "outbox/log/00000001.db").write_bytes(b"")
+        segment.write_bytes(older)
         with pytest.raises(OutboxError, match="event 5 was settled"):
             await Outbox.open(tmp_path / "outbox", clock)
 

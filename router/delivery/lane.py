@@ -285,6 +285,7 @@ class LaneRunner:
             whole.update(erased)
         if lost := [seq for seq in rows if seq not in whole]:
             reason = "the stored event is damaged or gone: run turnout doctor"
+            log.error("event_damaged", destination=self.name, seq=lost[0], count=len(lost), reason=reason)
             self._settle_soon([Mark(seqs=lost, state="dead", at=now, parked=True, reason=reason)])
         return jobs
 
@@ -294,6 +295,7 @@ class LaneRunner:
             self._settle_soon([Mark(seqs=erased, state="erased", at=now)])
         if damaged := [each.seq for each in found if each.event is None and not each.erased]:
             reason = "the stored event is damaged: run turnout doctor"
+            log.error("event_damaged", destination=self.name, seq=damaged[0], count=len(damaged), reason=reason)
             self._settle_soon([Mark(seqs=damaged, state="dead", at=now, reason=reason)])
         return [Job(each.seq, each.event) for each in found if each.event is not None]
 

@@ -8,10 +8,11 @@ A real server runs on a disk that somebody outside of it commands (``disk.c``, p
 - ``full``, ``quota``: not one byte more. 503 disk_full at once and /readyz and doctor say so, what waits is delivered and
   written down nevertheless, and within 5 s of the first free byte it takes events again. The control, without a ballast,
   cannot write down what it delivered.
+- ``low``: less is free than ``min_free``. Events are refused before SQLite has to, and the ballast stays.
 - ``readonly``, ``limit`` (RLIMIT_FSIZE): the disk takes nothing for a while; nothing is broken by it.
 - ``tmpfs``: as ``full`` on a real file system of 80 MB, where this user may mount one.
 
-    python -m tests.proof.disk --cases sync,stall,full,quota,readonly,limit,tmpfs --rounds 20
+    python -m tests.proof.disk --cases sync,stall,full,quota,low,readonly,limit,tmpfs --rounds 20
     python -m tests.proof.disk --cases sync --sabotage
 """
 
@@ -373,6 +374,28 @@ async def _doctor(made: Case) -> set[str]:
     return {each["subject"] for each in found if each["level"] == "fail"}
 
 
+async def low(directory: Path, *, seed: int, sabotage: bool) -> dict[str, Any]:
+    """Less is free than the configuration asks for."""
+    (directory / "disk").mkdir()
+    disk = Disk(directory, directory / "disk")
+    disk.set(room=SIZE)
+    async with case(directory, disk, seed, more=ROOM) as made:
+        await made.post(*(f"yes-{number}" for number in range(20)))
+        disk.set(room=disk.used() + (512 << 10))
+        told = await made.until("503", lambda: _disk_full(made), within=SOON)
+        if await _ready(made):
+            raise Broken("it says that it is ready")
+        await made.drained()
+        if not (made.server.outbox / "ballast").exists():
+            raise Broken("the ballast went, and there was room")
+        if "disk" not in await _doctor(made):
+            raise Broken("doctor finds nothing")
+        disk.free()
+        ready_after = await made.until("ready", lambda: _ready(made), within=READY_WITHIN)
+        await made.judged()
+        return {"acknowledged": len(made.oracle.acked), "503 after": told, "ready after": ready_after}
+
+
 async def readonly(directory: Path, *, seed: int, sabotage: bool) -> dict[str, Any]:
     """Mounted read-only for a while, as after an error of the device."""
     (directory / "disk").mkdir()
@@ -413,7 +436,7 @@ async def _passes(made: Case, fail: Callable[[], None], mend: Callable[[], None]
     return {"acknowledged": len(made.oracle.acked), "ready after": ready_after}
 
 
-CASES = {each.__name__: each for each in (sync, stall, full, quota, readonly, limit, tmpfs)}
+CASES = {each.__name__: each for each in (sync, stall, full, quota, low, readonly, limit, tmpfs)}
 
 
 async def prove(name: str, *, seed: int = 1, rounds: int = 1, sabotage: bool = False) -> dict[str, Any]:

@@ -16,7 +16,7 @@ async def proved(name: str, **how: Any) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.parametrize("name", ["sync", "stall", "full", "limit"])
+@pytest.mark.parametrize("name", ["sync", "stall", "full", "low", "limit"])
 async def test_no_acknowledged_event_is_lost_to_the_disk(name: str):
     """
     A failing sync ends the process; a slow or a full disk refuses senders at once and passes by itself.
@@ -48,7 +48,16 @@ async def test_without_a_ballast_nothing_can_be_written_down():
 @pytest.mark.proof
 @pytest.mark.parametrize(
     ("name", "rounds"),
-    [("sync", 50), ("stall", 3), ("full", 10), ("quota", 10), ("readonly", 5), ("limit", 5), ("tmpfs", 10)],
+    [
+        ("sync", 50),
+        ("stall", 3),
+        ("full", 10),
+        ("quota", 10),
+        ("low", 10),
+        ("readonly", 5),
+        ("limit", 5),
+        ("tmpfs", 10),
+    ],
 )
 async def test_many_times(name: str, rounds: int):
     """
