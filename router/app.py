@@ -253,6 +253,10 @@ async def _reload_for_ever(app: App, hang_up: asyncio.Event, reread: Callable[[]
         except (NotDurable, OSError) as error:  # of the disk; what runs goes on
             why = f"it could not be written down ({type(error).__name__}): reload again"
             log.warning("reload_refused", reason=why)
+        except (
+            Exception
+        ):  # a fault of ours is no reason to stop: what runs goes on, and a reload may be asked for again
+            log.exception("reload_failed")
 
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)

@@ -311,6 +311,30 @@ class TestReload:
         assert 0 == code
         assert "before" not in partner.taken
 
+    async def test_a_storm_of_signals(self, tmp_path: Path):
+        """
+        Two hundred SIGHUPs while events come, and one more with SIGTERM: few reloads, no event lost, exit code 0.
+        """
+        path, acknowledged = config(tmp_path, enabled=True), set[str]()
+        async with (
+            turnout("serve", "--config", path, "--json", **ENVIRON) as process,
+            aiohttp.ClientSession(headers=HEADERS) as session,
+        ):
+            collect = (await process.object())["collect"]
+            for number in range(200):
+                process.signal(signal.SIGHUP)
+                if number % 5 == 0:
+                    async with session.post(collect + "/collect", json={"event": "x", "id": str(number)}) as answer:
+                        assert 200 == answer.status
+                    acknowledged.add(str(number))
+            process.signal(signal.SIGHUP)
+            process.signal(signal.SIGTERM)
+            code, _, err = await process.ended(30)
+
+        assert 0 == code
+        assert 0 < err.count("reloaded") < 100
+        assert acknowledged <= await ids(tmp_path)
+
     async def test_a_bad_file_changes_nothing(self, tmp_path: Path):
         """
         SIGHUP with errors in the file: they are said with their place, and everything goes on as it was.

@@ -199,6 +199,8 @@ class Life:
             code = await self.process.wait()
             if not self._peace.is_set():
                 self.ends.append(code)
+            if 0 in self.ends:
+                raise Broken("it ended as if somebody had asked for it")
             if len(self.ends) > 5:
                 raise Broken(f"it does not start: {self.ends}")
 
