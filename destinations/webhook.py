@@ -3,18 +3,19 @@
 The body is ``{"type", "timestamp", "data"}``; ``data`` is the event, or with ``batch`` a list of events.
 """
 
+import base64
 import datetime as dt
 import hashlib
+import hmac
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta
-from standardwebhooks import Webhook as Signer
 
 from router.destination import Complaint, Destination, Request, mapped
-from router.event import Event
+from router.event import Clear, Event
 from router.secret import Secret
 
 _ADDRESS = 'the address of a server, as "https://host/path": https or http, no user and no #fragment'
@@ -27,6 +28,8 @@ Secrets = Annotated[
 ]
 Name = Annotated[str, Meta(pattern=r"^(?!(?i:webhook-|content-|transfer-|host\Z))[A-Za-z0-9-]+\Z")]
 Value = Annotated[str, Meta(pattern=r"^[\x20-\x7e]*\Z")]  # no line break: it would begin a header of its own
+_NOTHING: Clear = Event.__struct_defaults__[-1]  # the very one that is left out of what is encoded
+_encode = msgspec.json.Encoder().encode
 _SECRET = re.compile(r"(whsec_)?([A-Za-z0-9+/]{4}){5,}([A-Za-z0-9+/]{2,3}={0,2})?")
 
 
@@ -64,24 +67,48 @@ class Webhook(Destination, tag="webhook", frozen=True, kw_only=True):
         return (self.base_url or self.url) + path
 
     def requests(self, events: Sequence[Event], now: int) -> Iterator[Request]:
+        keys, sent_at = [_signing_key(secret) for secret in self.secrets], str(now // 1000)
         if (self.batch or 1) > 1:
             events = sorted(events, key=lambda event: (event.time, event.id))  # same members: same id, same bytes
             digest = hashlib.sha256(msgspec.json.encode([event.id for event in events])).hexdigest()
-            yield self._post(digest, "turnout.batch", [self._data(event) for event in events], events, now)
+            data = b"[%b]" % b",".join([self._data(event) for event in events])
+            yield self._post(digest, "turnout.batch", data, tuple(events), sent_at, keys)
         else:
             for event in events:
                 message_id = event.id.encode("unicode_escape").decode()  # a header takes ASCII without line breaks
-                yield self._post(message_id, self.partner_name(event), self._data(event), [event], now)
+                yield self._post(message_id, self.partner_name(event), self._data(event), (event,), sent_at, keys)
 
-    def _data(self, event: Event) -> dict[str, Any]:
-        data = msgspec.to_builtins(event)
-        return mapped({name: value for name, value in data.items() if name != "clear"}, event, self.map)
+    def _data(self, event: Event) -> bytes:
+        """The event as JSON, without its clear values."""
+        bare = event if event.clear is _NOTHING else msgspec.structs.replace(event, clear=_NOTHING)
+        if not self.map:
+            return _encode(bare)
+        return _encode(mapped(msgspec.to_builtins(bare), event, self.map))
 
-    def _post(self, message_id: str, kind: str | None, data: Any, events: Sequence[Event], now: int) -> Request:
+    def _post(
+        self, message_id: str, kind: str | None, data: bytes, events: tuple[Event, ...], sent_at: str, keys: list[bytes]
+    ) -> Request:
         newest = dt.datetime.fromtimestamp(events[-1].time / 1000, dt.UTC).isoformat(timespec="milliseconds")
-        body = {"type": kind, "timestamp": newest.replace("+00:00", "Z"), "data": data}
-        request, sent_at = Request.json(self.endpoint(""), body, events), dt.datetime.fromtimestamp(now // 1000, dt.UTC)
-        signatures = [Signer(one.reveal()).sign(message_id, sent_at, request.body.decode()) for one in self.secrets]
-        headers = {"webhook-id": message_id, "webhook-timestamp": str(now // 1000)}
-        headers["webhook-signature"] = " ".join(signatures)
-        return msgspec.structs.replace(request, headers={**self.headers, **request.headers, **headers})
+        body = b'{"type":%b,"timestamp":"%b","data":%b}' % (
+            _encode(kind),
+            newest.encode().replace(b"+00:00", b"Z"),
+            data,
+        )
+        signed = b"%b.%b.%b" % (message_id.encode(), sent_at.encode(), body)
+        headers = {
+            **self.headers,
+            "Content-Type": "application/json",
+            "webhook-id": message_id,
+            "webhook-timestamp": sent_at,
+            "webhook-signature": " ".join([_signature(key, signed) for key in keys]),
+        }
+        return Request(url=self.endpoint(""), body=body, events=events, headers=headers)
+
+
+def _signing_key(secret: Secret) -> bytes:
+    return base64.b64decode(secret.reveal().removeprefix("whsec_"))
+
+
+def _signature(key: bytes, signed: bytes) -> str:
+    """As the library of Standard Webhooks makes it, which takes ten times as long: it begins anew for every message."""
+    return "v1," + base64.b64encode(hmac.digest(key, signed, "sha256")).decode()

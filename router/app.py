@@ -21,12 +21,17 @@ import structlog
 import uuid_utils
 from aiohttp import web
 
-from router import console, door, identifiers
+from router import console, door, identifiers, logs
 from router.clock import Clock, SystemClock
+from router.collect import connections
+from router.collect.admission import Turns
 from router.collect.http import Collector, Network, Server
 from router.collect.intake import Intake
-from router.collect.keys import Keyring, sender
+from router.collect.keys import Keyring, Sender, sender
+from router.collect.link import Begin
 from router.collect.visitors import MOST, Visitors
+from router.collect.webhooks import Hook, Webhooks, hooks
+from router.collect.workers import Workers
 from router.delivery.engine import Delivery
 from router.failpoint import failpoint
 from router.metrics import Metrics
@@ -56,6 +61,9 @@ class App:
         self.clock = clock or SystemClock()
         self.metrics = Metrics()
         self.collect_port = self.console_port = 0
+        self.draining = False
+        self.collector: Collector | None = None  # in this process, or ...
+        self.workers: Workers | None = None  # ... in others
         self.broken: asyncio.Future[NotDurable] = asyncio.get_running_loop().create_future()
 
     async def start(self) -> None:
@@ -81,35 +89,64 @@ class App:
         self.delivery = Delivery(self.store, self.clock, self.metrics)
         self.visitors = await self._visitors()
         self.store.on_erase = self._forget
-        intake = Intake(self.store, new_id, self.metrics, self.visitors)
+        turns = Turns()
+        intake = Intake(self.store, new_id, self.metrics, self.visitors, turns)
         self.pull = Pull(self.store, intake, self.clock)
-        self.collector = Collector(
-            intake,
-            keyring(settings),
-            self.clock,
-            network=Network(settings.collect.trusted_proxies),
-            strict_utf8=settings.collect.strict_utf8,
-        )
+        self.webhooks = Webhooks(hooked(settings), intake, self.clock)
         pages = console.application(
             reader=Reader(self.store.directory),
             store=self.store,
             delivery=self.delivery,
             settings=settings,
             metrics=self.metrics,
-            draining=lambda: self.collector.draining,
+            draining=lambda: self.draining,
         )
         runner = web.AppRunner(pages, access_log=None, keepalive_timeout=15.0)
         self.console_port = await _listen(stack, runner, settings.console.listen)
         stack.push_async_callback(self.delivery.stop, GRACE / 2)
         await self.delivery.apply(settings.destinations)
         stack.push_async_callback(self.pull.stop)
-        server = web.ServerRunner(Server(self.collector), shutdown_timeout=GRACE / 2)
-        self.collect_port = await _listen(stack, server, settings.collect.listen)
+        if settings.collect.workers > 1:
+            self.collect_port = await self._collect_beside(stack, intake)
+        else:
+            self.collect_port = await self._collect_here(stack, intake, turns)
         await self.pull.apply(settings.sources, cleared(settings))
+
+    async def _collect_here(self, stack: contextlib.AsyncExitStack, intake: Intake, turns: Turns) -> int:
+        collect = self.settings.collect
+        self.collector = Collector(
+            intake,
+            self.webhooks,
+            keyring(self.settings),
+            self.clock,
+            network=Network(collect.trusted_proxies),
+            turns=turns,
+            strict_utf8=collect.strict_utf8,
+        )
+        server = web.ServerRunner(Server(self.collector), shutdown_timeout=GRACE / 2)
+        return await _listen(stack, server, collect.listen)
+
+    async def _collect_beside(self, stack: contextlib.AsyncExitStack, intake: Intake) -> int:
+        """In processes of their own."""
+        collect = self.settings.collect
+        host, _, port = collect.listen.rpartition(":")
+        begin = Begin(
+            host=host.strip("[]"),
+            port=int(port),
+            keyring=keyring(self.settings),
+            trusted_proxies=collect.trusted_proxies,
+            strict_utf8=collect.strict_utf8,
+            log_level=logs.level(),
+        )
+        self.workers = Workers(collect.workers, begin, intake, self.webhooks, self.clock)
+        stack.push_async_callback(self.workers.stop, GRACE / 2)
+        return await self.workers.start()
 
     def _forget(self, anonymous_ids: Collection[str]) -> None:
         """Empty what the process remembers of what was sent, and these visitors' sessions."""
         door.forget()
+        if self.workers is not None:
+            self.workers.forget()
         self.visitors.forget(anonymous_ids)
 
     async def _visitors(self) -> Visitors:
@@ -133,7 +170,11 @@ class App:
         await self.store.configure(*described(settings))
         failpoint("reload_after_write")
         self.metrics.configured(VERSION, self.store.config, self.clock.now())
-        self.collector.keyring = keyring(settings)
+        self.webhooks.hooks = hooked(settings)
+        if self.collector is not None:
+            self.collector.keyring = keyring(settings)
+        if self.workers is not None:
+            self.workers.rekey(keyring(settings))
         await self.delivery.apply(settings.destinations)
         failpoint("reload_after_lanes")
         await self.pull.apply(settings.sources, cleared(settings))
@@ -141,7 +182,9 @@ class App:
 
     async def stop(self) -> None:
         """Stop accepting, finish what was admitted, settle what is under way, give the outbox back."""
-        self.collector.draining = True
+        self.draining = True
+        if self.collector is not None:
+            self.collector.draining = True
         await self._parts.aclose()
         log.info("stopped")
 
@@ -168,8 +211,17 @@ def new_id() -> str:
 
 def keyring(settings: Settings) -> Keyring:
     """The sources, each knowing which clear values some enabled destination needs."""
+    return Keyring(tuple(senders(settings).values()), frozenset(hooked(settings)))
+
+
+def senders(settings: Settings) -> dict[str, Sender]:
     needed = cleared(settings)
-    return Keyring([sender(name, source, needed) for name, source in settings.sources.items()])
+    return {name: sender(name, source, needed) for name, source in settings.sources.items()}
+
+
+def hooked(settings: Settings) -> dict[str, Hook]:
+    """The sources whose partner posts to us."""
+    return hooks(settings.sources, senders(settings))
 
 
 def cleared(settings: Settings) -> frozenset[str]:
@@ -219,6 +271,7 @@ async def serve(
     SIGHUP asks ``reread`` for new settings; None, because the file is bad, changes nothing. OutboxError and OSError say
     why it cannot start; nothing is left running then.
     """
+    connections.raise_open_files()
     app = App(settings)
     stop, hang_up = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -60,6 +60,16 @@ def configure(level: Level, stream: TextIO, *, json: bool | None = None) -> None
         cache_logger_on_first_use=False,  # the level can change while the server runs
     )
     _route_libraries()
+    global _level  # noqa: PLW0603 - of the process, as what is configured here is
+    _level = level
+
+
+_level: Level = "info"
+
+
+def level() -> Level:
+    """What was configured last."""
+    return _level
 
 
 def _renderer(stream: TextIO, *, json: bool | None) -> Any:

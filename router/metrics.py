@@ -42,6 +42,7 @@ class Metrics(Observer, Tally):
         self._known_codes: set[str] = set()
         own = self.registry
         self._received = Counter("turnout_events_received", "Events stored.", ["source", "dialect"], registry=own)
+        self._sources: dict[tuple[str, str], Counter] = {}
         self._duplicate = Counter(
             "turnout_events_duplicate", "Events that were there already.", ["source"], registry=own
         )
@@ -79,7 +80,10 @@ class Metrics(Observer, Tally):
     # Collect
 
     def received(self, source: str, dialect: str, count: int = 1) -> None:
-        self._received.labels(source, dialect).inc(count)
+        counter = self._sources.get((source, dialect))  # a look-up of labels costs as much as all else of an event here
+        if counter is None:
+            counter = self._sources[source, dialect] = self._received.labels(source, dialect)
+        counter.inc(count)
 
     def duplicate(self, source: str, count: int = 1) -> None:
         self._duplicate.labels(source).inc(count)

@@ -44,6 +44,10 @@ def per_second(rate: str) -> float:
 
 class Collect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     listen: Annotated[str, Meta(description="Address and port of the collect endpoint.")] = "127.0.0.1:8080"
+    workers: Annotated[
+        int,
+        Meta(ge=1, le=64, description="Processes that collect; from 2 on beside the one that stores and delivers."),
+    ] = 1
     trusted_proxies: Annotated[tuple[str, ...], Meta(description="CIDRs whose X-Forwarded-For is believed.")] = ()
     session: Annotated[
         str,

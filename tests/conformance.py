@@ -40,6 +40,7 @@ from router.outbox.views import Settled
 from router.person import Person
 from tests.builders import NOW, an_event
 from tests.stepped import SteppedClock
+from tests.unpacked import unpacked
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 SEGMENT_EVENTS = 4
@@ -109,7 +110,7 @@ class Engine:
         found = []
         for path in sorted(store.directory.rglob("*")):
             if path.is_file():
-                whole = path.read_bytes()
+                whole = unpacked(path)
                 found += [f"{needle!r} in {path.name}" for needle in needles if needle in whole]
         return found
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,11 +137,7 @@ class TestInTheFiles:
             async with running_app(settings(tmp_path)) as app:
                 await app.store.lane("hook", "webhook")  # from before the events, which wait for it
                 await _post(app.collect_port, 30)
-            file = tmp_path / "outbox/log/00000001.db"
-            raw = bytearray(file.read_bytes())
-            at = raw.index(b"number-17")
-            raw[at] ^= 1
-            file.write_bytes(raw)
+            flip_a_bit(tmp_path / "outbox/log/00000001.db", 18)
             async with running_app(settings(tmp_path, destinations={"hook": hook})):
                 await partner.wait_for_events(29)
                 reader = Reader(tmp_path / "outbox")
@@ -177,13 +175,22 @@ class TestInTheFiles:
 
 
 async def served_until_broken(directory: Path) -> None:
-    async with running_app(settings(directory)) as app:
+    async with asyncio.timeout(30), running_app(settings(directory)) as app:
         raise await app.broken
+
+
+def flip_a_bit(file: Path, seq: int) -> None:
+    connection = sqlite3.connect(file)
+    payload = bytearray(connection.execute("SELECT payload FROM event WHERE seq = ?", (seq,)).fetchone()[0])
+    payload[len(payload) // 2] ^= 1
+    connection.execute("UPDATE event SET payload = ? WHERE seq = ?", (bytes(payload), seq))
+    connection.commit()
+    connection.close()
 
 
 def damage_pages(file: Path) -> None:
     raw = bytearray(file.read_bytes())
-    for page in range(4, len(raw) // 8192):
+    for page in range(1, len(raw) // 8192):
         raw[page * 8192 : page * 8192 + 64] = b"\xff" * 64
     file.write_bytes(raw)
 

@@ -32,6 +32,7 @@ from tests.running import KEY, collect_url, running_app, settings
 from tests.stepped import SteppedClock
 from tests.test_delivery import asked, settled, until
 from tests.test_delivery import settings as destination
+from tests.unpacked import unpacked
 
 JANE = "jane.canary@example.com"
 JANES = identifiers.digests(Raw(email=JANE))[0]
@@ -58,7 +59,7 @@ def found_in(directory: Path, *needles: str) -> list[str]:
         for path in directory.rglob("*")
         if path.is_file()
         for needle in needles
-        if needle.encode() in path.read_bytes()
+        if needle.encode() in unpacked(path)
     ]
 
 

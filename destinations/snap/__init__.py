@@ -134,7 +134,7 @@ class Snap(Destination, tag="snap", frozen=True, kw_only=True):
         for event in events:
             body = self.body(event)
             asset = self.asset(body)
-            if asset is None or (reason := ". ".join(faults(body, notes=event.notes))):
+            if asset is None or (reason := ". ".join(faults(body, notes=event.notes, ours=not self.map))):
                 yield Refusal(event, reason if asset else "action_source: app events need a Snap App ID; set app_id")
             else:
                 by_asset.setdefault(asset, []).append((event, msgspec.json.encode(body)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -52,7 +52,8 @@ _JOURNEY_LISTS = (
     *("suggested_destinations", "suggested_hotels", "preferred_neighborhoods", "preferred_star_ratings"),
     "destination_ids",
 )
-_JOURNEY = frozenset((*_JOURNEY_TEXTS, *_JOURNEY_COUNTS, *_JOURNEY_LISTS))
+_RARE = frozenset((*_JOURNEY_TEXTS, *_JOURNEY_COUNTS, *_JOURNEY_LISTS, "predicted_ltv", "custom_fields"))
+_SIGN_UP = ("sign_up_method", "method")
 _PLACES = ("country", "city", "region", "neighborhood", "postal_code")
 _USER_IDS = ("subscription_id", "lead_id", "download_id", "partner_id")
 _APP_TEXTS = ("campaign_ids", "install_referrer", "installer_package", "windows_attribution_id")
@@ -92,6 +93,8 @@ def addressed(event: Event) -> dict[str, Any]:
     Segment's destination goes by "Snap Conversions Api" and two more names, so the beginning tells.
     """
     found: dict[str, Any] = {}
+    if not event.partners:
+        return found
     for partner, said in event.partners.items():
         if isinstance(said, dict) and partner.lower().startswith("snap"):
             found.update(said)
@@ -109,10 +112,12 @@ def options(event: Event) -> list[str]:
 
     Snap's own sample sends the text "['LMU']", its Parameters page says a list; senders' words are read in either form.
     """
-    own = addressed(event)
-    words = f"{own.get('data_processing_options')} {own.get('data_use')}".upper()
-    limited = event.consent.opt_out or "LMU" in words or "LDU" in words
-    delete = "DELETE" in str(given(event).get("data_processing_options")).upper()
+    own, limited, delete = addressed(event), event.consent.opt_out, False
+    if own:
+        words = f"{own.get('data_processing_options')} {own.get('data_use')}".upper()
+        limited = limited or "LMU" in words or "LDU" in words
+    if asked := given(event).get("data_processing_options"):
+        delete = "DELETE" in str(asked).upper()
     return [*(["LMU"] if limited else []), *(["DELETE"] if delete else [])]
 
 
@@ -123,7 +128,7 @@ def code_of_test(event: Event) -> str | None:
 
 def user_data(event: Event, source: ActionSource) -> dict[str, Any]:
     digests, clear, traits, own = event.user.digests, event.clear, event.user.traits, addressed(event)
-    said = {**traits, **event.properties, **own}
+    said = {**traits, **event.properties, **own} if traits or own else event.properties
     in_app = source == "MOBILE_APP"
     return present(
         {
@@ -145,7 +150,7 @@ def user_data(event: Event, source: ActionSource) -> dict[str, Any]:
             # Plain, as the parameter examples and the v3 connectors have it; only a best-practice page hashes it.
             "madid": clear.advertising_id if in_app and clear.advertising_id != _NO_ADVERTISING_ID else None,
             "idfv": clear.idfv if in_app else None,
-            **{name: text(said.get(name)) for name in _USER_IDS},
+            **said_texts(said, _USER_IDS),
             "anon_id": texts(said.get("anon_id")) or _install(event, source),
         }
     )
@@ -165,6 +170,8 @@ def _install(event: Event, source: ActionSource) -> list[str]:
 
 def click_id(clicks: Mapping[str, str]) -> str | None:
     """The value of ScCid, whose name Snap's tag template reads in any case."""
+    if not clicks:
+        return None
     return next((value for name, value in clicks.items() if name.lower() == "sccid"), None)
 
 
@@ -176,19 +183,39 @@ def custom_data(event: Event) -> dict[str, Any]:
             # As text, like the page's own sample: our amounts are exact decimals, and a float would round them.
             "value": money.value or money.revenue,
             "order_id": money.order_id,
-            "content_ids": [item.id for item in items if item.id] or _ids(said.get("content_ids")),
-            "contents": _contents(items, said.get("contents")),
-            "num_items": _quantity(items) if items else whole(said.get("num_items")),
-            "content_category": _category(event, said),
+            **(_of_items(items, said) if items else _without_items(said)),
+            "content_category": _category(items, said),
             "search_string": _first_text(said, "search_string", "search_term", "query"),
             "brands": _brands(items, said),
-            "sign_up_method": _first_text(said, "sign_up_method", *(["method"] if event.name == "sign_up" else [])),
-            **{name: text(said.get(name)) for name in _TEXTS},
-            "predicted_ltv": number(said.get("predicted_ltv")),
-            "custom_fields": custom_fields(said.get("custom_fields")),
-            **_journey(said),
+            "sign_up_method": _first_text(said, *(_SIGN_UP if event.name == "sign_up" else _SIGN_UP[:1])),
+            **said_texts(said, _TEXTS),
+            **(_rarely(said) if not _RARE.isdisjoint(said) else {}),
         }
     )
+
+
+def _of_items(items: tuple[Item, ...], said: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "content_ids": [item.id for item in items if item.id] or _ids(said.get("content_ids")),
+        "contents": [content for content in map(_content, items) if content],
+        "num_items": _quantity(items),
+    }
+
+
+def _without_items(said: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "content_ids": _ids(said.get("content_ids")),
+        "contents": _contents(said.get("contents")),
+        "num_items": whole(said.get("num_items")),
+    }
+
+
+def _rarely(said: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "predicted_ltv": number(said.get("predicted_ltv")),
+        "custom_fields": custom_fields(said.get("custom_fields")),
+        **_journey(said),
+    }
 
 
 def custom_fields(value: Any) -> dict[str, str]:
@@ -204,8 +231,6 @@ def _journey(said: Mapping[str, Any]) -> dict[str, Any]:
 
     A city or a country goes along only beside one of them: in other events it says where somebody lives.
     """
-    if _JOURNEY.isdisjoint(said):
-        return {}
     found = present(
         {
             **{name: text(said.get(name)) for name in _JOURNEY_TEXTS},
@@ -216,10 +241,8 @@ def _journey(said: Mapping[str, Any]) -> dict[str, Any]:
     return {**found, **{name: text(said.get(name)) for name in _PLACES}} if found else {}
 
 
-def _contents(items: tuple[Item, ...], said: Any) -> list[dict[str, Any]]:
-    """``contents``; Snap documents every field of it as a string. Where there are no items, the sender's own."""
-    if items:
-        return [content for content in map(_content, items) if content]
+def _contents(said: Any) -> list[dict[str, Any]]:
+    """The sender's own ``contents``; Snap documents every field of it as a string."""
     listed = said if isinstance(said, list) else []
     fields = ("id", "quantity", "item_price", "delivery_category", "brand")
     made = (present({name: text(one.get(name)) for name in fields}) for one in listed if isinstance(one, dict))
@@ -232,7 +255,7 @@ def _content(item: Item) -> dict[str, Any]:
             "id": item.id,
             "quantity": None if item.quantity is None else str(item.quantity),
             "item_price": item.price,
-            "delivery_category": text(item.extra.get("delivery_category")),
+            "delivery_category": text(item.extra.get("delivery_category")) if item.extra else None,
             "brand": item.brand,
         }
     )
@@ -242,15 +265,15 @@ def _quantity(items: tuple[Item, ...]) -> int:
     return sum(1 if item.quantity is None else item.quantity for item in items)
 
 
-def _category(event: Event, said: Mapping[str, Any]) -> str | None:
+def _category(items: tuple[Item, ...], said: Mapping[str, Any]) -> str | None:
     """One text, as Snap documents it; connectors that send a list here are not known to be understood."""
     found = _first_text(said, "content_category", "category") or ", ".join(texts(said.get("content_category")))
-    return found or ", ".join(dict.fromkeys(item.category for item in event.items if item.category)) or None
+    return found or ", ".join(dict.fromkeys([item.category for item in items if item.category])) or None
 
 
 def _brands(items: tuple[Item, ...], said: Mapping[str, Any]) -> str | list[str] | None:
     """Snap takes one text or a list; one brand goes as the page's sample has it."""
-    brands = list(dict.fromkeys(item.brand for item in items if item.brand))
+    brands = list(dict.fromkeys([item.brand for item in items if item.brand]))
     brands = brands or texts(said.get("brands")) or texts(said.get("brand"))
     return brands if len(brands) > 1 else brands[0] if brands else None
 
@@ -327,11 +350,14 @@ def _extinfo(event: Event, sent: Any) -> list[str]:
 
 
 def present(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None and value not in ("", [], {})}
+    """Without what is None, or empty; 0 and False stay."""
+    return {name: value for name, value in fields.items() if value or value == 0}
 
 
 def text(value: Any) -> str | None:
     """Text or a number as text; None for everything else and for blank text."""
+    if value is None:
+        return None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     return str(value).strip() or None
@@ -339,12 +365,16 @@ def text(value: Any) -> str | None:
 
 def texts(value: Any) -> list[str]:
     """A list of texts; one text is a list of it."""
+    if value is None:
+        return []
     values = value if isinstance(value, list | tuple) else [value]
     return [one for each in values if (one := text(each))]
 
 
 def whole(value: Any) -> int | None:
     """A whole number, also where it was written as text or as 2.0."""
+    if value is None:
+        return None
     found = number(value)
     return int(found) if found is not None and int(found) == found else None
 
@@ -365,5 +395,13 @@ def flag(value: Any) -> int | None:
     return int(value) if isinstance(value, int) and value in (0, 1) else None
 
 
+def said_texts(said: Mapping[str, Any], names: Iterable[str]) -> dict[str, str | None]:
+    """Those of the names that the sender said, as texts; most events say none of them."""
+    return {name: text(said[name]) for name in names if name in said}
+
+
 def _first_text(said: Mapping[str, Any], *names: str) -> str | None:
-    return next((found for name in names if (found := text(said.get(name)))), None)
+    for name in names:
+        if name in said and (found := text(said[name])):
+            return found
+    return None

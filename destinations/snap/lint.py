@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from ipaddress import ip_address
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from destinations.snap.body import EXTINFO_SLOTS, action_source, click_id
@@ -22,9 +22,12 @@ Rule = tuple[Callable[[Any], bool], str]
 
 HASHED = ("em", "ph", "fn", "ln", "ge", "db", "ct", "st", "zp", "country")
 
-_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _SHA256_OF_NOTHING = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+_SHA256 = re.compile(rf"(?!{_SHA256_OF_NOTHING})[0-9a-f]{{64}}", re.ASCII)
 _ABSOLUTE = re.compile(r"https?://[^\s/?#](.*\S)?", re.IGNORECASE | re.DOTALL)
+_PLAIN_ADDRESS = re.compile(r"https?://[a-z0-9.-]*[a-z0-9](/[!-~]*)?", re.ASCII)  # nearly all; no parser is needed
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_IPV4 = re.compile(rf"(?:{_OCTET}\.){{3}}{_OCTET}", re.ASCII)
 _CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
 _DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
 _APP_STORE = re.compile(r"[0-9]+", re.ASCII)
@@ -32,18 +35,32 @@ _SECONDS, _MILLISECONDS = range(10**9, 10**10), range(10**12, 10**13)  # 10 digi
 
 
 def faults(
-    body: Mapping[str, Any], now: int | None = None, age: float | None = None, *, notes: Collection[str] = ()
+    body: Mapping[str, Any],
+    now: int | None = None,
+    age: float | None = None,
+    *,
+    notes: Collection[str] = (),
+    ours: bool = False,
 ) -> Iterator[str]:
     """What Snap would refuse, as field and rule. Empty for an event that it documents as acceptable.
 
     With ``now`` (UTC ms) the time is judged too: not in the future and, with ``age``, at most so many seconds back.
-    ``notes`` of the event tell what was sent and could not be read.
+    ``notes`` of the event tell what was sent and could not be read. ``ours``: ``body`` made it, and no ``map`` changed
+    it, so that most of its fields have their form.
     """
-    user, custom, app = (_object(body, name) for name in ("user_data", "custom_data", "app_data"))
+    user, custom, app = _object(body, "user_data"), _object(body, "custom_data"), _object(body, "app_data")
+    shapes = _COPIED if ours else _EVERY
     yield from _root_faults(body, now, age)
+    yield from _shape_faults(body, shapes.root, "")
     yield from _user_faults(user, body.get("action_source"))
+    yield from _shape_faults(user, shapes.user, "user_data.")
     yield from _custom_faults(custom, _name(body), notes)
+    yield from _shape_faults(custom, shapes.custom, "custom_data.")
+    if shapes.content:
+        yield from _contents_faults(custom.get("contents"), shapes.content)
     yield from _app_faults(app, body.get("action_source"))
+    yield from _shape_faults(app, shapes.app, "app_data.")
+    yield from _store_faults(app)
 
 
 def hints(event: Event) -> Iterator[str]:
@@ -93,7 +110,6 @@ def _root_faults(body: Mapping[str, Any], now: int | None, age: float | None) ->
         )
     if "event_id" not in body:
         yield "event_id: without it a resend would count twice; send an id with the event"
-    yield from _shape_faults(body, _ROOT, "")
 
 
 def _time_faults(time: Any, now: int | None, age: float | None) -> Iterator[str]:
@@ -108,25 +124,27 @@ def _time_faults(time: Any, now: int | None, age: float | None) -> Iterator[str]
 
 
 def _user_faults(user: Mapping[str, Any], source: object) -> Iterator[str]:
-    keys = [user.get("em"), user.get("ph"), user.get("client_ip_address") and user.get("client_user_agent")]
-    if source == "MOBILE_APP":
-        keys.append(user.get("madid"))
-    if not any(keys):
+    if not (
+        user.get("em")
+        or user.get("ph")
+        or (user.get("client_ip_address") and user.get("client_user_agent"))
+        or (source == "MOBILE_APP" and user.get("madid"))
+    ):
         yield (
             "user_data: Snap matches nobody without em, ph, client_ip_address with client_user_agent, "
             "or madid of an app; send an e-mail, a phone, or the visitor's address and browser"
         )
-    yield from _shape_faults(user, _USER, "user_data.")
 
 
 def _custom_faults(custom: Mapping[str, Any], name: str, notes: Collection[str]) -> Iterator[str]:
     if name == "PURCHASE":
-        yield from (_needed(field, notes) for field in ("currency", "value") if custom.get(field) is None)
-    yield from _shape_faults(custom, _CUSTOM, "custom_data.")
-    contents = custom.get("contents")
+        yield from [_needed(field, notes) for field in ("currency", "value") if custom.get(field) is None]
+
+
+def _contents_faults(contents: Any, rules: Mapping[str, Rule]) -> Iterator[str]:
     for place, content in enumerate(contents if isinstance(contents, list) else ()):
         if isinstance(content, dict):
-            yield from _shape_faults(content, _CONTENT, f"custom_data.contents.{place}.")
+            yield from _shape_faults(content, rules, f"custom_data.contents.{place}.")
 
 
 def _needed(name: str, notes: Collection[str]) -> str:
@@ -146,18 +164,22 @@ _UNREADABLE: Mapping[str, str] = MappingProxyType(
 def _app_faults(app: Mapping[str, Any], source: object) -> Iterator[str]:
     if source == "MOBILE_APP" and "extinfo" not in app:
         yield f"app_data.extinfo: {_EXTINFO[1]}; correct map"
-    yield from _shape_faults(app, _APP, "app_data.")
+
+
+def _store_faults(app: Mapping[str, Any]) -> Iterator[str]:
     extinfo, app_id = app.get("extinfo"), app.get("app_id")
     of_ios = isinstance(extinfo, list) and extinfo[:1] == ["i2"]
     if of_ios and isinstance(app_id, str) and not _APP_STORE.fullmatch(app_id):
         yield "app_data.app_id: of an iOS app it is the App Store's number; set ios_app_id"
 
 
-def _shape_faults(fields: Mapping[str, Any], rules: Mapping[str, Rule], prefix: str) -> Iterator[str]:
+def _shape_faults(fields: Mapping[str, Any], rules: Mapping[str, Rule], prefix: str) -> list[str]:
     """The fields that are there and have not their documented form."""
-    for name, value in fields.items():
-        if (rule := rules.get(name)) is not None and not rule[0](value):
-            yield f"{prefix}{name}: {rule[1]}; correct map"
+    return [
+        f"{prefix}{name}: {rules[name][1]}; correct map"
+        for name, value in fields.items()
+        if name in rules and not rules[name][0](value)
+    ]
 
 
 def _name(body: Mapping[str, Any]) -> str:
@@ -208,10 +230,13 @@ def _is_flag(value: Any) -> bool:
 
 
 def _is_hashed(value: Any) -> bool:
-    digests = value if isinstance(value, list) else [value]
-    return bool(digests) and all(
-        isinstance(digest, str) and _SHA256.fullmatch(digest) and digest != _SHA256_OF_NOTHING for digest in digests
-    )
+    if isinstance(value, str):
+        return _SHA256.fullmatch(value) is not None
+    return isinstance(value, list) and bool(value) and all(map(_is_digest, value))
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
 
 
 def _is_currency(value: Any) -> bool:
@@ -231,15 +256,23 @@ def _is_texts_by_name(value: Any) -> bool:
 
 
 def _is_absolute(value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    if _PLAIN_ADDRESS.fullmatch(value):
+        return True
     try:
-        return isinstance(value, str) and _ABSOLUTE.fullmatch(value) is not None and bool(urlsplit(value).hostname)
+        return _ABSOLUTE.fullmatch(value) is not None and bool(urlsplit(value).hostname)
     except ValueError:  # "http://["
         return False
 
 
 def _is_ip(value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    if _IPV4.fullmatch(value):
+        return True
     try:
-        return isinstance(value, str) and bool(ip_address(value))
+        return bool(ip_address(value))
     except ValueError:
         return False
 
@@ -259,56 +292,67 @@ def _all(rule: Rule, *names: str) -> dict[str, Rule]:
     return dict.fromkeys(names, rule)
 
 
-_ROOT: Mapping[str, Rule] = MappingProxyType(
-    {
-        **_all(_TEXT, "event_id", "integration", "test_event_code", "event_source_url"),
-        **_all(_TEXTS, "data_processing_options", "data_use"),
-        **_all(_OBJECT, "user_data", "custom_data", "app_data"),
-    }
+_ROOT: Mapping[str, Rule] = {
+    **_all(_TEXT, "event_id", "integration", "test_event_code", "event_source_url"),
+    **_all(_TEXTS, "data_processing_options", "data_use"),
+    **_all(_OBJECT, "user_data", "custom_data", "app_data"),
+}
+_USER: Mapping[str, Rule] = {
+    **_all(_DIGEST, *HASHED),
+    "client_ip_address": (_is_ip, "it is no IPv4 or IPv6 address and must not be hashed"),
+    "external_id": _EITHER,
+    **_all(_TEXT, "client_user_agent", "sc_click_id", "sc_cookie1", "madid", "idfv"),
+    **_all(_TEXT, "subscription_id", "lead_id", "download_id", "partner_id"),
+    "anon_id": _TEXTS,
+}
+_CUSTOM: Mapping[str, Rule] = {
+    "currency": (_is_currency, "it is an ISO 4217 code in capitals, as EUR"),
+    "value": (_is_amount, "it is a number"),
+    "contents": (_is_objects, "it is a list of objects"),
+    **_all(_EITHER, "content_ids", "content_category", "brands"),
+    **_all(_TEXT, "content_type", "content_name", "order_id", "search_string", "sign_up_method"),
+    **_all(_TEXT, "delivery_category", "status", "event_tag"),
+    "num_items": _INTEGER,
+    "predicted_ltv": _NUMBER,
+    "custom_fields": (_is_texts_by_name, "it is an object of texts"),
+    **_all(_TEXT, "checkin_date", "travel_start", "travel_end", "hotel_score"),
+    **_all(_TEXT, "departing_departure_date", "departing_arrival_date"),
+    **_all(_TEXT, "returning_departure_date", "returning_arrival_date"),
+    **_all(_TEXT, "origin_airport", "destination_airport"),
+    **_all(_TEXT, "country", "city", "region", "neighborhood", "postal_code"),
+    **_all(_INTEGER, "num_adults", "num_children", "num_infants"),
+    **_all(_TEXTS, "suggested_destinations", "suggested_hotels", "preferred_neighborhoods"),
+    **_all(_TEXTS, "preferred_star_ratings", "destination_ids"),
+}
+_CONTENT: Mapping[str, Rule] = _all(
+    (_is_text_or_number, "it is a text or a number"),
+    *("id", "quantity", "item_price", "delivery_category", "brand"),
 )
-_USER: Mapping[str, Rule] = MappingProxyType(
-    {
-        **_all(_DIGEST, *HASHED),
-        "client_ip_address": (_is_ip, "it is no IPv4 or IPv6 address and must not be hashed"),
-        "external_id": _EITHER,
-        **_all(_TEXT, "client_user_agent", "sc_click_id", "sc_cookie1", "madid", "idfv"),
-        **_all(_TEXT, "subscription_id", "lead_id", "download_id", "partner_id"),
-        "anon_id": _TEXTS,
-    }
-)
-_CUSTOM: Mapping[str, Rule] = MappingProxyType(
-    {
-        "currency": (_is_currency, "it is an ISO 4217 code in capitals, as EUR"),
-        "value": (_is_amount, "it is a number"),
-        "contents": (_is_objects, "it is a list of objects"),
-        **_all(_EITHER, "content_ids", "content_category", "brands"),
-        **_all(_TEXT, "content_type", "content_name", "order_id", "search_string", "sign_up_method"),
-        **_all(_TEXT, "delivery_category", "status", "event_tag"),
-        "num_items": _INTEGER,
-        "predicted_ltv": _NUMBER,
-        "custom_fields": (_is_texts_by_name, "it is an object of texts"),
-        **_all(_TEXT, "checkin_date", "travel_start", "travel_end", "hotel_score"),
-        **_all(_TEXT, "departing_departure_date", "departing_arrival_date"),
-        **_all(_TEXT, "returning_departure_date", "returning_arrival_date"),
-        **_all(_TEXT, "origin_airport", "destination_airport"),
-        **_all(_TEXT, "country", "city", "region", "neighborhood", "postal_code"),
-        **_all(_INTEGER, "num_adults", "num_children", "num_infants"),
-        **_all(_TEXTS, "suggested_destinations", "suggested_hotels", "preferred_neighborhoods"),
-        **_all(_TEXTS, "preferred_star_ratings", "destination_ids"),
-    }
-)
-_CONTENT: Mapping[str, Rule] = MappingProxyType(
-    _all(
-        (_is_text_or_number, "it is a text or a number"),
-        *("id", "quantity", "item_price", "delivery_category", "brand"),
-    )
-)
-_APP: Mapping[str, Rule] = MappingProxyType(
-    {
-        "app_id": _TEXT,
-        **_all(_FLAG, "advertiser_tracking_enabled", "application_tracking_enabled"),
-        "extinfo": _EXTINFO,
-        **_all(_TEXT, "campaign_ids", "install_referrer", "installer_package", "windows_attribution_id"),
-        "url_schemes": _TEXTS,
-    }
+_APP: Mapping[str, Rule] = {
+    "app_id": _TEXT,
+    **_all(_FLAG, "advertiser_tracking_enabled", "application_tracking_enabled"),
+    "extinfo": _EXTINFO,
+    **_all(_TEXT, "campaign_ids", "install_referrer", "installer_package", "windows_attribution_id"),
+    "url_schemes": _TEXTS,
+}
+
+
+class _Shapes(NamedTuple):
+    """The form of each field, by the object it is in."""
+
+    root: Mapping[str, Rule]
+    user: Mapping[str, Rule]
+    custom: Mapping[str, Rule]
+    content: Mapping[str, Rule]
+    app: Mapping[str, Rule]
+
+
+_EVERY = _Shapes(_ROOT, _USER, _CUSTOM, _CONTENT, _APP)
+# What ``body`` copies from an event as it is; everything else it brings into its form, or leaves out.
+_COPIED = _Shapes(
+    root=_all(_TEXT, "event_id"),
+    user={name: _USER[name] for name in (*HASHED, "client_ip_address")},
+    custom={name: _CUSTOM[name] for name in ("currency", "value", "order_id")},
+    content={},
+    app={},
 )

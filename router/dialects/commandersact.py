@@ -14,11 +14,15 @@ specificity", "Mobile SDK event specificity", "Consent Object"; its web containe
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any, Final
 
+from msgspec import Struct
+
 from router.dialects.people import glean, identify
-from router.dialects.reading import Object, Reading, built, copied, first, keep
+from router.dialects.reading import Object, Reading, built, copied, fill, first, keep
 from router.identifiers import Raw
+from router.recall import recalled
 
 _ADDRESSING = frozenset(
     ("tc_s", "tc_skey", "tc_firsttime", "token")
@@ -82,8 +86,10 @@ def _person(properties: Object) -> Object:
 def _read(dialect: str, properties: Object, context: Object, user: Object) -> Reading:
     for key in _ADDRESSING & properties.keys():
         del properties[key]
-    raw = Raw(phone_hash_has_plus=True)  # their phone numbers are E.164, hashed or not
+    known = _user(user)
+    raw = copy(known.raw)  # the event's own properties may add to it
     reading = Reading(dialect=dialect, raw=raw, named="event_name" in properties)
+    reading.anonymous_id, reading.granted, reading.traits = known.anonymous_id, known.granted, known.traits
     reading.name = properties.pop("event_name", None)
     reading.id = first(context.pop("event_id", None), properties.pop("event_id", None))
     if reading.id is None:
@@ -91,7 +97,6 @@ def _read(dialect: str, properties: Object, context: Object, user: Object) -> Re
     reading.time = context.get("created")
     if "ts_override" in properties:
         reading.time = _milliseconds(properties.pop("ts_override"))
-    _user(reading, user)
     _device(reading, context)
     _page(reading, context, properties)
     if app := _taken(context, "app"):
@@ -146,20 +151,27 @@ def _items(reading: Reading, properties: Object) -> None:
         items = [items[key] for key in sorted(items, key=int)]
     if isinstance(items, list):
         reading.items = items
-        keep(properties, "items", [item for item in items if not isinstance(item, dict)])
-    else:
-        keep(properties, "items", items)
+        items = [item for item in items if not isinstance(item, dict)]
+    keep(properties, "items", items)
 
 
-def _user(reading: Reading, user: Object) -> None:
-    raw = reading.raw
+class _User(Struct, frozen=True):
+    raw: Raw
+    anonymous_id: Any
+    granted: Any
+    traits: Object
+
+
+@recalled
+def _user(user: Any) -> _User:
+    raw = Raw(phone_hash_has_plus=True)  # their phone numbers are E.164, hashed or not
     raw.user_id = first(user.pop("id", None), user.pop("ID", None))
-    reading.anonymous_id = user.pop("consistent_anonymous_id", None)
+    anonymous_id = user.pop("consistent_anonymous_id", None)
     if not _OLDER_IDS.isdisjoint(user):
-        reading.anonymous_id = first(reading.anonymous_id, *(user.pop(key, None) for key in _OLDER_IDS))
-    reading.granted = user.pop("consent_categories", None)
+        anonymous_id = first(anonymous_id, *(user.pop(key, None) for key in _OLDER_IDS))
+    granted = user.pop("consent_categories", None)
     identify(user, raw)
-    reading.traits = user
+    return _User(raw, anonymous_id, granted, user)
 
 
 def _device(reading: Reading, context: Object) -> None:
@@ -168,34 +180,49 @@ def _device(reading: Reading, context: Object) -> None:
     reading.user_agent = device.pop("user_agent", None)
     if not device:  # a browser's, as a rule, is no more than these two
         return
-    network, lifecycle, screen = _taken(device, "network"), _taken(device, "lifecycle"), _taken(device, "screen")
     _cookies(reading, device)
-    reading.locale = first(device.pop("lang", None), device.pop("language", None))
-    reading.device["timezone"] = device.pop("timezone", None)
-    reading.device["type"] = device.pop("type", None)
-    reading.device["manufacturer"] = device.pop("manufacturer", None)
-    reading.device["model"] = _either(device.pop("model", None), device, "name")
-    _system(reading, device)
-    reading.device["carrier"] = network.pop("carrier", None)
-    reading.screen = {side: screen.pop(side) for side in _SCREEN if side in screen}
     reading.raw.advertising_id = device.pop("advertising_id", None)
     reading.idfv = device.pop("idfv", None)
-    reading.tracking_enabled = device.pop("ad_tracking_enabled", None)
-    built(reading, device)
-    reading.anonymous_id = first(reading.anonymous_id, device.get("sdk_id"))
+    lifecycle = _taken(device, "lifecycle")
     reading.session_id = lifecycle.pop("session_id", None)
-    for key, rest in (("lifecycle", lifecycle), ("network", network), ("screen", screen)):
+    reading.anonymous_id = first(reading.anonymous_id, device.get("sdk_id"))
+    fields, rest = _described(device)
+    fill(reading, fields)
+    rest = dict(rest)
+    keep(rest, "lifecycle", lifecycle)
+    keep(context, "device", rest)
+
+
+@recalled
+def _described(device: Any) -> tuple[Object, Object]:
+    """A model's description, and what of it has no field."""
+    network, screen = _taken(device, "network"), _taken(device, "screen")
+    fields = {
+        "locale": first(device.pop("lang", None), device.pop("language", None)),
+        "tracking_enabled": device.pop("ad_tracking_enabled", None),
+        "screen": {side: screen.pop(side) for side in _SCREEN if side in screen},
+        "device": {
+            "timezone": device.pop("timezone", None),
+            "type": device.pop("type", None),
+            "manufacturer": device.pop("manufacturer", None),
+            "model": _either(device.pop("model", None), device, "name"),
+            **_system(device),
+            "carrier": network.pop("carrier", None),
+        },
+        **built(device),
+    }
+    for key, rest in (("network", network), ("screen", screen)):
         keep(device, key, rest)
-    keep(context, "device", device)
+    return fields, device
 
 
-def _system(reading: Reading, device: Object) -> None:
+def _system(device: Object) -> Object:
     if isinstance(device.get("os"), str):
-        reading.device["os_name"] = device.pop("os")
-        return
+        return {"os_name": device.pop("os")}
     system = _taken(device, "os")
-    reading.device["os_name"], reading.device["os_version"] = system.pop("name", None), system.pop("version", None)
+    said = {"os_name": system.pop("name", None), "os_version": system.pop("version", None)}
     keep(device, "os", system)
+    return said
 
 
 def _cookies(reading: Reading, holder: Object) -> None:
@@ -211,10 +238,10 @@ def _cookies(reading: Reading, holder: Object) -> None:
 
 def _page(reading: Reading, context: Object, properties: Object) -> None:
     """The page, wherever the sender has it: their web SDK writes it at the root of a page_view as well."""
-    page = _taken(context, "page")
-    if page:
-        _own_page(reading, page)
-        keep(context, "page", page)
+    if page := _taken(context, "page"):
+        fields, rest = _own_page(page)
+        fill(reading, fields)
+        keep(context, "page", rest)
     if reading.name == "page_view":
         reading.url = _either(reading.url, properties, "url")
         reading.title = _either(reading.title, properties, "title")
@@ -223,17 +250,22 @@ def _page(reading: Reading, context: Object, properties: Object) -> None:
             properties.pop("path", None)  # part of the url
 
 
-def _own_page(reading: Reading, page: Object) -> None:
-    reading.url = page.pop("url", None)
+@recalled
+def _own_page(page: Any) -> tuple[Object, Object]:
+    """The page, and what of it has no field."""
+    url = page.pop("url", None)
     if location := _taken(page, "location"):
-        reading.url = _either(reading.url, location, "href")
-        for part in _IN_HREF if reading.url else ():
+        url = _either(url, location, "href")
+        for part in _IN_HREF if url else ():
             location.pop(part, None)
         keep(page, "location", location)
-    reading.url = _either(reading.url, page, "location")
-    reading.title = page.pop("title", None)
-    reading.referrer = page.pop("referrer", None)
-    reading.language = _either(page.pop("lang", None), page, "language")
+    fields = {
+        "url": _either(url, page, "location"),
+        "title": page.pop("title", None),
+        "referrer": page.pop("referrer", None),
+        "language": _either(page.pop("lang", None), page, "language"),
+    }
+    return fields, page
 
 
 def _either(value: Any, holder: Object, key: str) -> Any:

@@ -27,7 +27,7 @@ from router.event import Event
 from router.lifecycle import State
 from router.outbox import account, pages, schema, story
 from router.outbox.errors import OutboxError
-from router.outbox.log import KEPT
+from router.outbox.log import KEPT, intact
 from router.outbox.views import (
     Accepted,
     Audit,
@@ -232,13 +232,16 @@ class Reader:
                 continue
             async with self._log(segment) as log:
                 if log is not None:
-                    rows = await log.execute_fetchall(
-                        "SELECT seq, payload, crc FROM event WHERE seq > ? ORDER BY seq LIMIT ?",
-                        (seq, limit - len(items)),
+                    rows = list(
+                        await log.execute_fetchall(
+                            "SELECT seq, payload, crc FROM event WHERE seq > ? ORDER BY seq LIMIT ?",
+                            (seq, limit - len(items)),
+                        )
                     )
+                    found = intact([(payload, crc) for _, payload, crc in rows])
                     items += [
-                        accepted(number, story.intact(payload, crc), erased=not payload)
-                        for number, payload, crc in rows
+                        accepted(number, event, erased=not payload)
+                        for (number, payload, _), event in zip(rows, found, strict=True)
                     ]
         return items
 
@@ -259,7 +262,7 @@ class Reader:
                 )
             )
         for number, event_id, source, name, at, received, payload, crc, apart in found:
-            event = story.intact(payload, crc)
+            (event,) = intact([(payload, crc)])
             return Story(
                 seq=number,
                 segment=segment.number,

@@ -35,7 +35,7 @@ JUMPS = {
     "an hour behind": -3600,
     "near the epoch": -55 * YEAR,
 }
-OUTAGE = 2.0  # seconds of back-off before a jump and after it
+OUTAGE = 1.5  # seconds of back-off before a jump and after it
 MOST = 12  # requests in the time after a jump: the breaker lets probes by, one a second or fewer
 THAW = 25.0  # seconds until everything has arrived, once the partner is back
 

@@ -52,7 +52,7 @@ SIZE, BALLAST = 80 << 20, 32 << 20
 ROOM = f'min_free = "1MB"\nballast = "{BALLAST >> 20}MB"\n'
 BACKLOG = 400
 SOON, READY_WITHIN = 1.0, 5.0  # seconds until senders are told; until events are taken again
-STALL = 2.0  # seconds that a sync takes
+STALL = 1.0  # seconds that a sync takes
 HEARTBEAT = 0.1  # seconds in which the console answers
 FEW_BYTES = "from router.outbox import journal\njournal.WAITING_BYTES = 20_000\n"
 
@@ -255,7 +255,7 @@ async def stall(directory: Path, *, seed: int, sabotage: bool) -> dict[str, Any]
         disk.set(sync_delay=int(STALL * 1000))
         posts: list[asyncio.Task[None]] = []
         began = time.monotonic()
-        for number in range(200):
+        for number in range(int(100 * STALL)):
             posts.append(asyncio.create_task(_refused(made, f"stalled-{number}", waits)))
             if number % 10 == 0:
                 at = time.monotonic()
@@ -319,7 +319,7 @@ async def _full(directory: Path, disk: Disk | Tmpfs, seed: int, *, sabotage: boo
         if told > SOON:
             raise Broken(f"503 after {told:.1f} s")
         began = time.monotonic()
-        patience = 5.0 if sabotage else 20.0
+        patience = 3.0 if sabotage else 20.0
         await made.until("the lane is resumed", lambda: _resumed(made), patience)
         await made.drained(patience)
         drained, doctor = time.monotonic() - began, await _doctor(made)

@@ -24,6 +24,7 @@ from router.clock import SystemClock
 from router.mocks.partner import Partner, Trouble, running
 from router.secret import Secret
 from tests.running import collect_url, running_app, settings
+from tests.unpacked import unpacked
 
 PERSON = {
     "email": f"canary.{uuid.uuid4().hex[:8]}@mail.example",
@@ -165,8 +166,8 @@ async def run(directory: Path) -> dict[str, bytes]:
             left |= await _talk(app)
             await partners["webhook"].wait_for(3)
             left |= await _read_console(app)
-            left |= {f"live {path.name}": path.read_bytes() for path in (directory / "outbox").rglob("*.db*")}
-    left |= {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+            left |= {f"live {path.name}": unpacked(path) for path in (directory / "outbox").rglob("*.db*")}
+    left |= {str(path.relative_to(directory)): unpacked(path) for path in directory.rglob("*") if path.is_file()}
     left["log"] = written.getvalue().encode()
     return left
 
