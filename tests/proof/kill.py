@@ -25,6 +25,7 @@ import sqlite3
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import aiohttp
@@ -68,40 +69,63 @@ def free_port() -> int:
 
 
 class Server:
-    """``turnout serve`` on a fixed port, started and killed."""
+    """``turnout serve`` on fixed ports, started and killed. ``code`` runs before it; ``more`` are lines for [outbox].
 
-    def __init__(self, directory: Path, partner: str, *, sabotage: bool) -> None:
-        self.directory, self.port, self._code = directory, free_port(), SABOTAGE if sabotage else ""
+    ``ahead``: the next process imports everything while this one runs, so that a start takes little of the time between
+    two kills.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        partner: str,
+        *,
+        code: str = "",
+        outbox: Path | None = None,
+        more: str = "",
+        batch: int = 100,
+        concurrency: int = 8,
+        ahead: bool = False,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.directory, self.outbox = directory, outbox or directory / "outbox"
+        self.port, self.console, self._code, self._environ = free_port(), free_port(), code, environ or {}
+        self.arguments = ("--config", str(directory / "config.toml"))
         (directory / "config.toml").write_text(
-            f'[collect]\nlisten = "127.0.0.1:{self.port}"\n[console]\nlisten = "127.0.0.1:0"\n'
-            f'[outbox]\npath = "{directory / "outbox"}"\n'
+            f'[collect]\nlisten = "127.0.0.1:{self.port}"\n'
+            f'[console]\nlisten = "127.0.0.1:{self.console}"\n[outbox]\npath = "{self.outbox}"\n{more}'
             '[sources.shop]\ntokens = ["env:KILL_TOKEN"]\n'
             f'[destinations.hook]\ntype = "webhook"\nurl = "{partner}/hook"\nsecrets = ["env:KILL_SECRET"]\n'
-            f"allow_private = true\nbatch = {BATCH}\nconcurrency = {CONCURRENCY}\n"
+            f"allow_private = true\nbatch = {batch}\nconcurrency = {concurrency}\n"
         )
+        self._ahead = ahead
         self._next: asyncio.subprocess.Process | None = None
 
-    async def _prepared(self) -> asyncio.subprocess.Process:
-        """A process that has imported everything, and begins at a word."""
+    async def run(self, *arguments: str, first: str = "") -> asyncio.subprocess.Process:
+        """A command of its own on this outbox; ``first`` is code that runs when everything is imported."""
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
-            f"import router.app, uvloop\n{self._code}\nfrom router.__main__ import main\ninput()\nmain()",
-            *("serve", "--config", str(self.directory / "config.toml"), "--json", "--log-level", "error"),
+            f"{self._code}\nfrom router.__main__ import main\n{first}\nmain()",
+            *(*arguments, *self.arguments),
             cwd=ROOT,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env={"PATH": "", "KILL_TOKEN": KEY, "KILL_SECRET": SIGNING},
+            env={"PATH": "", "KILL_TOKEN": KEY, "KILL_SECRET": SIGNING, **self._environ},
         )
 
+    async def _serve(self) -> asyncio.subprocess.Process:
+        waits = "import router.app, uvloop\ninput()" if self._ahead else ""
+        return await self.run("serve", "--json", "--log-level", "error", first=waits)
+
     async def start(self) -> None:
-        self.process = self._next or await self._prepared()
+        self.process = self._next or await self._serve()
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(b"begin\n")
         if not await self.process.stdout.readline():
             raise RuntimeError("the server did not start")
-        self._next = await self._prepared()
+        self._next = await self._serve() if self._ahead else None
 
     async def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -165,7 +189,9 @@ async def prove(*, kills: int, seed: int, sabotage: bool, events: int = 0) -> di
     killed, worst, wrong = 0, 0, list[str]()
     with tempfile.TemporaryDirectory() as name:
         async with running(partner) as url:
-            server = Server(Path(name), url, sabotage=sabotage)
+            server = Server(
+                Path(name), url, code=SABOTAGE if sabotage else "", batch=BATCH, concurrency=CONCURRENCY, ahead=True
+            )
             await server.start()
             oracle = Oracle(server.port, dice)
             senders = [asyncio.create_task(oracle.send_for_ever(number)) for number in range(SENDERS)]
