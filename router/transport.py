@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import re
 import socket
 import ssl
 import threading
@@ -28,6 +29,7 @@ from router.secret import Secret
 
 MAX_ANSWER = 65_536
 CONNECT_TIMEOUT = 5.0
+KEPT_ADDRESSES = 64
 USER_AGENT = "Turnout/0.1"
 
 FailureKind = Literal["name", "connect", "timeout", "closed", "tls", "blocked", "request"]
@@ -158,9 +160,11 @@ class _Connector(aiohttp.TCPConnector):
     """
 
     async def _get(self, key: Any, traces: Any) -> Any:
-        for protocol, _ in tuple(self._conns.get(key, ())):
+        for protocol, _ in tuple(self._conns.get(key, ())):  # up to the one that is given
             if protocol.should_close:
                 protocol.close()
+            elif protocol.is_connected():
+                break
         return await super()._get(key, traces)
 
 
@@ -188,6 +192,7 @@ class Transport:
         self._resolver: _Resolver | None = None
         self._kept: aiohttp.ClientSession | None = None  # keeps its connections
         self._fresh: aiohttp.ClientSession | None = None  # one connection a request
+        self._urls: dict[str, URL] = {}
 
     def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
         self._resolver = self._resolver or _Resolver(self._name)
@@ -212,7 +217,7 @@ class Transport:
         new one: the same dedup key travels, so a double arrival is recognised there.
         """
         try:
-            url = URL(request.url)
+            url = self._url(request.url)
             headers = {name: _header(value) for name, value in request.headers.items()}
             if request.query:
                 url = url.update_query({name: _text(value) for name, value in request.query.items()})
@@ -226,6 +231,14 @@ class Transport:
             self._fresh = self._fresh or self._session(fresh=True)
             return await self._tried(self._fresh, url, headers, request)
         return answer
+
+    def _url(self, text: str) -> URL:
+        """Parsed once for the many requests that go to one address."""
+        if (url := self._urls.get(text)) is None:
+            if len(self._urls) >= KEPT_ADDRESSES:
+                self._urls.clear()
+            url = self._urls[text] = URL(text)
+        return url
 
     async def _tried(
         self, session: aiohttp.ClientSession, url: URL, headers: dict[str, str], request: Request
@@ -254,12 +267,14 @@ class Transport:
         self._kept = self._fresh = self._resolver = None
 
 
+_NO_HEADER = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+
+
 def _header(value: Header) -> str:
     """A header's value as it may travel: no line break, no half character. ValueError for another."""
     text = _text(value)
-    text.encode()
-    if any((character < " " and character != "\t") or character == "\x7f" for character in text):
-        raise ValueError("a control character")
+    if _NO_HEADER.search(text):
+        raise ValueError("a control character or half a character")
     return text
 
 
@@ -268,7 +283,7 @@ async def _read(answer: aiohttp.ClientResponse, longest: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     try:
-        while size < longest and (part := await answer.content.read(longest - size)):
+        while size < longest and not answer.content.at_eof() and (part := await answer.content.read(longest - size)):
             parts.append(part)
             size += len(part)
     except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError):

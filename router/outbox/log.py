@@ -125,6 +125,15 @@ def pick(connection: sqlite3.Connection, vault: Vault, seqs: Sequence[int]) -> l
     return [_stored(each, vault) for each in found]
 
 
+def happened(connection: sqlite3.Connection, after: int, since: int, until: int, limit: int) -> list[tuple[int, int]]:
+    """(time, sequence number) of events of a sealed segment that happened between two instants, the earliest first."""
+    found = connection.execute(
+        "SELECT time, seq FROM event WHERE time BETWEEN ? AND ? AND +seq > ? ORDER BY time, seq LIMIT ?",  # + : by time
+        (since, until, after, limit),
+    )
+    return [(time, seq) for time, seq in found]
+
+
 def _stored(each: tuple[int, bytes, bytes | None, int], vault: Vault) -> Stored:
     seq, payload, clear, crc = each
     if not payload:

@@ -7,6 +7,7 @@ Readers have a thread of their own and read-only connections, of which only so m
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -60,6 +61,16 @@ class Segments:
             ]
 
         return await self._reading(look)
+
+    async def happened(self, after: int, since: int, until: int, limit: int) -> list[tuple[int, int]]:
+        """(time, sequence number) of events above ``after`` that happened between two instants, the earliest first. Only
+        segments with an index are asked, one by one: other readers come in between.
+        """
+        found: list[tuple[int, int]] = []
+        for segment, following in itertools.pairwise(self.all):
+            if segment.sealed is not None and segment.number != log.KEPT and following.first > after + 1:
+                found += await self.ask(segment, lambda unit: log.happened(unit, after, since, until, limit))
+        return sorted(found)[:limit]
 
     async def known(self, pairs: Sequence[Pair], since: int) -> set[str]:
         """Keys of those ids that a sealed segment holds, received at ``since`` (UTC ms) or later.

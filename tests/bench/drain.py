@@ -193,7 +193,9 @@ def write_bodies(path: Path, kind: str, url: str, found: list[Event]) -> int:
     for start in range(0, len(found), size):
         for request in destination.requests(found[start : start + size], SystemClock().now()):
             assert isinstance(request, Request)
-            posted.append(Posted(request.url, {name: _text(value) for name, value in request.headers.items()}, request.body))
+            posted.append(
+                Posted(request.url, {name: _text(value) for name, value in request.headers.items()}, request.body)
+            )
     path.write_bytes(msgspec.msgpack.encode(posted))
     return len(posted)
 
