@@ -218,7 +218,7 @@ class Transport:
         """
         try:
             url = self._url(request.url)
-            headers = {name: _header(value) for name, value in request.headers.items()}
+            headers = _headers(request)
             if request.query:
                 url = url.update_query({name: _text(value) for name, value in request.query.items()})
         except ValueError:
@@ -270,12 +270,12 @@ class Transport:
 _NO_HEADER = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 
 
-def _header(value: Header) -> str:
-    """A header's value as it may travel: no line break, no half character. ValueError for another."""
-    text = _text(value)
-    if _NO_HEADER.search(text):
+def _headers(request: Request) -> dict[str, str]:
+    """The headers as they may travel: no line break, no half character in a value. ValueError for others."""
+    headers = {name: value if isinstance(value, str) else value.reveal() for name, value in request.headers.items()}
+    if _NO_HEADER.search("\t".join(headers.values())):  # a tab may travel, so it is no find
         raise ValueError("a control character or half a character")
-    return text
+    return headers
 
 
 async def _read(answer: aiohttp.ClientResponse, longest: int) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -242,8 +242,11 @@ class LaneRunner:
         return free
 
     def _subject(self, job: Job) -> str | None:
-        with self._marked([job]):
+        self._store.in_hand.take(self.lane.id, job.seq, job.seq)
+        try:
             return self._sender.subject(job)
+        finally:
+            self._store.in_hand.release()
 
     async def _patiently(self, asked: Callable[[], Awaitable[T]]) -> T:
         """What the outbox says, however long it is busy or full: the jobs that are asked about are in nobody else's hand."""
@@ -287,8 +290,12 @@ class LaneRunner:
 
     def _written(self, jobs: Sequence[Job]) -> Written:
         """Requests with their jobs; what the destination cannot express is settled."""
-        with self._marked(jobs):
+        seqs = [job.seq for job in jobs]
+        self._store.in_hand.take(self.lane.id, min(seqs), max(seqs))  # the partner's code may kill the process
+        try:
             written = self._sender.write(jobs)
+        finally:
+            self._store.in_hand.release()
         if written.ended:
             now = self._clock.now()
             refused: dict[str, list[Job]] = {}
@@ -298,16 +305,6 @@ class LaneRunner:
                 [mark for reason, ended in refused.items() for mark in ends.unsent(ended, "dead", reason, now)]
             )
         return written
-
-    @contextlib.contextmanager
-    def _marked(self, jobs: Sequence[Job]) -> Iterator[None]:
-        """The partner's code works on these, and may kill the process."""
-        seqs = [job.seq for job in jobs]
-        self._store.in_hand.take(self.lane.id, min(seqs), max(seqs))
-        try:
-            yield
-        finally:
-            self._store.in_hand.release()
 
     async def _flow(self, few: int) -> None:
         """Send what is ready, until only so few are left, or the lane closes: then all of it is to be written anew."""
