@@ -16,6 +16,7 @@ import re
 import socket
 import ssl
 import threading
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import aiohttp
@@ -23,14 +24,16 @@ import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from router import wire
 from router.clock import Clock
 from router.destination import Header, Request, Response
 from router.secret import Secret
+from router.wire import Connector
 
 MAX_ANSWER = 65_536
 CONNECT_TIMEOUT = 5.0
 KEPT_ADDRESSES = 64
-USER_AGENT = "Turnout/0.1"
+OURS = {"User-Agent": "Turnout/0.1", "Accept-Encoding": "identity"}
 
 FailureKind = Literal["name", "connect", "timeout", "closed", "tls", "blocked", "request"]
 
@@ -154,20 +157,6 @@ def _tell(answer: asyncio.Future[list[Any]], found: list[Any] | OSError | Unicod
         answer.set_result(found)
 
 
-class _Connector(aiohttp.TCPConnector):
-    """Gives no kept connection on which the partner has spoken unasked: aiohttp (3.14) would take those words for the
-    answer to the next request, which would be called delivered and never have left. Its own check is of the socket alone.
-    """
-
-    async def _get(self, key: Any, traces: Any) -> Any:
-        for protocol, _ in tuple(self._conns.get(key, ())):  # up to the one that is given
-            if protocol.should_close:
-                protocol.close()
-            elif protocol.is_connected():
-                break
-        return await super()._get(key, traces)
-
-
 def _text(value: Header) -> str:
     return value.reveal() if isinstance(value, Secret) else value
 
@@ -193,10 +182,11 @@ class Transport:
         self._kept: aiohttp.ClientSession | None = None  # keeps its connections
         self._fresh: aiohttp.ClientSession | None = None  # one connection a request
         self._urls: dict[str, URL] = {}
+        self._heads: dict[URL, str] = {}
 
     def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
         self._resolver = self._resolver or _Resolver(self._name)
-        connector = _Connector(
+        connector = Connector(
             limit=self._concurrency,
             resolver=self._resolver,
             ttl_dns_cache=30,
@@ -208,7 +198,7 @@ class Transport:
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
-            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+            headers=OURS,
             timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=CONNECT_TIMEOUT),
         )
 
@@ -225,8 +215,9 @@ class Transport:
             return _failure("request")
         if url.scheme != "https" and not (self._allow_private and url.scheme == "http"):
             return _failure("blocked")
-        self._kept = self._kept or self._session(fresh=False)
-        answer = await self._tried(self._kept, url, headers, request)
+        if (answer := await self._on_a_kept_one(url, headers, request)) is None:
+            self._kept = self._kept or self._session(fresh=False)
+            answer = await self._tried(self._kept, url, headers, request)
         if answer is _RACED:
             self._fresh = self._fresh or self._session(fresh=True)
             return await self._tried(self._fresh, url, headers, request)
@@ -240,6 +231,32 @@ class Transport:
             url = self._urls[text] = URL(text)
         return url
 
+    async def _on_a_kept_one(self, url: URL, headers: dict[str, str], request: Request) -> Response | Failure | None:
+        """The answer to an ordinary POST on an open connection; None where there is none free."""
+        if self._kept is None or request.method != "POST" or not wire.ordinary(url, headers):
+            return None
+        connector = self._kept.connector
+        if not isinstance(connector, Connector) or (connection := await connector.kept(url)) is None:
+            return None
+        try:
+            answer = await wire.post(
+                connection, self._head(url), headers, request.body, within=self._timeout, longest=self._longest
+            )
+        except _FAULTS as error:
+            return _RACED if _raced(error) else _failure(_kind(error))
+        return self._response(answer.status, answer.headers, answer.body, request)
+
+    def _head(self, url: URL) -> str:
+        if (head := self._heads.get(url)) is None:
+            if len(self._heads) >= KEPT_ADDRESSES:
+                self._heads.clear()
+            head = self._heads[url] = wire.head(url, "".join([f"{name}: {value}\r\n" for name, value in OURS.items()]))
+        return head
+
+    def _response(self, status: int, headers: Mapping[str, str], body: bytes, request: Request) -> Response:
+        lower = {name.lower(): value for name, value in headers.items()}
+        return Response(status=status, request=request, at=self._clock.now(), headers=lower, body=body)
+
     async def _tried(
         self, session: aiohttp.ClientSession, url: URL, headers: dict[str, str], request: Request
     ) -> Response | Failure:
@@ -247,14 +264,10 @@ class Transport:
             async with session.request(
                 request.method, url, data=request.body, headers=headers, allow_redirects=False
             ) as answer:
-                body = await _read(answer, self._longest)
-                return Response(
-                    status=answer.status,
-                    request=request,
-                    at=self._clock.now(),
-                    headers={name.lower(): value for name, value in answer.headers.items()},
-                    body=body,
-                )
+                body = await wire.content_of(answer.content, self._longest)
+                if len(body) >= self._longest or not answer.content.at_eof():
+                    answer.close()
+                return self._response(answer.status, answer.headers, body, request)
         except _FAULTS as error:
             return _RACED if _raced(error) else _failure(_kind(error))
 
@@ -273,24 +286,9 @@ _NO_HEADER = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 def _headers(request: Request) -> dict[str, str]:
     """The headers as they may travel: no line break, no half character in a value. ValueError for others."""
     headers = {name: value if isinstance(value, str) else value.reveal() for name, value in request.headers.items()}
-    if _NO_HEADER.search("\t".join(headers.values())):  # a tab may travel, so it is no find
+    if _NO_HEADER.search("\t".join([*headers, *headers.values()])):  # a tab may travel, so it is no find
         raise ValueError("a control character or half a character")
     return headers
-
-
-async def _read(answer: aiohttp.ClientResponse, longest: int) -> bytes:
-    """At most so many bytes. An answer that breaks off after its status still counts by its status."""
-    parts: list[bytes] = []
-    size = 0
-    try:
-        while size < longest and not answer.content.at_eof() and (part := await answer.content.read(longest - size)):
-            parts.append(part)
-            size += len(part)
-    except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError):
-        answer.close()
-    if size >= longest:
-        answer.close()
-    return b"".join(parts)
 
 
 _FAULTS = (aiohttp.ClientError, TimeoutError, OSError, ValueError)

@@ -29,7 +29,7 @@ RULES = [
     "preview",
     "samples",
 ]
-EDGES = ["clock", "outbox", "transport", "sources", "mocks"]
+EDGES = ["clock", "outbox", "wire", "transport", "sources", "mocks"]
 ENGINES = ["collect", "delivery", "pull", "console"]
 WIRING = ["terminal", "metrics", "logs", "config", "app", "demo", "cli", "__main__"]
 ROOMS = [*WORDS, *RULES, *EDGES, *ENGINES, *WIRING]
