@@ -68,21 +68,30 @@ async def post(
     lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
     written = f"{beginning}{''.join(lines)}Content-Length: {len(body)}\r\n\r\n".encode() + body
     whole = False
+    deadline = asyncio.get_running_loop().call_later(within, _expire, connection.protocol)
     try:
-        async with asyncio.timeout(within):
-            connection.protocol.set_response_params(read_until_eof=True, auto_decompress=False)
-            connection.transport.write(written)
-            message, content = await _answer(connection.protocol)
-            read = await content_of(content, longest)
-            whole = len(read) < longest and content.at_eof()
-            return Answered(message.code, message.headers, read)
+        connection.protocol.set_response_params(read_until_eof=True, auto_decompress=False)
+        connection.transport.write(written)
+        message, content = await _answer(connection.protocol)
+        read = await content_of(content, longest)
+        whole = len(read) < longest and content.at_eof()
+        return Answered(message.code, message.headers, read)
     except HttpProcessingError as error:
         raise aiohttp.ClientConnectionError("not HTTP") from error
     finally:
+        deadline.cancel()
         if whole:
             connection.release()
         else:
             connection.close()
+
+
+def _expire(protocol: Any) -> None:
+    """Time is over: whoever reads is told, be it of the head or of the body."""
+    content = protocol._payload  # noqa: SLF001 - as aiohttp's own timer for a silent socket does
+    protocol.set_exception(TimeoutError())
+    if content is not None:
+        content.set_exception(TimeoutError())
 
 
 async def _answer(protocol: Any) -> Any:

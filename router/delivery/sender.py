@@ -90,7 +90,11 @@ class Sender:
     def _visible(self, event: Event) -> Event:
         """The event with only those clear values that this destination declares."""
         clear = event.clear
-        if clear is _NOTHING or not any(getattr(clear, name) for name in self._withheld):
+        if clear is _NOTHING:
+            return event
+        if not self._destination.clear:
+            return msgspec.structs.replace(event, clear=_NOTHING)
+        if not any(getattr(clear, name) for name in self._withheld):
             return event
         kept = {name: getattr(event.clear, name) for name in self._destination.clear}
         return msgspec.structs.replace(event, clear=Clear(**kept))
