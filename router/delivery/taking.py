@@ -99,6 +99,7 @@ class Taking:
     async def _following(self, most: int) -> list[Stored]:
         while self._ahead and self._ahead[0].start <= self.taken + 1:
             self.taken = max(self.taken, self._ahead.pop(0).stop - 1)
+            self._urgent = {seq for seq in self._urgent if seq > self.taken}
             self._buffer.clear()
         if self._erasures != self._store.erasures:  # what was read may be somebody's who is forgotten
             self._erasures = self._store.erasures
