@@ -21,22 +21,29 @@ import structlog
 import uuid_utils
 from aiohttp import web
 
-from router import console, door, identifiers
+from router import console, door, identifiers, logs
 from router.clock import Clock, SystemClock
+from router.collect import connections
+from router.collect.admission import Turns
 from router.collect.http import Collector, Network, Server
 from router.collect.intake import Intake
-from router.collect.keys import Keyring, sender
+from router.collect.keys import Keyring, Sender, sender
+from router.collect.link import Begin
 from router.collect.visitors import MOST, Visitors
+from router.collect.webhooks import Hook, Webhooks, hooks
+from router.collect.workers import Workers
 from router.delivery.engine import Delivery
+from router.failpoint import failpoint
 from router.metrics import Metrics
 from router.outbox.errors import NotDurable
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
 from router.outbox.retention import Policy
+from router.outbox.space import Room
 from router.pull.engine import Pull
 from router.secret import Secret
 from router.settings import Outbox as OutboxSettings
-from router.settings import Settings, seconds
+from router.settings import Settings, seconds, size
 
 log: Any = structlog.get_logger()
 
@@ -54,6 +61,9 @@ class App:
         self.clock = clock or SystemClock()
         self.metrics = Metrics()
         self.collect_port = self.console_port = 0
+        self.draining = False
+        self.collector: Collector | None = None  # in this process, or ...
+        self.workers: Workers | None = None  # ... in others
         self.broken: asyncio.Future[NotDurable] = asyncio.get_running_loop().create_future()
 
     async def start(self) -> None:
@@ -69,43 +79,73 @@ class App:
         """
         settings, outbox = self.settings, self.settings.outbox
         await asyncio.to_thread(identifiers.load)  # else the first event with a phone number waits for the tables
-        self.store = await Outbox.open(Path(outbox.path), self.clock, policy=policy(outbox))
+        self.store = await Outbox.open(Path(outbox.path), self.clock, policy=policy(outbox), room=room(outbox))
         stack.push_async_callback(self.store.close)
         self.store.on_failure = self._fail
+        if self.store.failed is not None:  # while it opened
+            self._fail(self.store.failed)
         await self.store.configure(*described(settings))
         self.metrics.configured(VERSION, self.store.config, self.clock.now())
         self.delivery = Delivery(self.store, self.clock, self.metrics)
         self.visitors = await self._visitors()
         self.store.on_erase = self._forget
-        intake = Intake(self.store, new_id, self.metrics, self.visitors)
+        turns = Turns()
+        intake = Intake(self.store, new_id, self.metrics, self.visitors, turns)
         self.pull = Pull(self.store, intake, self.clock)
-        self.collector = Collector(
-            intake,
-            keyring(settings),
-            self.clock,
-            network=Network(settings.collect.trusted_proxies),
-            strict_utf8=settings.collect.strict_utf8,
-        )
+        self.webhooks = Webhooks(hooked(settings), intake, self.clock)
         pages = console.application(
             reader=Reader(self.store.directory),
             store=self.store,
             delivery=self.delivery,
             settings=settings,
             metrics=self.metrics,
-            draining=lambda: self.collector.draining,
+            draining=lambda: self.draining,
         )
         runner = web.AppRunner(pages, access_log=None, keepalive_timeout=15.0)
         self.console_port = await _listen(stack, runner, settings.console.listen)
         stack.push_async_callback(self.delivery.stop, GRACE / 2)
         await self.delivery.apply(settings.destinations)
         stack.push_async_callback(self.pull.stop)
-        server = web.ServerRunner(Server(self.collector), shutdown_timeout=GRACE / 2)
-        self.collect_port = await _listen(stack, server, settings.collect.listen)
+        if settings.collect.workers > 1:
+            self.collect_port = await self._collect_beside(stack, intake)
+        else:
+            self.collect_port = await self._collect_here(stack, intake, turns)
         await self.pull.apply(settings.sources, cleared(settings))
+
+    async def _collect_here(self, stack: contextlib.AsyncExitStack, intake: Intake, turns: Turns) -> int:
+        collect = self.settings.collect
+        self.collector = Collector(
+            intake,
+            self.webhooks,
+            keyring(self.settings),
+            self.clock,
+            network=Network(collect.trusted_proxies),
+            turns=turns,
+            strict_utf8=collect.strict_utf8,
+        )
+        return await _collect(stack, Server(self.collector, turns), collect.listen)
+
+    async def _collect_beside(self, stack: contextlib.AsyncExitStack, intake: Intake) -> int:
+        """In processes of their own."""
+        collect = self.settings.collect
+        host, _, port = collect.listen.rpartition(":")
+        begin = Begin(
+            host=host.strip("[]"),
+            port=int(port),
+            keyring=keyring(self.settings),
+            trusted_proxies=collect.trusted_proxies,
+            strict_utf8=collect.strict_utf8,
+            log_level=logs.level(),
+        )
+        self.workers = Workers(collect.workers, begin, intake, self.webhooks, self.clock)
+        stack.push_async_callback(self.workers.stop, GRACE / 2)
+        return await self.workers.start()
 
     def _forget(self, anonymous_ids: Collection[str]) -> None:
         """Empty what the process remembers of what was sent, and these visitors' sessions."""
         door.forget()
+        if self.workers is not None:
+            self.workers.forget()
         self.visitors.forget(anonymous_ids)
 
     async def _visitors(self) -> Visitors:
@@ -125,16 +165,25 @@ class App:
         ):
             log.warning("restart_needed", reason="collect, console and outbox settings are read at start only")
         self.settings = settings
+        failpoint("reload_before_write")
         await self.store.configure(*described(settings))
+        failpoint("reload_after_write")
         self.metrics.configured(VERSION, self.store.config, self.clock.now())
-        self.collector.keyring = keyring(settings)
+        self.webhooks.hooks = hooked(settings)
+        if self.collector is not None:
+            self.collector.keyring = keyring(settings)
+        if self.workers is not None:
+            self.workers.rekey(keyring(settings))
         await self.delivery.apply(settings.destinations)
+        failpoint("reload_after_lanes")
         await self.pull.apply(settings.sources, cleared(settings))
         log.info("reloaded", version=self.store.config)
 
     async def stop(self) -> None:
         """Stop accepting, finish what was admitted, settle what is under way, give the outbox back."""
-        self.collector.draining = True
+        self.draining = True
+        if self.collector is not None:
+            self.collector.draining = True
         await self._parts.aclose()
         log.info("stopped")
 
@@ -150,14 +199,28 @@ def policy(outbox: OutboxSettings) -> Policy:
     return Policy(**{name: int(seconds(duration) * 1000) for name, duration in kept.items()})
 
 
+def room(outbox: OutboxSettings) -> Room:
+    """How much of its disk the outbox leaves free."""
+    return Room(least=size(outbox.min_free), ballast=size(outbox.ballast))
+
+
 def new_id() -> str:
     return str(uuid_utils.uuid7())
 
 
 def keyring(settings: Settings) -> Keyring:
     """The sources, each knowing which clear values some enabled destination needs."""
+    return Keyring(tuple(senders(settings).values()), frozenset(hooked(settings)))
+
+
+def senders(settings: Settings) -> dict[str, Sender]:
     needed = cleared(settings)
-    return Keyring([sender(name, source, needed) for name, source in settings.sources.items()])
+    return {name: sender(name, source, needed) for name, source in settings.sources.items()}
+
+
+def hooked(settings: Settings) -> dict[str, Hook]:
+    """The sources whose partner posts to us."""
+    return hooks(settings.sources, senders(settings))
 
 
 def cleared(settings: Settings) -> frozenset[str]:
@@ -181,19 +244,34 @@ def _reference(value: Any) -> Any:
     raise NotImplementedError
 
 
-async def _listen(stack: contextlib.AsyncExitStack, runner: web.ServerRunner | web.AppRunner, address: str) -> int:
-    """Open a port and say which; 0 takes any free one."""
-    host, _, port = address.rpartition(":")
+async def _collect(stack: contextlib.AsyncExitStack, server: Server, address: str) -> int:
+    """Open the port of the senders and say which it is."""
+    runner = web.ServerRunner(server, shutdown_timeout=GRACE / 2)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    listener = socket.create_server(
-        (host.strip("[]"), int(port)),
-        family=socket.AF_INET6 if ":" in host else socket.AF_INET,
-        backlog=1024,
-    )
-    listener.setblocking(False)
-    await web.SockSite(runner, listener, backlog=1024).start()
-    return int(listener.getsockname()[1])
+    listening = _listening(address)
+    listener = connections.Listener(listening, server)
+    stack.push_async_callback(listener.stop)
+    listener.start()
+    return int(listening.getsockname()[1])
+
+
+async def _listen(stack: contextlib.AsyncExitStack, runner: web.AppRunner, address: str) -> int:
+    """Open a port and say which it is."""
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    listening = _listening(address)
+    await web.SockSite(runner, listening, backlog=connections.BACKLOG).start()
+    return int(listening.getsockname()[1])
+
+
+def _listening(address: str) -> socket.socket:
+    """Port 0 takes any free one."""
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=connections.BACKLOG)
+    listening.setblocking(False)
+    return listening
 
 
 async def serve(
@@ -207,6 +285,7 @@ async def serve(
     SIGHUP asks ``reread`` for new settings; None, because the file is bad, changes nothing. OutboxError and OSError say
     why it cannot start; nothing is left running then.
     """
+    connections.raise_open_files()
     app = App(settings)
     stop, hang_up = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -241,6 +320,10 @@ async def _reload_for_ever(app: App, hang_up: asyncio.Event, reread: Callable[[]
         except (NotDurable, OSError) as error:  # of the disk; what runs goes on
             why = f"it could not be written down ({type(error).__name__}): reload again"
             log.warning("reload_refused", reason=why)
+        except (
+            Exception
+        ):  # a fault of ours is no reason to stop: what runs goes on, and a reload may be asked for again
+            log.exception("reload_failed")
 
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)

@@ -56,6 +56,7 @@ _wrapper = msgspec.json.Decoder(dict[str, list[Raw] | dict[str, Any] | str | int
 
 _BLANK = b" \t\r\n"
 _BOM = b"\xef\xbb\xbf"
+_GZIP = b"\x1f\x8b"
 _WRAPPED = re.compile(rb'\{\s*"(?:batch|events)"')  # a guess that saves decoding twice; the members decide
 _CONTAINERS = (dict, list)
 _REPAIRED = ("repaired",)
@@ -104,12 +105,21 @@ def _inflated(raw: bytes) -> bytes | Malformed:
     return text if stream.eof and not stream.unused_data else _bad_gzip()
 
 
+def inflated_size(raw: bytes) -> int:
+    """Bytes that a body takes once it is inflated, at most ``MAX_REQUEST`` or what came.
+
+    Gzip says it in its last four bytes (RFC 1952, ISIZE). Whoever says less than there is, is refused: zlib compares.
+    """
+    packed = raw[:2] == _GZIP and len(raw) >= 18  # a header of 10 and a trailer of 8
+    return max(len(raw), min(int.from_bytes(raw[-4:], "little"), MAX_REQUEST)) if packed else len(raw)
+
+
 def _unreadable(sent: bytes) -> Malformed | None:
     """What the first bytes alone give away."""
     start = sent[:2]
     if start in {b"\xff\xfe", b"\xfe\xff"} or b"\0" in start:
         return Malformed(code="not_utf8", message="the body is UTF-16 or UTF-32; send UTF-8", position=0)
-    if start == b"\x1f\x8b":
+    if start == _GZIP:
         message = "the body is gzip and no header says so; send Content-Encoding: gzip"
         return Malformed(code="malformed_json", message=message, position=0)
     if not sent.strip(_BLANK + _BOM):

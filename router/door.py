@@ -4,16 +4,14 @@ Personal data is hashed here, before anything is written, and free text is scrub
 checked by ``router.body``. Pure: the time and new ids are arguments. The notes an event may carry are listed in
 ``router.normalise``.
 
-A shop's products repeat from event to event, so the last answers on items are remembered by what was sent, as
-``router.identifiers`` and ``router.scrub`` do with theirs. All of that is bounded, stays in memory and is written nowhere;
-``forget`` empties it.
+Pages, devices, products and what was agreed to repeat from event to event, so what was made of each is remembered
+(``router.recall``), as ``router.identifiers`` does with persons and ``router.scrub`` with texts. ``forget`` empties all of that.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -25,6 +23,7 @@ from router.dialects.reading import Reading
 from router.event import App, Clear, Consent, Device, Event, Item, Money, Page, User
 from router.normalise import Findings, amount, whole
 from router.problem import Problem
+from router.recall import recalled
 
 MAX_NAME: Final = 128
 MAX_ID: Final = 128
@@ -102,7 +101,6 @@ def admit(
 
 def forget() -> None:
     """Empty every memory of what senders sent, as an erasure asks."""
-    _remembered_item.cache_clear()
     bots.forget()
     identifiers.forget()
     normalise.forget()
@@ -137,7 +135,7 @@ def _given_id(reading: Reading) -> str | None:
     given = reading.id
     if not isinstance(given, str) or not given.strip() or len(given) > MAX_ID or _UNUSABLE.search(given):
         return None
-    return scrub.safe_id(given.strip())
+    return scrub.safe_id(given.strip(), seldom=True)
 
 
 def given_id(item: Any) -> str | None:
@@ -156,9 +154,7 @@ def _event(reading: Reading, door: Door, visit: Visit, new_id: Callable[[], str]
     if (event_id := _given_id(reading)) is None:
         event_id = new_id()
         findings.note("own_id")
-    digests, dropped = identifiers.digests(reading.raw, door.default_country)
-    findings.note(*dropped)
-    clicks, cookies = _clicks(reading), _cookies(reading)
+    page, landed = _page(reading, findings)
     return Event(
         id=event_id,
         name=name,
@@ -169,29 +165,36 @@ def _event(reading: Reading, door: Door, visit: Visit, new_id: Callable[[], str]
         kind=reading.kind,
         sent_name=sent if sent != name else None,
         sent_time=sent_time,
-        user=User(
-            id=_ident(reading.raw.user_id),
-            anonymous_id=_ident(reading.anonymous_id),
-            session_id=_ident(reading.session_id),
-            group_id=_ident(reading.group_id),
-            previous_id=_ident(reading.previous_id),
-            digests=digests if digests != _NOTHING.user.digests else _NOTHING.user.digests,
-            traits=_tree(reading.traits, findings),
-        ),
-        page=_page(reading, findings),
+        user=_user(reading, door, findings),
+        page=page,
         device=_device(reading, findings),
         app=_app(reading.app, findings),
         consent=_consent(reading, findings),
         money=_money(reading.money, findings),
         items=_items(reading.items, findings),
-        clicks=clicks,
-        cookies=cookies,
+        clicks=_clicks(reading, landed),
+        cookies=_cookies(reading),
         properties=_tree(reading.properties, findings),
         partners=_tree(reading.partners, findings),
         routing={_words(key, MAX_LABEL, findings) or "": value for key, value in reading.routing.items()},
         test=_words(reading.test, MAX_NAME, findings) or ("test" if visit.test else None),
         clear=_clear(reading, door, visit, findings),
         notes=tuple(findings.notes),
+    )
+
+
+def _user(reading: Reading, door: Door, findings: Findings) -> User:
+    raw = reading.raw
+    digests, dropped = identifiers.digests(raw, door.default_country)
+    findings.note(*dropped)
+    return User(
+        id=_ident(raw.user_id),
+        anonymous_id=_ident(reading.anonymous_id),
+        session_id=_ident(reading.session_id),
+        group_id=_ident(reading.group_id),
+        previous_id=_ident(reading.previous_id),
+        digests=digests,
+        traits=_tree(reading.traits, findings),
     )
 
 
@@ -274,36 +277,75 @@ def _language(value: Any) -> str | None:
     return value if isinstance(value, str) and _LANGUAGE.fullmatch(value) else None
 
 
-def _page(reading: Reading, findings: Findings) -> Page:
+def _page(reading: Reading, findings: Findings) -> tuple[Page, dict[str, str]]:
+    """The page, and the click ids in its address."""
     if not (reading.url or reading.title or reading.referrer or reading.language):
-        return _NOTHING.page
-    return Page(
-        url=_url(reading.url, findings),
-        title=_words(reading.title, normalise.MAX_TEXT, findings),
-        referrer=_url(reading.referrer, findings),
-        language=_language(reading.language),
+        return _NOTHING.page, {}
+    page, landed, noticed = _visited((reading.url, reading.title, reading.referrer, reading.language))
+    findings.take(noticed)
+    return page, landed
+
+
+@recalled
+def _visited(said: Any) -> tuple[Page, dict[str, str], Findings]:
+    """The page before counts for click ids too where it is of the same site: the landing page of the visit, as a rule.
+    A click id in the address of another site is not that site's to pass on.
+    """
+    url, title, referrer, language = said
+    findings = Findings()
+    page = Page(
+        url=_url(url, findings),
+        title=_words(title, normalise.MAX_TEXT, findings),
+        referrer=_url(referrer, findings),
+        language=_language(language),
     )
+    landed = normalise.clicks_of(url) if isinstance(url, str) else {}
+    if isinstance(referrer, str) and (before := normalise.clicks_of(referrer)) and normalise.same_site(url, referrer):
+        landed = before | landed
+    return page, landed, findings
 
 
 def _device(reading: Reading, findings: Findings) -> Device:
+    said = (
+        reading.device,
+        reading.locale,
+        reading.att_status,
+        reading.tracking_enabled,
+        reading.screen,
+        reading.hardware,
+    )
+    if said == _UNSAID:  # most browsers
+        return _NOTHING.device
+    device, noticed = _described(said)
+    findings.take(noticed)
+    return device
+
+
+_UNSAID: Final[tuple[Any, ...]] = ({}, None, None, None, {}, {})
+
+
+@recalled
+def _described(said: Any) -> tuple[Device, Findings]:
+    named, locale, att_status, tracking_enabled, screen, hardware = said
+    findings = Findings()
     known: dict[str, Any] = {
-        field: _words(value, MAX_LABEL, findings) for field, value in reading.device.items() if value is not None
+        field: _words(value, MAX_LABEL, findings) for field, value in named.items() if value is not None
     }
-    if reading.locale is not None:
-        known["locale"] = _language(reading.locale)
-    if reading.att_status is not None:
-        known["tracking_enabled"] = normalise.att_status(reading.att_status)
-    if reading.tracking_enabled is not None and known.get("tracking_enabled") is None:
-        known["tracking_enabled"] = normalise.truth(reading.tracking_enabled)
-    if screen := reading.screen:
+    if locale is not None:
+        known["locale"] = _language(locale)
+    if att_status is not None:
+        known["tracking_enabled"] = normalise.att_status(att_status)
+    if tracking_enabled is not None and known.get("tracking_enabled") is None:
+        known["tracking_enabled"] = normalise.truth(tracking_enabled)
+    if screen:
         known["screen_width"] = whole(screen.get("width"), "screen.width", findings)
         known["screen_height"] = whole(screen.get("height"), "screen.height", findings)
         known["screen_density"] = normalise.ratio(screen.get("density"))
-    if hardware := reading.hardware:
+    if hardware:
         known["cpu_cores"] = whole(hardware.get("cpu_cores"), "device.cpu_cores", findings)
         known["storage"] = amount(hardware.get("storage"), findings)
         known["free_storage"] = amount(hardware.get("free_storage"), findings)
-    return Device(**known) if known else _NOTHING.device
+    return (Device(**known) if known else _NOTHING.device), findings
 
 
 def _app(app: dict[str, Any], findings: Findings) -> App:
@@ -340,7 +382,8 @@ def _lift(reading: Reading) -> None:
 
 def _clear(reading: Reading, door: Door, visit: Visit, findings: Findings) -> Clear:
     """Only what a configured destination has declared; the rest is forgotten here."""
-    wanted, kept = door.keep_clear, {}
+    wanted = door.keep_clear
+    kept: dict[str, Any] = {}
     if "ip" in wanted:
         kept["ip"] = normalise.public_ip(reading.ip) if reading.ip else normalise.public_ip(visit.ip)
         if reading.ip and kept["ip"] is None:
@@ -357,33 +400,44 @@ def _clear(reading: Reading, door: Door, visit: Visit, findings: Findings) -> Cl
 
 
 def _consent(reading: Reading, findings: Findings) -> Consent:
+    consent = _NOTHING.consent
+    if reading.granted is not None or reading.preferences is not None:
+        consent, noticed = _agreed((reading.granted, reading.preferences))
+        findings.take(noticed)
+    return msgspec.structs.replace(consent, opt_out=True) if _opt_out(reading) else consent
+
+
+@recalled
+def _agreed(said: Any) -> tuple[Consent, Findings]:
     """What was granted, as text. A shape nobody knows counts as nothing said, so a lane that needs consent says no."""
-    opt_out = _opt_out(reading)
+    listed, preferences = said
+    findings = Findings()
     granted: list[str] = []
     denied: list[str] = []
-    if (said := reading.granted) is not None:
-        members = said.split(",") if isinstance(said, str) else said if isinstance(said, list) else [said]
+    if listed is not None:
+        members = listed.split(",") if isinstance(listed, str) else listed if isinstance(listed, list) else [listed]
         granted = [name for member in members if (name := _words(member, MAX_LABEL, findings))]
-        if isinstance(said, (dict, bool)):
+        if isinstance(listed, (dict, bool)):
             findings.note("bad_consent")
-            return Consent(opt_out=opt_out)
-    elif isinstance(reading.preferences, dict):
-        for key, answer in reading.preferences.items():
+            return _NOTHING.consent, findings
+    elif isinstance(preferences, dict):
+        for key, answer in preferences.items():
             if name := _words(key, MAX_LABEL, findings):
                 (granted if answer is True or answer == "granted" else denied).append(name)
     else:
-        return Consent(opt_out=opt_out) if opt_out else _NOTHING.consent
-    return Consent(known=True, granted=tuple(granted), denied=tuple(denied), opt_out=opt_out)
+        return _NOTHING.consent, findings
+    return Consent(known=True, granted=tuple(granted), denied=tuple(denied)), findings
 
 
 def _opt_out(reading: Reading) -> bool:
     """Among the event's own properties, in its context, of the person or in its consent."""
-    said = (reading.properties, reading.properties.get("context"), reading.traits, reading.preferences)
-    return any(
-        not normalise.OPT_OUTS.isdisjoint(flags) and normalise.opted_out(flags)
-        for flags in said
-        if isinstance(flags, dict)
-    )
+    properties = reading.properties
+    said = (properties, properties.get("context"), reading.traits, reading.preferences)
+    return any([bool(flags) and isinstance(flags, dict) and _opted_out(flags) for flags in said])  # noqa: C419 - a generator costs twice as much
+
+
+def _opted_out(flags: dict[str, Any]) -> bool:
+    return not normalise.OPT_OUTS.isdisjoint(flags) and normalise.opted_out(flags)
 
 
 def _money(money: dict[str, Any], findings: Findings) -> Money:
@@ -429,30 +483,16 @@ def _items(items: Any, findings: Findings) -> tuple[Item, ...]:
     return tuple(_item(item, index, findings) for index, item in enumerate(items) if isinstance(item, dict))
 
 
-_MAX_REMEMBERED: Final = 1024  # bytes of an item
-_json: Final = msgspec.json.Encoder()
-
-
 def _item(item: dict[str, Any], index: int, findings: Findings) -> Item:
-    """The item, read or remembered: by its JSON, which tells 1 from true and from 1.0 as no dictionary's key does."""
-    try:
-        sent = _json.encode(item)
-    except (UnicodeEncodeError, OverflowError):  # half a surrogate pair, or a number beyond 64 bits
-        sent = b""
-    made, noticed = _remembered_item(sent) if 0 < len(sent) <= _MAX_REMEMBERED else _read_item(item)
-    findings.note(*noticed.notes)
-    findings.long_key = findings.long_key or noticed.long_key
+    made, noticed = _read_item(item)
     if noticed.out_of_range is not None and findings.out_of_range is None:
         findings.out_of_range = f"items.{index}.{noticed.out_of_range}"
+    findings.take(noticed)
     return made
 
 
-@lru_cache(maxsize=4096)
-def _remembered_item(sent: bytes) -> tuple[Item, Findings]:
-    return _read_item(msgspec.json.decode(sent))
-
-
-def _read_item(item: dict[str, Any]) -> tuple[Item, Findings]:
+@recalled
+def _read_item(item: Any) -> tuple[Item, Findings]:
     """Commanders Act has a product inside the item, whose id is not that of the variant sold: the item's own wins."""
     findings = Findings()
     known: dict[str, Any] = {}
@@ -489,24 +529,17 @@ def _sorted_out(item: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
     return rest
 
 
-def _clicks(reading: Reading) -> dict[str, str]:
-    """From the page's address, and from what the sender passed on by name; what it names is taken out of properties.
-
-    The page before counts too where it is of the same site: the landing page of the visit, as a rule. A click id in the
-    address of another site is not that site's to pass on.
-    """
-    clicks = normalise.clicks_of(reading.url) if isinstance(reading.url, str) else {}
-    if isinstance(reading.referrer, str) and (before := normalise.clicks_of(reading.referrer)):
-        clicks = before | clicks if normalise.same_site(reading.url, reading.referrer) else clicks
-    properties = reading.properties
+def _clicks(reading: Reading, landed: dict[str, str]) -> dict[str, str]:
+    """Those of the page's address, and what the sender passed on by name, which is taken out of properties."""
+    clicks, properties = landed, reading.properties
     if not _CLICK_KEYS.isdisjoint(properties):
-        clicks |= _named_clicks({key: properties.pop(key) for key in _CLICK_KEYS & properties.keys()})
+        clicks = clicks | _named_clicks({key: properties.pop(key) for key in _CLICK_KEYS & properties.keys()})
     for partner, said in reading.partners.items():
         if isinstance(said, dict):
-            clicks |= _named_clicks(said)
+            clicks = clicks | _named_clicks(said)
             parameter = normalise.partners_click_id(partner)
             if parameter is not None and (click := normalise.opaque(said.get("click_id"))) is not None:
-                clicks[parameter] = click
+                clicks = clicks | {parameter: click}
     return clicks
 
 

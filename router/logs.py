@@ -3,16 +3,24 @@
 A line says what happened by a constant name and a few fields of the list below; a field that is not on it is dropped
 and counted, so that no log call can print an event, a header or a secret by accident, at any level. Exceptions are
 logged by class and place: their messages repeat input (``KeyError: 'jane@example.com'``), and so do local variables.
+
+A flood is cut: of one kind of line so many a second, and the next one says how many were left out. And nobody waits for
+the log: while whatever reads it hangs, lines are kept up to a number, then left out.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import logging
 import os
+import queue
 import sys
+import threading
+import time
 import traceback
-from collections.abc import Mapping, MutableMapping
-from typing import Any, TextIO
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any, Protocol, TextIO
 
 import msgspec
 import structlog
@@ -29,7 +37,7 @@ FIELDS = frozenset(
         "count", "accepted", "duplicate", "rejected", "delivered", "waiting", "filtered", "dead", "held", "difference",
         "bytes", "queue", "lanes", "sources", "destinations", "workspace",
         "listen", "method", "route", "peer_trusted", "path", "file", "line", "column", "key", "message",
-        "config", "version", "python", "sqlite", "pid", "signal", "actor", "action",
+        "left_out", "config", "version", "python", "sqlite", "pid", "signal", "actor", "action",
     }
 )  # fmt: skip
 
@@ -37,9 +45,23 @@ FIELDS = frozenset(
 PINNED = ("aiohttp", "aiohttp.access", "aiosqlite", "asyncio")
 
 LONGEST_TEXT = 500
+A_SECOND = 10  # lines of one kind
+KINDS = 1000  # that are remembered; names are ours, so there are some dozens
+UNWRITTEN = 1000  # lines kept for a reader that hangs
+FAREWELL = 1.0  # seconds for these at the end
 
 
-def configure(level: Level, stream: TextIO, *, json: bool | None = None) -> None:
+class Stream(Protocol):
+    """What is needed of where the lines go."""
+
+    def write(self, text: str, /) -> int: ...
+
+    def flush(self) -> None: ...
+
+    def isatty(self) -> bool: ...
+
+
+def configure(level: Level, stream: Stream, *, json: bool | None = None) -> None:
     """Send this process's logs to ``stream``. ``json`` None: unless it is a terminal. May be called again, to change.
 
     ValueError for a level that is none.
@@ -50,6 +72,7 @@ def configure(level: Level, stream: TextIO, *, json: bool | None = None) -> None
     structlog.configure(
         processors=[
             structlog.stdlib.add_log_level,
+            Limit(),
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             exception_by_place,
             known_fields,
@@ -60,9 +83,19 @@ def configure(level: Level, stream: TextIO, *, json: bool | None = None) -> None
         cache_logger_on_first_use=False,  # the level can change while the server runs
     )
     _route_libraries()
+    global _level  # noqa: PLW0603 - of the process, as what is configured here is
+    _level = level
 
 
-def _renderer(stream: TextIO, *, json: bool | None) -> Any:
+_level: Level = "info"
+
+
+def level() -> Level:
+    """What was configured last."""
+    return _level
+
+
+def _renderer(stream: Stream, *, json: bool | None) -> Any:
     if json or (json is None and not stream.isatty()):
         return lambda _, __, fields: msgspec.json.encode(fields).decode()
     return structlog.dev.ConsoleRenderer(colors="NO_COLOR" not in os.environ, timestamp_key="time")
@@ -71,7 +104,7 @@ def _renderer(stream: TextIO, *, json: bool | None) -> Any:
 class _Lines:
     """Writes lines. A reader of the log that has gone away must not stop deliveries."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
     def msg(self, line: str) -> None:
@@ -82,6 +115,71 @@ class _Lines:
             return
 
     debug = info = warning = error = critical = msg
+
+
+class Limit:
+    """A processor: ``A_SECOND`` lines of a name and level in a second; the first after that says how many were left out."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._kinds: dict[tuple[object, object], _Second] = {}
+
+    def __call__(self, _: Any, __: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        kind, now = (fields.get("event"), fields.get("level")), self._clock()
+        second = self._kinds.get(kind)
+        if second is None or now - second.began >= 1:
+            self._kinds.pop(kind, None)
+            self._kinds[kind] = _Second(now)
+            if len(self._kinds) > KINDS:
+                del self._kinds[next(iter(self._kinds))]
+            return fields if second is None or not second.left_out else {**fields, "left_out": second.left_out}
+        second.lines += 1
+        if second.lines > A_SECOND:
+            second.left_out += 1
+            raise structlog.DropEvent
+        return fields
+
+
+class _Second:
+    __slots__ = ("began", "left_out", "lines")
+
+    def __init__(self, began: float) -> None:
+        self.began, self.lines, self.left_out = began, 1, 0
+
+
+class Detached:
+    """A stream for ``configure`` that never waits: a thread writes to the real one."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lines: queue.Queue[str] = queue.Queue(UNWRITTEN)
+        threading.Thread(target=self._write_for_ever, name="turnout-logs", daemon=True).start()
+        atexit.register(self.drain)
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(queue.Full):
+            self._lines.put_nowait(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """The thread does."""
+
+    def drain(self) -> None:
+        """Until everything is written, for ``FAREWELL`` seconds."""
+        until = time.monotonic() + FAREWELL
+        while self._lines.unfinished_tasks and time.monotonic() < until:
+            time.sleep(0.005)
+
+    def _write_for_ever(self) -> None:
+        while True:
+            text = self._lines.get()
+            with contextlib.suppress(OSError, ValueError):  # a broken pipe, a full disk, a closed stream
+                self._stream.write(text)
+                self._stream.flush()
+            self._lines.task_done()
 
 
 def known_fields(_: Any, __: str, fields: MutableMapping[str, Any]) -> Mapping[str, Any]:

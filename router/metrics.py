@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from router.collect.intake import Tally
 from router.delivery.observer import Observer
-from router.outbox import SQLITE
+from router.outbox import SQLITE, space
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
 from router.outbox.views import LaneView, Ledger
@@ -42,6 +42,7 @@ class Metrics(Observer, Tally):
         self._known_codes: set[str] = set()
         own = self.registry
         self._received = Counter("turnout_events_received", "Events stored.", ["source", "dialect"], registry=own)
+        self._sources: dict[tuple[str, str], Counter] = {}
         self._duplicate = Counter(
             "turnout_events_duplicate", "Events that were there already.", ["source"], registry=own
         )
@@ -81,7 +82,10 @@ class Metrics(Observer, Tally):
     # Collect
 
     def received(self, source: str, dialect: str, count: int = 1) -> None:
-        self._received.labels(source, dialect).inc(count)
+        counter = self._sources.get((source, dialect))  # a look-up of labels costs as much as all else of an event here
+        if counter is None:
+            counter = self._sources[source, dialect] = self._received.labels(source, dialect)
+        counter.inc(count)
 
     def duplicate(self, source: str, count: int = 1) -> None:
         self._duplicate.labels(source).inc(count)
@@ -186,6 +190,12 @@ def _families(ledger: Ledger, lanes: Sequence[LaneView], store: Outbox, now: int
         GaugeMetricFamily(
             "turnout_disk_free_bytes", "Where the outbox is.", value=shutil.disk_usage(store.directory).free
         ),
+        GaugeMetricFamily(
+            "turnout_quarantine_full",
+            "1 while what is turned away is counted and not kept.",
+            value=store.quarantine_full,
+        ),
+        GaugeMetricFamily("turnout_disk_full", "1 while events are refused for want of space.", value=store.space.full),
     ]
 
 
@@ -194,11 +204,11 @@ def _age_of(oldest: dt.datetime | None, now: int) -> float:
 
 
 def _size(directory: Path) -> int:
-    """Bytes of every file; one that goes away while we look counts nothing."""
+    """Bytes of every file but the ballast; one that goes away while we look counts nothing."""
     total = 0
     for path in (*directory.glob("*"), *directory.glob("log/*")):
         try:
-            total += path.stat().st_size if path.is_file() else 0
+            total += path.stat().st_size if path.is_file() and path.name != space.FILE else 0
         except FileNotFoundError:
             continue
     return total

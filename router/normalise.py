@@ -57,6 +57,13 @@ class Findings:
             if note not in self.notes:
                 self.notes.append(note)
 
+    def take(self, other: Findings) -> None:
+        """Add what was noticed elsewhere; what was out of range first counts."""
+        if other.notes:
+            self.note(*other.notes)
+        self.long_key = self.long_key or other.long_key
+        self.out_of_range = self.out_of_range or other.out_of_range
+
 
 def forget() -> None:
     """Empty the memory of addresses, as an erasure asks."""

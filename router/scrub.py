@@ -22,6 +22,7 @@ import string
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import accumulate, count
+from operator import is_
 from typing import Any, Final, Literal
 from urllib.parse import quote, unquote, unquote_plus
 
@@ -78,12 +79,13 @@ def contains_personal(value: str) -> bool:
     return text(value) != value
 
 
-def safe_id(value: str) -> str:
+def safe_id(value: str, *, seldom: bool = False) -> str:
     """An id as it is; one that holds an e-mail address, phone, card or secret as a SHA-256, the same every time.
 
     The digest of an id that is an e-mail address is the one the address itself gets, so partners and erasure find it.
+    ``seldom``: it hardly comes again, and is not remembered.
     """
-    if text(value) == value:
+    if _UUID.fullmatch(value) or (_text(value) is None if seldom else text(value) == value):
         return value
     return sha256(email(value) or value.strip().lower())
 
@@ -135,21 +137,12 @@ def _rules(value: str) -> list[Rule]:
 
 def _has_nine_digits(value: str) -> bool:
     if value.isascii():
-        characters = value.encode()
-        return len(characters.translate(None, _NOT_DIGITS)) > 8 and not _is_uuid(characters)
+        return len(value.encode().translate(None, _NOT_DIGITS)) > 8 and not _UUID.fullmatch(value)
     return _NINE_DIGITS.search(value) is not None
 
 
-def _is_uuid(value: bytes) -> bool:
-    """Ids of events and visitors are mostly these, and no rule finds anything in one."""
-    return (
-        len(value) == 36
-        and value[8] == value[13] == value[18] == value[23] == 45
-        and not value.translate(None, _IN_UUID)
-    )
-
-
-_IN_UUID: Final = b"0123456789abcdefABCDEF-"
+# Ids of events and visitors are mostly these, and no rule finds anything in one.
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 
 
 def _applied(rules: list[Rule], value: str) -> str:
@@ -499,7 +492,7 @@ def _dict(value: dict[Any, Any], depth: int) -> dict[Any, Any]:
         if kind == "forbidden" or not (isinstance(value[key], (bool, dict)) or value[key] is None):
             changes[key] = _GONE
     for key, member in value.items():
-        if member is None or isinstance(member, (bool, float)) or key in changes:
+        if type(member) in _INERT or key in changes:
             continue
         cleaned = _walk(member, depth)
         if cleaned is not member:
@@ -510,9 +503,12 @@ def _dict(value: dict[Any, Any], depth: int) -> dict[Any, Any]:
     return {key: member for key, member in merged if member is not _GONE}
 
 
+_INERT: Final = frozenset({bool, float, type(None)})
+
+
 def _list(value: list[Any], depth: int) -> list[Any]:
     cleaned = [_walk(member, depth) for member in value]
-    if all(new is old for new, old in zip(cleaned, value, strict=True)):
+    if all(map(is_, cleaned, value)):
         return value
     return [member for member in cleaned if member is not _GONE]
 

@@ -16,6 +16,8 @@ from router.secret import Secret
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
+_SIZES = {"KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
+_SIZE = re.compile(r"(\d+)(KB|MB|GB)", re.ASCII)
 _RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h)", re.ASCII)
 
 
@@ -24,6 +26,13 @@ def seconds(duration: str) -> float:
     if (found := _DURATION.fullmatch(duration)) is None:
         raise ValueError('write a number and a unit: "30s", "15m", "72h" or "7d"')
     return float(found[1]) * _UNITS[found[2]]
+
+
+def size(text: str) -> int:
+    """Bytes of "64MB", "1GB"; "0MB" is none. ValueError, with what to write, for anything else."""
+    if (found := _SIZE.fullmatch(text)) is None:
+        raise ValueError('write a number and a unit: "64MB" or "1GB"')
+    return int(found[1]) * _SIZES[found[2]]
 
 
 def per_second(rate: str) -> float:
@@ -35,6 +44,10 @@ def per_second(rate: str) -> float:
 
 class Collect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     listen: Annotated[str, Meta(description="Address and port of the collect endpoint.")] = "127.0.0.1:8080"
+    workers: Annotated[
+        int,
+        Meta(ge=1, le=64, description="Processes that collect; from 2 on beside the one that stores and delivers."),
+    ] = 1
     trusted_proxies: Annotated[tuple[str, ...], Meta(description="CIDRs whose X-Forwarded-For is believed.")] = ()
     session: Annotated[
         str,
@@ -60,6 +73,13 @@ class Outbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         str, Meta(description="For how long dead deliveries, their tries and a removed destination's backlog are kept.")
     ] = "30d"
     dedup: Annotated[str, Meta(description="How far back a repeated event id is recognised, 7d at most.")] = "24h"
+    min_free: Annotated[
+        str,
+        Meta(description="With less free space than this, events are refused; a warning comes at five times as much."),
+    ] = "200MB"
+    ballast: Annotated[
+        str, Meta(description="Space kept in reserve, so that what partners took can be written down on a full disk.")
+    ] = "64MB"
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -22,6 +22,7 @@ from router.collect import http
 from router.collect.http import Collector, Network, Server
 from router.collect.intake import Intake
 from router.collect.keys import Keyring, sender
+from router.collect.webhooks import Webhooks
 from router.outbox.outbox import Outbox
 from router.secret import Secret
 from router.settings import Source
@@ -70,12 +71,13 @@ class Endpoint:
 async def collector(store: Outbox, clock: SteppedClock) -> AsyncIterator[Endpoint]:
     numbers = itertools.count()
     keyring = Keyring(
-        [
+        (
             sender("shop", Source(tokens=(Secret(TOKEN),), site="3311"), frozenset()),
             sender("off", Source(tokens=(Secret(OFF),), enabled=False), frozenset()),
-        ]
+        )
     )
-    endpoint = Collector(Intake(store, lambda: f"own-{next(numbers)}"), keyring, clock, network=Network(()))
+    intake = Intake(store, lambda: f"own-{next(numbers)}")
+    endpoint = Collector(intake, Webhooks({}, intake, clock), keyring, clock, network=Network(()))
     runner = web.ServerRunner(Server(endpoint))
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

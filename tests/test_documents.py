@@ -511,7 +511,14 @@ class TestCodes:
         """
         The README lists every code that a sender can get, and no other.
         """
-        files = ("body.py", "door.py", "collect/http.py", "collect/intake.py", "outbox/errors.py")
+        files = (
+            "body.py",
+            "door.py",
+            "collect/http.py",
+            "collect/intake.py",
+            "collect/webhooks.py",
+            "outbox/errors.py",
+        )
 
         assert set().union(*(codes_in(f"router/{file}") for file in files)) == code_rows().keys()
 

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 # A room may import those before it and itself.
 WORDS = ["event", "outcome", "problem", "secret"]
 RULES = [
+    "recall",
     "identifiers",
     "bots",
     "scrub",
@@ -29,9 +30,9 @@ RULES = [
     "preview",
     "samples",
 ]
-EDGES = ["clock", "outbox", "wire", "transport", "sources", "mocks"]
+EDGES = ["failpoint", "clock", "outbox", "wire", "transport", "sources", "mocks"]
 ENGINES = ["collect", "delivery", "pull", "console"]
-WIRING = ["terminal", "metrics", "logs", "config", "app", "demo", "cli", "__main__"]
+WIRING = ["terminal", "metrics", "logs", "config", "worker", "app", "demo", "cli", "__main__"]
 ROOMS = [*WORDS, *RULES, *EDGES, *ENGINES, *WIRING]
 
 IO = {

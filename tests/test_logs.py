@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
+import os
 import sqlite3
 from collections.abc import Iterator
 
@@ -242,3 +244,83 @@ class TestStream:
         logs.configure("info", stream)
         stream.close()
         assert None is structlog.get_logger().info("delivery_settled")
+
+
+class TestFlood:
+    def test_of_one_kind_ten_a_second_and_the_rest_is_counted(self):
+        """
+        R16: the first line of the next second says how many were left out; other kinds go on meanwhile.
+        """
+        now = 100.0
+        limit = logs.Limit(lambda: now)
+        passed = [passes(limit, "sqlite_busy") for _ in range(25)]
+
+        assert [{"event": "sqlite_busy", "level": "info"}] * 10 == [each for each in passed if each is not None]
+        assert {"event": "other", "level": "info"} == passes(limit, "other")
+        now = 101.0
+        assert {"event": "sqlite_busy", "level": "info", "left_out": 15} == passes(limit, "sqlite_busy")
+        now = 102.0
+        assert {"event": "sqlite_busy", "level": "info"} == passes(limit, "sqlite_busy")
+
+    def test_it_remembers_so_many_kinds(self):
+        """
+        Even a program that names lines by its input does not fill the memory.
+        """
+        limit = logs.Limit(lambda: 0.0)
+        for number in range(3 * logs.KINDS):
+            passes(limit, f"kind {number}")
+
+        assert logs.KINDS == len(limit._kinds)
+
+    def test_configured_logs_are_limited(self, stream):
+        """
+        Whatever logs without end, and at whatever speed.
+        """
+        logs.configure("info", stream)
+        for _ in range(1000):
+            structlog.get_logger().warning("disk_slow")
+
+        assert 10 <= len(lines(stream)) < 100
+
+
+class TestDetached:
+    def test_a_reader_that_hangs_holds_nobody_up(self):
+        """
+        R16: the pipe is full and nobody reads it; logging returns all the same, and keeps the first lines for whoever
+        reads at last.
+        """
+        read_end, write_end = os.pipe()
+        with os.fdopen(write_end, "w") as writing, os.fdopen(read_end) as reading:
+            detached = logs.Detached(writing)
+            for number in range(20_000):  # a megabyte, where a pipe holds 64 KB
+                detached.write(f"{number:050}\n")
+            detached.write("last\n")
+            kept = [next(reading) for _ in range(logs.UNWRITTEN)]
+            detached.write("after\n")
+            rest = iter(reading.readline, "after\n")
+
+            assert [f"{number:050}\n" for number in range(logs.UNWRITTEN)] == kept
+            assert "last\n" not in list(rest)
+
+    def test_a_stream_that_fails_holds_nobody_up(self):
+        """
+        R16: the disk of the log is full.
+        """
+
+        class Full(io.StringIO):
+            def write(self, _: str) -> int:
+                raise OSError(errno.ENOSPC, "no space")
+
+        detached = logs.Detached(Full())
+        for _ in range(10):
+            detached.write("line\n")
+        detached.drain()
+
+        assert detached._lines.empty()
+
+
+def passes(limit: logs.Limit, event: str) -> dict[str, object] | None:
+    try:
+        return dict(limit(None, "info", {"event": event, "level": "info"}))
+    except structlog.DropEvent:
+        return None

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import sqlite3
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from router.event import Clear
 from router.outbox import lock, log, schema, state
-from router.outbox.dedup import Filter
-from router.outbox.errors import Broken, Busy, DiskFull, Locked, OutboxError
+from router.outbox.compression import _FIRST, pack, unpack
+from router.outbox.dedup import Seen, marks
+from router.outbox.errors import Broken, Busy, DiskFull, Locked, NotDurable, OutboxError
 from router.outbox.journal import Tail
 from router.outbox.outbox import Outbox
 from router.outbox.retention import Policy
@@ -21,6 +24,7 @@ from router.outbox.state import Attempt, Held, Mark, Quarantined, Selection
 from router.outbox.vault import Vault, new_key
 from tests.builders import NOW, an_event, many, rows
 from tests.stepped import SteppedClock
+from tests.unpacked import unpacked
 
 
 def query(path: Path, sql: str) -> list[tuple[object, ...]]:
@@ -92,8 +96,8 @@ class TestAppend:
         assert Clear(ip="203.0.113.42", user_agent="CanaryBrowser/1") == read.event.clear
         for path in (tmp_path / "outbox").rglob("*"):
             if path.is_file():
-                assert b"203.0.113.42" not in path.read_bytes()
-                assert b"CanaryBrowser" not in path.read_bytes()
+                assert b"203.0.113.42" not in unpacked(path)
+                assert b"CanaryBrowser" not in unpacked(path)
 
     async def test_too_much_waiting_is_refused_before_memory_is_gone(self, store: Outbox, monkeypatch):
         """
@@ -116,6 +120,29 @@ class TestAppend:
         await store.journal._writer.read(lambda c: c.execute("PRAGMA max_page_count = 1000000").fetchone())
 
         assert [False] * 500 == await store.append(many(500))
+
+    @pytest.mark.parametrize("writer", ["log", "state"])
+    async def test_without_a_writer_nothing_is_acknowledged_and_the_owner_is_told(self, store: Outbox, writer: str):
+        """
+        The thread that writes is gone: appends and settlements fail at once, and the process is told to end.
+        """
+        told: list[object] = []
+        store.on_failure = told.append
+        lane = await store.lane("hook", "webhook")
+        await store.append(many(1))
+        owner = store.journal._writer if writer == "log" else store._state
+        owner._pool.shutdown()
+        with pytest.raises(NotDurable):
+            await (
+                store.append(many(1, start=2))
+                if writer == "log"
+                else store.settle(lane, [Mark(seqs=[1], state="delivered", at=NOW, attempts=1)])
+            )
+        with pytest.raises(Broken):
+            await store.append(many(1, start=3))
+        owner._pool = ThreadPoolExecutor(1)  # for the fixture's close
+
+        assert [Broken] == [type(each) for each in told]
 
     async def test_a_failing_disk_is_never_acknowledged_again(self, store: Outbox):
         """
@@ -149,7 +176,7 @@ class TestSegments:
         assert list(range(11, 21)) == [each.seq for each in second]
         assert ["e-5", "e-15", "e-25"] == [each.event.id for each in picked if each.event]
         indexes = query(tmp_path / "outbox/log/00000001.db", "SELECT name FROM sqlite_master WHERE type = 'index'")
-        assert {("event_id",), ("event_time",), ("event_name",)} <= set(indexes)
+        assert [("event_id",), ("event_late",)] == indexes
 
     async def test_sealing_that_was_interrupted_is_finished(self, tmp_path: Path, clock: SteppedClock):
         """
@@ -169,6 +196,38 @@ class TestSegments:
             tmp_path / "outbox/state.db", "SELECT sealed IS NOT NULL FROM segment WHERE number = 1"
         )
 
+    async def test_a_segment_that_is_being_sealed_is_not_searched(
+        self, tmp_path: Path, clock: SteppedClock, monkeypatch
+    ):
+        """
+        Its index is not there yet and a search would read it through: its ids are in memory until the sealing is done, also
+        where it fails, and are read again at the next start.
+        """
+        store = await Outbox.open(tmp_path / "outbox", clock, segment_events=10)
+
+        async def fails(*_):
+            raise DiskFull("full")
+
+        def never(*_):
+            raise AssertionError("it was searched")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(store.segments, "seal", fails)
+            broken.setattr(log, "known", never)
+            await store.append(many(10))
+            assert [False] == await store.append(many(1, start=11))
+            await store.journal.settled()
+            assert [True] * 10 == await store.append(many(10))
+        await store.close()
+        store = await Outbox.open(tmp_path / "outbox", clock, segment_events=10)
+        at_once = await store.append(many(10))
+        await store.journal.settled()
+        sealed = await store.append(many(12))
+        await store.close()
+
+        assert [True] * 10 == at_once
+        assert [True] * 11 + [False] == sealed
+
     async def test_damaged_bytes_are_known_as_such(self, tmp_path: Path, clock: SteppedClock):
         """
         A flipped bit in a payload yields an event that is marked damaged; its neighbours are intact.
@@ -177,9 +236,7 @@ class TestSegments:
         await store.append(many(3))
         store.journal.tail = Tail()
         await store.journal._writer.read(
-            lambda unit: unit.execute(
-                "UPDATE event SET payload = CAST(replace(payload, 'page', 'pagf') AS BLOB) WHERE seq = 2"
-            )
+            lambda unit: unit.execute("UPDATE event SET payload = zeroblob(length(payload)) WHERE seq = 2")
         )
         read = await store.read(0, 10)
         await store.close()
@@ -264,6 +321,18 @@ class TestLanes:
             store.directory / "state.db", "SELECT what, count FROM audit ORDER BY id"
         )
 
+    async def test_a_retry_makes_nothing_else_late(self, store: Outbox):
+        """
+        What was due before an operator's retry is still known to be due then, also where the clock goes back meanwhile.
+        """
+        lane = await store.lane("hook", "webhook")
+        await store.append(many(2))
+        await store.settle(lane, [Mark(seqs=[1], state="waiting", at=NOW, attempts=1, due=NOW - 1000)])
+        await store.settle(lane, [Mark(seqs=[2], state="dead", at=NOW, attempts=1)])
+        await store.revive(lane, Selection(state="dead"), "cli")
+
+        assert NOW - 1000 == lane.next_due
+
     async def test_what_was_delivered_is_not_sent_again_by_a_retry(self, store: Outbox):
         """
         Only the dead come back: an operator's retry of delivered ones moves nothing, and the counters stay true.
@@ -319,6 +388,67 @@ class TestQuarantine:
         assert [("missing",), ("missing",)] == query(store.directory / "state.db", "SELECT code FROM quarantine")
         assert [("rejected", 2)] == query(store.directory / "state.db", "SELECT * FROM counter")
 
+    async def test_beyond_its_bytes_it_counts_and_keeps_nothing_more(self, store: Outbox, monkeypatch):
+        """
+        R17: a flood of refused items fills no disk; the ledger counts each, the alarm is raised, and room that is made
+        is used again.
+        """
+        monkeypatch.setattr("router.outbox.bounds.MOST_QUARANTINED", 10_000)
+        item = Quarantined(at=NOW, source="shop", code="missing", message="add event_name", item='"' + "x" * 998 + '"')
+        for _ in range(20):
+            await store.quarantine([item])
+        kept = "SELECT count(*) FROM quarantine"
+
+        assert [(9,)] == query(store.directory / "state.db", kept)
+        assert [("rejected", 20)] == query(store.directory / "state.db", "SELECT * FROM counter")
+        assert store.quarantine_full
+        await store._state.write(lambda c: c.execute("DELETE FROM quarantine WHERE id < 5"))
+        await store.quarantine([item])
+        assert not store.quarantine_full
+        assert [(6,)] == query(store.directory / "state.db", kept)
+
+    async def test_its_weight_is_the_sum_of_its_items(self, store: Outbox):
+        """
+        Whatever adds, changes and deletes; bytes and not characters.
+        """
+        items = ['"é"', None, '"' + "x" * 500 + '"']
+        await store.quarantine([Quarantined(at=NOW, source="s", code="c", message="m", item=each) for each in items])
+        await store._state.write(lambda c: c.execute("UPDATE quarantine SET item = '\"yy\"' WHERE item IS NULL"))
+        await store._state.write(lambda c: c.execute("DELETE FROM quarantine WHERE length(item) > 100"))
+
+        assert [(2 * schema.ROW_BYTES + 4 + 4,)] == query(
+            store.directory / "state.db", "SELECT bytes FROM weight WHERE name = 'quarantine'"
+        )
+
+
+class TestAttempts:
+    async def test_the_newest_tries_of_a_delivery_are_kept(self, store: Outbox):
+        """
+        R17: 72 hours of retries leave twenty rows, of each delivery.
+        """
+        lane = await store.lane("a", "webhook")
+        for number in range(30):
+            await store.settle(lane, [], [attempt([1], number), attempt([2], number)])
+        found = query(store.directory / "state.db", "SELECT first, min(began), count(*) FROM attempt GROUP BY first")
+
+        assert [(1, 10, 20), (2, 10, 20)] == found
+
+    async def test_beyond_their_bytes_answers_are_not_kept(self, store: Outbox, monkeypatch):
+        """
+        R17: that there was a try is kept, the partner's words are not.
+        """
+        monkeypatch.setattr("router.outbox.bounds.MOST_ANSWERED", 1_000)
+        lane = await store.lane("a", "webhook")
+        for number in range(4):
+            await store.settle(lane, [], [attempt([number + 1], number, answer="x" * 300)])
+        found = query(store.directory / "state.db", "SELECT count(*), count(answer) FROM attempt")
+
+        assert [(4, 2)] == found
+
+
+def attempt(seqs: list[int], began: int, answer: str | None = None) -> Attempt:
+    return Attempt(seqs=seqs, began=began, at=began, outcome="retry", status=503, reason="failed", answer=answer)
+
 
 class TestOpening:
     async def test_a_second_process_is_refused_naming_the_first(self, store: Outbox, clock: SteppedClock):
@@ -359,11 +489,15 @@ class TestOpening:
         Sequence numbers are never used twice: a log that ends before what was settled is not written on.
         """
         store = await Outbox.open(tmp_path / "outbox", clock)
+        await store.close()
+        segment = tmp_path / "outbox/log/00000001.db"
+        older = segment.read_bytes()
+        store = await Outbox.open(tmp_path / "outbox", clock)
         lane = await store.lane("hook", "webhook")
         await store.append(many(5))
         await store.settle(lane, [Mark(seqs=range(1, 6), state="delivered", at=NOW, attempts=1)])
         await store.close()
-        (tmp_path / "outbox/log/00000001.db").write_bytes(b"")
+        segment.write_bytes(older)
         with pytest.raises(OutboxError, match="event 5 was settled"):
             await Outbox.open(tmp_path / "outbox", clock)
 
@@ -455,6 +589,23 @@ class TestOpening:
 
         assert clock.now() + 86_400_000 == lane.next_due
 
+    async def test_a_wait_of_a_clock_that_was_ahead_is_as_long_as_it_was(self, tmp_path: Path, clock: SteppedClock):
+        """
+        Five seconds to wait, then a start with the clock a year behind: five seconds from then.
+        """
+        store = await Outbox.open(tmp_path / "outbox", clock)
+        lane = await store.lane("hook", "webhook")
+        await store.append(many(1))
+        at = clock.now()
+        await store.settle(lane, [Mark(seqs=[1], state="waiting", at=at, attempts=1, due=at + 5_000)])
+        await store.close()
+        clock.jump(-365 * 86_400)
+        store = await Outbox.open(tmp_path / "outbox", clock)
+        lane = await store.lane("hook", "webhook")
+        await store.close()
+
+        assert clock.now() + 5_000 == lane.next_due
+
 
 class TestVault:
     def test_without_its_key_nothing_is_readable(self):
@@ -473,15 +624,57 @@ class TestVault:
         assert Vault(new_key()).seal(Clear()) is None
 
 
-class TestFilter:
+class TestSeen:
     def test_it_never_forgets(self):
         """
-        Every key that was given is found; others nearly never are.
+        Every key that was given is found in its segment, with the table and without; others nearly never are.
         """
-        seen = Filter([f"shop\0{n}" for n in range(300_000)])
+        seen = Seen()
+        parts = {number: [f"shop\0{number}-{n}" for n in range(40_000)] for number in range(1, 6)}
+        seen.load({1: marks(parts[1])})
+        for number in (2, 3, 4, 5):
+            assert [1] == list(seen.holding("shop\x001-7"))
+            seen.add(number, marks(parts[number]))
 
-        assert all(f"shop\0{n}" in seen for n in range(0, 300_000, 7))
-        assert not any(f"blog\0{n}" in seen for n in range(10_000))
+        assert all(number in seen.holding(name) for number, part in parts.items() for name in part[::97])
+        assert 50 > sum(any(seen.holding(f"blog\0{n}")) for n in range(40_000))
+
+    def test_what_has_gone_is_not_named(self):
+        """
+        A forgotten segment is no longer asked, and the others still are.
+        """
+        seen = Seen()
+        seen.add(1, marks(["shop\0a"]))
+        seen.add(2, marks(["shop\0a", "shop\0b"]))
+        seen.forget(1)
+
+        assert [2] == list(seen.holding("shop\0a"))
+
+
+class TestCompression:
+    def test_what_was_packed_is_unpacked(self):
+        """
+        Packed, plain and empty payloads come back in their order, one or many at a time.
+        """
+        payloads = [log.row(an_event(f"e-{n}", properties={"n": n})).payload for n in range(20)]
+        stored = [*pack(payloads), payloads[3], b"", *pack(payloads[:1])]
+
+        assert [*payloads, payloads[3], b"", payloads[0]] == unpack(stored)
+        assert payloads[:1] == unpack(stored[:1])
+
+    def test_a_damaged_one_is_told(self):
+        """
+        Of several payloads only the damaged ones cannot be read.
+        """
+        one, two = pack([log.row(an_event(each)).payload for each in ("e-1", "e-2")])
+
+        assert [None, log.row(an_event("e-2")).payload, None] == unpack([b"\x01nonsense", two, one[:-4]])
+
+    def test_the_dictionary_is_for_ever(self):
+        """
+        Stored bytes can be read as long as the text against which they were packed stays as it was.
+        """
+        assert "2c6508d24ff1e89dd1eec2d15615437836a6af743c19cc2792b3f6068124943d" == hashlib.sha256(_FIRST).hexdigest()
 
 
 class TestStretches:

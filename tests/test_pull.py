@@ -31,6 +31,7 @@ from router.sources.budget import Budget
 from tests.fetching import MINUTE, TOKEN, Quiet, account, asked, elapse, fetching, names, told, visit
 from tests.running import running_app, settings
 from tests.stepped import SteppedClock
+from tests.unpacked import unpacked
 
 SIGNS = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 DAY = 24 * 60 * MINUTE
@@ -613,7 +614,7 @@ class TestCompanies:
 
 def assert_nowhere(directory: Path, *words: str) -> None:
     for path in [each for each in directory.rglob("*") if each.is_file()]:
-        content = path.read_bytes()
+        content = unpacked(path)
         for word in words:
             assert word.encode() not in content, (path, word)
 

@@ -29,6 +29,7 @@ from router.outbox.errors import Broken, Busy
 from router.secret import Secret
 from router.settings import Snitcher
 from tests.running import KEY, collect_url, running_app, settings, stored
+from tests.unpacked import unpacked
 
 CASES = sorted((Path(__file__).parent / "dialects" / "cases").glob("snitcher-*.json"))
 NOW = 1_795_000_000_000
@@ -307,7 +308,7 @@ class TestWebhooks:
         assert event.user.digests.phone_plus == hashlib.sha256(b"+33142685300").hexdigest()
         assert {"job_title": "Buyer"} == event.user.traits
         for path in [each for each in app.store.directory.rglob("*") if each.is_file()]:
-            assert not [word for word in (b"anaria", b"Birdsong", b"canary", b"142685300") if word in path.read_bytes()]
+            assert not [word for word in (b"anaria", b"Birdsong", b"canary", b"142685300") if word in unpacked(path)]
 
     @pytest.mark.parametrize(
         "headers",

@@ -36,6 +36,8 @@ COMMANDS = {
     "doctor": "Look for what may go wrong on this machine.",
 }
 
+HIDDEN = frozenset({"worker"})  # which other commands start
+
 EXAMPLES = """\
 turnout demo                           see it work; needs nothing
 turnout check                          find what is wrong with config.toml
@@ -54,7 +56,7 @@ class Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in COMMANDS and cmd_name not in HIDDEN:
             close = difflib.get_close_matches(cmd_name, COMMANDS, n=1)
             hint = f'did you mean "{close[0]}"?' if close else "turnout --help lists them."
             ctx.fail(f"there is no such command, {hint}")

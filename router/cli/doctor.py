@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
@@ -27,10 +27,11 @@ from router.terminal import escaped
 
 if TYPE_CHECKING:
     from router.outbox.reader import Reader
+    from router.settings import Settings
 
 NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "vboxsf", "fuse.sshfs"})
 MEMORY = frozenset({"tmpfs", "ramfs"})
-LITTLE_SPACE, LEAST_SPACE = 1 << 30, 100 << 20  # bytes free
+LEAST_SPACE = 200 << 20  # bytes free, where the configuration does not say
 LARGE_WAL = 256 << 20
 EARLIEST = 1_700_000_000_000  # UTC ms; a machine without a clock starts before
 AHEAD = 300_000  # ms that an event may come from the future
@@ -77,7 +78,8 @@ def examined(path: Path) -> Iterator[Finding]:
     """Every finding, as it is made: the slow ones come last."""
     yield of_python(sys.version_info[:3])
     yield of_sqlite(SQLITE)
-    yield _of_config(path)
+    settings = _settings(path)
+    yield _of_config(path, *settings)
     outbox = directory(path)
     yield of_file_system(file_system(outbox, _mounts()))
     if not (outbox / "state.db").exists():
@@ -85,7 +87,7 @@ def examined(path: Path) -> Iterator[Finding]:
             "warn", "outbox", f"there is none in {outbox} yet", "turnout serve makes it; or mend [outbox] path"
         )
         return
-    yield of_space(_free(outbox))
+    yield from _of_room(outbox, settings[0])
     yield from _of_permissions(outbox)
     yield _of_owner(outbox)
     yield of_wal(sum(_size(each) for each in _files(outbox) if each.name.endswith("-wal")))
@@ -117,10 +119,13 @@ def of_sqlite(version: Sequence[int]) -> Finding:
     )
 
 
-def _of_config(path: Path) -> Finding:
+def _settings(path: Path) -> tuple[Settings | None, list[Any]]:
     from router import config
 
-    settings, findings = config.examine(path, os.environ, destinations=registry())
+    return config.examine(path, os.environ, destinations=registry())
+
+
+def _of_config(path: Path, settings: Settings | None, findings: Sequence[object]) -> Finding:
     if settings is None:
         return Finding("fail", "config", f"{path} has errors", "turnout check says which")
     if findings:
@@ -180,11 +185,33 @@ def _free(outbox: Path) -> int:
     return shutil.disk_usage(outbox).free
 
 
-def of_space(free: int) -> Finding:
+def _of_room(outbox: Path, settings: Settings | None) -> Iterator[Finding]:
+    from router.outbox import space
+    from router.outbox.lock import holder
+    from router.settings import size
+
+    if settings is None:
+        yield of_space(_free(outbox))
+        return
+    yield of_space(_free(outbox), size(settings.outbox.min_free))
+    if holder(outbox) is not None:
+        yield of_ballast(whole=space.whole(outbox / space.FILE, size(settings.outbox.ballast)))
+
+
+def of_ballast(*, whole: bool) -> Finding:
+    if not whole:
+        fix = "free some space: it is made anew, and events are accepted again, within seconds"
+        return Finding("fail", "ballast", "it is gone: the disk is full, and no event is accepted", fix)
+    return Finding("ok", "ballast", "in reserve for a full disk")
+
+
+def of_space(free: int, least: int = LEAST_SPACE) -> Finding:
+    from router.outbox.space import LITTLE
+
     words = f"{free >> 20} MiB free"
-    if free < LEAST_SPACE:
-        return Finding("fail", "disk", words, "free some: without space nothing is accepted")
-    if free < LITTLE_SPACE:
+    if free < least:
+        return Finding("fail", "disk", words, f"free some: below {least >> 20} MiB no event is accepted")
+    if free < LITTLE * least:
         return Finding(
             "warn", "disk", words, "free some, or move [outbox] path to a larger disk: nothing is deleted from it"
         )

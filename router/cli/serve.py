@@ -40,12 +40,12 @@ def command(path: Path, log_level: str, as_json: bool) -> None:
     if settings is None:
         click.echo("Nothing was started.", err=True)
         sys.exit(FAILED)
-    logs.configure(log_level, sys.stderr)
+    logs.configure(log_level, logs.Detached(sys.stderr))
 
     def ready(app: App) -> None:
         _say(app, path, as_json=as_json)
         gc.collect()
-        gc.set_threshold(20_000, 50, 100)  # events are no garbage that needs a collector (gc=False)
+        gc.set_threshold(5_000, 3, 1_000)  # short looks at what is young: looking at what is in hand stalls everybody
         gc.freeze()  # what start has made stays: the collector need not look at it again
 
     try:

@@ -13,22 +13,26 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import random
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import structlog
 from aiohttp import HttpVersion10, web
+from aiohttp.hdrs import AUTHORIZATION, CONTENT_TYPE
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.web_protocol import RequestHandler
+from multidict import CIMultiDict, istr
 
 from router import body as bodies
 from router.clock import Clock
-from router.collect import keys, packing
-from router.collect.intake import Intake
-from router.collect.keys import Hook, Keyring, Sender
-from router.dialects import snitcher
+from router.collect import connections, keys
+from router.collect.admission import Admission, Turns, first_turn
+from router.collect.connections import Connection, Farewells, Silent
+from router.collect.intake import Answer
+from router.collect.keys import Keyring, Sender
+from router.collect.webhooks import SIGNATURE, Told
 from router.door import Visit
+from router.failpoint import failpoint
 from router.normalise import public_ip
 from router.outbox.errors import Busy, NotDurable
 from router.problem import Malformed
@@ -36,7 +40,7 @@ from router.problem import Malformed
 log: Any = structlog.get_logger()
 
 BODY_DEADLINE = 10.0  # seconds for a whole body
-UNDER_WAY = 64 * 1024 * 1024  # bytes; a thousand slow senders must not take the memory
+UNDER_WAY = 32 * 1024 * 1024  # bytes of half bodies; a thousand slow senders must not take the memory
 KEEP_ALIVE = 15.0
 LINGER = 2.0  # seconds for the rest of a body that was refused: a sender that still writes would not see the answer
 MAX_HEADER = 8190
@@ -56,7 +60,6 @@ PATHS: dict[str, str | None] = {
 }
 PIXELS = frozenset({"/events", "/collect"})
 WEBHOOKS = "/webhooks/"  # and the name of the source
-SIGNATURE = "X-Snitcher-Signature"
 
 _ALLOWED_HEADERS = (
     "authorization, content-type, content-encoding, x-api-key, x-retry-count, idempotency-key, traceparent"
@@ -64,6 +67,9 @@ _ALLOWED_HEADERS = (
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 _GIF = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c000000000100010000020144003b")
 _JSON = "application/json"
+_HEADERS = CIMultiDict({CONTENT_TYPE: _JSON, "Server": SERVER})
+ORIGIN, API_KEY, TEST = istr("Origin"), istr("x-api-key"), istr("x-turnout-test")
+KNOWN = 1024  # addresses with keys that are remembered
 _encode = msgspec.json.Encoder().encode
 
 
@@ -98,21 +104,46 @@ class Network:
         return any(ip in network for network in self._trusted if network.version == ip.version)
 
 
+class _Known(NamedTuple):
+    """A request's address and key, looked up: senders use the same ones for every request. Only right keys are kept."""
+
+    method: str
+    path: str
+    sender: Sender | None  # None: the key is in the body
+
+
+class Taker(Protocol):
+    """Stores what is good of a request and quarantines what is not; NotDurable where it is not on disk."""
+
+    async def take(self, body: bodies.Body, sender: Sender, visit: Visit) -> Answer: ...
+
+
+class Listener(Protocol):
+    """Takes what a source's partner posts; NotDurable where it is not on disk."""
+
+    async def tell(self, name: str, raw: bytes, signature: str) -> Told: ...
+
+
 class Collector:
     """Answers requests. ``draining`` and ``unwritable`` are set by the application while it stops or the disk fails."""
 
     def __init__(
         self,
-        intake: Intake,
+        intake: Taker,
+        webhooks: Listener,
         keyring: Keyring,
         clock: Clock,
         *,
         network: Network,
+        turns: Turns | None = None,
+        admission: Admission | None = None,
         strict_utf8: bool = False,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.keyring = keyring
         self.draining = False
+        self._turns, self._admission = turns or Turns(), admission or Admission()
+        self._webhooks = webhooks
         self._under_way = 0  # bytes of bodies that are not whole yet, of all connections
         self._intake, self._clock, self._network, self._strict, self._chance = (
             intake,
@@ -122,8 +153,17 @@ class Collector:
             chance,
         )
 
+    @property
+    def keyring(self) -> Keyring:
+        return self._keyring
+
+    @keyring.setter
+    def keyring(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+        self._known: dict[tuple[str, str, str | None, str | None], _Known] = {}
+
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        origin = request.headers.get("Origin")
+        origin = request.headers.get(ORIGIN)
         try:
             if request.method == "OPTIONS" and origin is not None:
                 return self._preflight(origin)
@@ -136,13 +176,12 @@ class Collector:
             answer, sender = self._later(503, "internal", "this could not be handled; send it again later"), None
         if origin is not None and sender is not None and origin in sender.origins:
             _allow(answer, origin)
-        answer.headers["Server"] = SERVER
         return answer
 
     # Browsers
 
     def _preflight(self, origin: str) -> web.Response:
-        answer = web.Response(status=204)
+        answer = web.Response(status=204, headers={"Server": SERVER})
         if self.keyring.listed(origin):
             _allow(answer, origin)
             answer.headers["Access-Control-Allow-Methods"] = "POST, GET"
@@ -153,46 +192,73 @@ class Collector:
     # One request
 
     async def _answer(self, request: web.BaseRequest) -> tuple[web.Response, Sender | None]:
-        path = request.path.rstrip("/") or "/"
-        if path.startswith(WEBHOOKS):
-            return await self._told(request, self.keyring.hook(path.removeprefix(WEBHOOKS))), None
-        pixel = request.method == "GET" and path in PIXELS
-        if (refused := self._refused(request, path, pixel=pixel)) is not None:
+        headers = request.headers
+        asked = (request.method, request.raw_path, headers.get(AUTHORIZATION), headers.get(API_KEY))
+        known = self._known.get(asked) or self._looked_up(request)
+        if isinstance(known, web.Response):
+            return known, None
+        if isinstance(known, str):
+            return await self._told(request, known), None
+        if known.method == "POST" and len(self._known) < KNOWN:
+            self._known[asked] = known
+        if (refused := self._not_now(request)) is not None:
             return refused, None
-        query = request.query
-        key = keys.presented(request.headers, list(query.items()))
-        sender = self.keyring.sender(key, query.get("tc_s")) if key is not None else None
-        if key is not None and sender is None:
-            return _unauthorized(), None
-        body = _pixel(request) if pixel else await self._body(request)
+        path, sender, pixel = known.path, known.sender, known.method == "GET"
+        raw = b"" if pixel else await self._raw(request)
+        if isinstance(raw, web.Response):
+            return raw, sender
+        if self._admission.full:  # it has filled up while the body came
+            return self._busy(), sender
+        size = bodies.inflated_size(raw)
+        self._admission.enter(size)
+        try:
+            await self._turns.take(first_turn(size))
+            return await self._judged(request, path, raw, sender, pixel=pixel)
+        finally:
+            self._admission.leave(size)
+
+    async def _judged(
+        self, request: web.BaseRequest, path: str, raw: bytes, sender: Sender | None, *, pixel: bool
+    ) -> tuple[web.Response, Sender | None]:
+        """The answer to a request that is whole and in hand."""
+        body = _pixel(request) if pixel else self._body(request, raw)
         if isinstance(body, web.Response):
             return body, sender
         if sender is None:
             named = keys.in_body(body.wrapper, body.items[0].value if body.items else None)
-            sender = self.keyring.sender(named, query.get("tc_s")) if named is not None else None
+            sender = self.keyring.sender(named, request.query.get("tc_s")) if named is not None else None
             if sender is None:
                 return _unauthorized(), None
-        if not sender.source.enabled:
+        if not sender.enabled:
             return _error(403, "source_disabled", "this source is switched off; ask its operator"), sender
         return await self._taken(request, path, body, sender, pixel=pixel), sender
 
-    def _refused(self, request: web.BaseRequest, path: str, *, pixel: bool) -> web.Response | None:
-        """What the request line alone decides."""
+    def _looked_up(self, request: web.BaseRequest) -> _Known | str | web.Response:
+        """What the address and the headers with a key say, or the name of a webhook, or why not."""
+        path, method = request.path.rstrip("/") or "/", request.method
+        if path.startswith(WEBHOOKS):
+            return path.removeprefix(WEBHOOKS)
         if path not in PATHS:
             return _error(404, "not_found", "send events to POST /collect")
-        if request.method != "POST" and not pixel:
+        if method != "POST" and not (method == "GET" and path in PIXELS):
             allowed = "GET, POST, OPTIONS" if path in PIXELS else "POST, OPTIONS"
             return _error(405, "method_not_allowed", "send events with POST", {"Allow": allowed})
+        query = request.query
+        key = keys.presented(request.headers, list(query.items()))
+        sender = self._keyring.sender(key, query.get("tc_s")) if key is not None else None
+        if key is not None and sender is None:
+            return self._not_now(request) or _unauthorized()
+        return _Known(method, path, sender)
+
+    def _not_now(self, request: web.BaseRequest) -> web.Response | None:
         if request.version < HttpVersion10:
             return _closing(_error(400, "bad_request", "send HTTP/1.1"))
         if self.draining:
             return self._later(503, "draining", "this server is stopping; send it again")
-        return None
+        return self._busy() if self._admission.full else None
 
-    async def _body(self, request: web.BaseRequest) -> bodies.Body | web.Response:
-        raw = await self._raw(request)
-        if isinstance(raw, web.Response):
-            return raw
+    def _body(self, request: web.BaseRequest, raw: bytes) -> bodies.Body | web.Response:
+        failpoint("collect_after_read")
         read = bodies.read(raw, request.headers.get("Content-Encoding"), strict_utf8=self._strict)
         return _malformed(read) if isinstance(read, Malformed) else read
 
@@ -201,13 +267,13 @@ class Collector:
         if (request.charset or "utf-8").lower() not in _CHARSETS:
             return _closing(_error(415, "bad_charset", "send UTF-8"))
         try:
-            if request.content.is_eof():  # it came with the headers: nothing to wait for
-                raw = await self._read(request)
+            if request.content.is_eof() and (request.content_length or 0) <= bodies.MAX_REQUEST:
+                raw: bytes | None = await request.content.read()  # it came with the headers: nothing to wait for
             else:
                 async with asyncio.timeout(BODY_DEADLINE):
                     raw = await self._read(request)
         except _Full:
-            return _closing(self._later(429, "busy", "too much is under way; send it again later"))
+            return _closing(self._busy())
         except TimeoutError:
             return _closing(_error(408, "slow_body", "the body did not arrive within 10 s; send it again"))
         except (HttpProcessingError, web.RequestPayloadError, ConnectionError):
@@ -241,14 +307,15 @@ class Collector:
         self, request: web.BaseRequest, path: str, body: bodies.Body, sender: Sender, *, pixel: bool
     ) -> web.Response:
         # A connection is the visitor's own only where a browser made it: servers send events of others.
-        browser = pixel or "Origin" in request.headers
+        headers = request.headers
+        browser = pixel or ORIGIN in headers
         visit = Visit(
             received=self._clock.now(),
             call=PATHS[path],
             wrapper=body.wrapper,
-            ip=self._network.visitor(request.remote, request.headers.get("X-Forwarded-For")) if browser else None,
-            user_agent=request.headers.get("User-Agent") if browser else None,
-            test="x-turnout-test" in request.headers,
+            ip=self._network.visitor(request.remote, headers.get("X-Forwarded-For")) if browser else None,
+            user_agent=headers.get("User-Agent") if browser else None,
+            test=TEST in headers,
         )
         try:
             answer = await self._intake.take(body, sender, visit)
@@ -256,54 +323,46 @@ class Collector:
             return self._later(429, error.code, str(error))
         except NotDurable as error:
             return self._later(503, error.code, "this could not be stored; send it again later")
+        failpoint("collect_before_answer")
         if pixel and "image/" in request.headers.get("Accept", ""):
-            return web.Response(body=_GIF, content_type="image/gif", headers={"Cache-Control": "no-store"})
-        return web.Response(body=_encode(answer), content_type=_JSON)
+            return web.Response(
+                body=_GIF, content_type="image/gif", headers={"Cache-Control": "no-store", "Server": SERVER}
+            )
+        return web.Response(body=_encode(answer), headers=_HEADERS)
 
     # Webhooks
 
-    async def _told(self, request: web.BaseRequest, hook: Hook | None) -> web.Response:
-        """A partner tells something. What it signs is the bytes, so these are looked at before anything in them."""
-        if hook is None:
+    async def _told(self, request: web.BaseRequest, name: str) -> web.Response:
+        """A partner tells something."""
+        if name not in self.keyring.hooks:
             return _error(404, "not_found", "there is no webhook here: check the source's name and its webhook_secret")
         if request.method != "POST":
             return _error(405, "method_not_allowed", "webhooks are sent with POST", {"Allow": "POST"})
         if self.draining:
             return self._later(503, "draining", "this server is stopping; send it again")
+        if self._admission.full:
+            return self._busy()
         raw = await self._raw(request)
         if isinstance(raw, web.Response):
             return raw
-        if not hook.signed(raw, request.headers.get(SIGNATURE, "")):
-            words = (
-                "must be sha256=<hex of HMAC-SHA256 of the body>, made with webhook_secret; check the webhook's secret"
-            )
-            return _error(401, "bad_signature", f"{SIGNATURE} {words}")
-        if not hook.source.enabled:
-            return _error(403, "source_disabled", "this source is switched off; ask its operator")
-        return await self._kept(raw, hook)
-
-    async def _kept(self, raw: bytes, hook: Hook) -> web.Response:
-        payload = snitcher.decoded(raw)
-        if not isinstance(payload, dict):
-            return _error(400, "malformed_json", "the body is not one JSON object; send it as it is documented")
-        if not snitcher.names_its_event(payload):
-            return _error(400, "missing", "event is missing: send the name of what happened, as company.identified")
-        source = hook.source
-        items = snitcher.webhook_items(
-            payload, source.form_fields, unknown=source.unknown_events == "track", companies=source.companies
-        )
-        visit = Visit(received=self._clock.now(), dialect=snitcher.NAME)
-        counts = {"accepted": 0, "duplicate": 0, "rejected": 0}
+        await self._turns.take(first_turn(len(raw)))
         try:
-            for body in packing.packed(items):
-                answer = await self._intake.take(body, hook.sender, visit)
-                for name in counts:
-                    counts[name] += getattr(answer, name)
-        except Busy as error:
-            return self._later(429, error.code, str(error))
+            told = await self._webhooks.tell(name, raw, request.headers.get(SIGNATURE, ""))
         except NotDurable as error:
-            return self._later(503, error.code, "this could not be stored; send it again later")
-        return web.Response(body=_encode({"success": True, **counts}), content_type=_JSON)
+            return self._not_stored(error)
+        if told.code is not None:
+            return _error(told.status, told.code, told.message)
+        counts = {"accepted": told.accepted, "duplicate": told.duplicate, "rejected": told.rejected}
+        return web.Response(body=_encode({"success": True, **counts}), headers=_HEADERS)
+
+    def _not_stored(self, error: NotDurable) -> web.Response:
+        if isinstance(error, Busy):
+            return self._later(429, error.code, str(error))
+        return self._later(503, error.code, "this could not be stored; send it again later")
+
+    def _busy(self) -> web.Response:
+        self._turns.set_aside()
+        return self._later(429, "busy", "too much is under way; send it again later")
 
     def _later(self, status: int, code: str, message: str) -> web.Response:
         """Come back in 1 to 5 seconds: an integer, because Segment's browser SDK reads nothing else."""
@@ -332,8 +391,15 @@ def _allow(answer: web.StreamResponse, origin: str) -> None:
 
 def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> web.Response:
     return web.Response(
-        status=status, body=_encode(Error(code=code, message=message)), content_type=_JSON, headers=headers
+        status=status, body=_encode(Error(code=code, message=message)), headers=CIMultiDict(_HEADERS, **(headers or {}))
     )
+
+
+def _whole(status: str, error: Error) -> bytes:
+    """An answer to whoever is told nothing else, as it goes over the wire."""
+    body = _encode(error)
+    head = f"HTTP/1.1 {status}\r\nServer: {SERVER}\r\nContent-Type: {_JSON}\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}Retry-After: 5\r\nConnection: close\r\n\r\n".encode() + body
 
 
 def _unauthorized() -> web.Response:
@@ -343,7 +409,7 @@ def _unauthorized() -> web.Response:
 def _malformed(problem: Malformed) -> web.Response:
     errors = [{"field": problem.field, "message": problem.message}] if problem.field else []
     body = Error(code=problem.code, message=problem.message, errors=errors)
-    return web.Response(status=problem.status, body=_encode(body), content_type=_JSON)
+    return web.Response(status=problem.status, body=_encode(body), headers=_HEADERS)
 
 
 def _closing(answer: web.Response) -> web.Response:
@@ -352,7 +418,7 @@ def _closing(answer: web.Response) -> web.Response:
     return answer
 
 
-class _Handler(RequestHandler):
+class _Handler(Connection):
     """The server's connection, with our own words where a request is not even HTTP: the default quotes its bytes."""
 
     __slots__ = ()
@@ -367,17 +433,38 @@ class _Handler(RequestHandler):
         del request, message  # they hold what was sent
         if status >= 500:
             log.error("collect_failed", reason=type(exc).__name__)
-            headers = {"Retry-After": "1", "Server": SERVER}
+            headers = {"Retry-After": "1"}
             return _closing(_error(503, "internal", "this could not be handled; send it again later", headers))
-        answer = _closing(_error(400, "bad_request", "this is not a well-formed HTTP request; check the client"))
-        answer.headers["Server"] = SERVER
-        return answer
+        return _closing(_error(400, "bad_request", "this is not a well-formed HTTP request; check the client"))
+
+
+_TOO_MANY = Error(code="too_many_connections", message="too many connections are open; come back later")
 
 
 class Server(web.Server):
-    """The low-level server: no routing table, no decompression, no access log, short keep-alive."""
+    """The low-level server: no routing table, no decompression, no access log, short keep-alive, so many connections."""
 
-    def __call__(self) -> RequestHandler:
+    def __init__(
+        self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], turns: Turns | None = None
+    ) -> None:
+        super().__init__(handler)
+        self._turns = turns or Turns()
+        self._most = connections.most()
+        self._silent: set[Silent] = set()
+        self._farewells = Farewells(_whole("503 Service Unavailable", _TOO_MANY))
+
+    def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # what the event loop asks of it
+        self._turns.set_aside()
+        if len(self._connections) + len(self._silent) >= self._most:
+            return self._farewells()
+        return Silent(self._silent, self._speaking, KEEP_ALIVE)
+
+    def pre_shutdown(self) -> None:
+        for each in list(self._silent):
+            each.close()
+        super().pre_shutdown()
+
+    def _speaking(self) -> _Handler:
         return _Handler(
             self,
             loop=asyncio.get_running_loop(),

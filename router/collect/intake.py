@@ -1,7 +1,7 @@
-"""From the items of one request to an answer that says what happened to each of them.
+"""From what was prepared of a request to an answer that says what happened to each of its items.
 
-The good ones are on disk when the answer is made, and so is the quarantine of the bad ones; a bad member never costs
-its neighbours anything.
+The good ones are on disk when the answer is made, and so is the quarantine of the bad ones. Whoever was erased is kept
+out here, and the click ids of a visitor's session are added: both need to know what other requests brought.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from router import door
-from router.body import Body, Item
+from router.body import Body
+from router.collect.admission import Turns
 from router.collect.keys import Sender
+from router.collect.prepared import Prepared, Refused, prepare
 from router.collect.visitors import Visitors
-from router.event import Event
-from router.outbox import log
+from router.failpoint import failpoint
+from router.outbox.log import Row
 from router.outbox.memory import Visitor
 from router.outbox.outbox import Outbox
 from router.outbox.state import Quarantined
 from router.problem import Problem
-
-SLICE = 25  # items between two looks at the other requests: a few ms
 
 
 class Tally:
@@ -62,106 +62,92 @@ class Intake:
         new_id: Callable[[], str],
         tally: Tally | None = None,
         visitors: Visitors | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self._store, self._new_id, self._tally = store, new_id, tally or Tally()
         self._visitors = Visitors(0) if visitors is None else visitors
+        self._turns = turns or Turns()
 
     async def take(self, body: Body, sender: Sender, visit: door.Visit) -> Answer:
         """Store what is good, quarantine what is not. NotDurable where the good ones are not on disk."""
-        began = time.perf_counter()
-        erased = len(self._store.suppression)
-        events, turned_away = await self._admitted(body.items, sender, visit)
-        if len(self._store.suppression) != erased:  # while others were answered, somebody was forgotten
-            events = self._not_erased(events, turned_away)
-        events, seen = self._visitors.attend(events)
-        if turned_away or seen:
+        return await self.store(await prepare(body, sender, visit, self._new_id, self._turns))
+
+    async def store(self, prepared: Prepared) -> Answer:
+        """NotDurable where the rows are not on disk. From here to the queue of the log nobody else runs."""
+        rows, refused = prepared.rows, prepared.refused
+        if len(self._store.suppression):
+            rows, refused = self._not_erased(prepared)
+        rows, seen = self._visitors.attend(rows)
+        failpoint("collect_before_append")
+        if refused or seen:
             repeated, _, _ = await asyncio.gather(
-                self._append(events), self._quarantine(sender, visit, turned_away), self._remember(seen, visit.received)
+                self._append(rows), self._quarantine(prepared, refused), self._remember(seen, prepared.received)
             )
         else:  # nearly always; three tasks would cost a tenth of the request
-            repeated = await self._append(events)
+            repeated = await self._append(rows)
         duplicate = sum(repeated)
-        self._count(sender.name, events, repeated, turned_away)
-        self._tally.ingest(time.perf_counter() - began)
+        self._count(prepared, rows, repeated, refused)
         return Answer(
-            accepted=len(events) - duplicate,
+            accepted=len(rows) - duplicate,
             duplicate=duplicate,
-            rejected=len(turned_away),
-            problems=[each.problem for each in turned_away],
-            id=_single_id(body, events),
+            rejected=len(refused),
+            problems=[each.problem for each in refused],
+            id=rows[0].id if prepared.single and rows else msgspec.UNSET,
         )
 
-    async def _admitted(
-        self, items: Sequence[Item], sender: Sender, visit: door.Visit
-    ) -> tuple[list[Event], list[door.TurnedAway]]:
-        events: list[Event] = []
-        turned_away: list[door.TurnedAway] = []
-        for index, item in enumerate(items):
-            if index % SLICE == SLICE - 1:
-                await asyncio.sleep(0)
-            if item.problem is not None:
-                turned_away.append(door.TurnedAway(problem=item.problem, scrubbed=door.remains(item.value)))
-                continue
-            entered = door.admit(item.value, sender.door, visit, self._new_id, item.notes)
-            if isinstance(entered, Event) and self._store.suppression.blocks(entered.user):
-                turned_away.append(door.TurnedAway(problem=_erased(index, entered), scrubbed=None))
-            elif isinstance(entered, Event):
-                events.append(entered)
+    def _not_erased(self, prepared: Prepared) -> tuple[list[Row], list[Refused]]:
+        """Without those of people who are forgotten by now."""
+        kept, refused = [], list(prepared.refused)
+        for index, row in zip(prepared.places, prepared.rows, strict=True):
+            if self._store.suppression.blocks(row.read().user):
+                refused.append(Refused(_erased(index, row)))
             else:
-                placed = msgspec.structs.replace(entered.problem, index=index)
-                turned_away.append(door.TurnedAway(problem=placed, scrubbed=entered.scrubbed))
-        return events, turned_away
+                kept.append(row)
+        return kept, refused
 
-    def _not_erased(self, events: Sequence[Event], turned_away: list[door.TurnedAway]) -> list[Event]:
-        """Without those of people who are forgotten by now; from here to the queue of the log nobody else runs."""
-        kept = []
-        for index, event in enumerate(events):
-            if self._store.suppression.blocks(event.user):
-                turned_away.append(door.TurnedAway(problem=_erased(index, event), scrubbed=None))
-            else:
-                kept.append(event)
-        return kept
-
-    async def _append(self, events: Sequence[Event]) -> list[bool]:
-        return await self._store.append([log.row(event) for event in events]) if events else []
+    async def _append(self, rows: Sequence[Row]) -> list[bool]:
+        return await self._store.append(rows) if rows else []
 
     async def _remember(self, seen: Sequence[Visitor], now: int) -> None:
         if seen:
             await self._store.remember_visitors(seen, now - self._visitors.session)
 
-    async def _quarantine(self, sender: Sender, visit: door.Visit, turned_away: Sequence[door.TurnedAway]) -> None:
-        if turned_away:
+    async def _quarantine(self, prepared: Prepared, refused: Sequence[Refused]) -> None:
+        if refused:
+            failpoint("collect_before_quarantine")
             await self._store.quarantine(
                 [
                     Quarantined(
-                        at=visit.received,
-                        source=sender.name,
+                        at=prepared.received,
+                        source=prepared.source,
                         event_id=each.problem.id,
                         code=each.problem.code,
                         field=each.problem.field,
                         message=each.problem.message,
-                        item=None if each.scrubbed is None else msgspec.json.encode(each.scrubbed).decode(),
+                        item=each.item,
                     )
-                    for each in turned_away
+                    for each in refused
                 ]
             )
 
     def _count(
-        self, source: str, events: Sequence[Event], repeated: Sequence[bool], turned_away: Sequence[door.TurnedAway]
+        self, prepared: Prepared, rows: Sequence[Row], repeated: Sequence[bool], refused: Sequence[Refused]
     ) -> None:
-        for event, again in zip(events, repeated, strict=True):
+        source = prepared.source
+        stored: dict[str, int] = {}
+        for row, again in zip(rows, repeated, strict=True):
             if not again:
-                self._tally.received(source, event.dialect, 1)
-        self._tally.duplicate(source, sum(repeated))
-        for each in turned_away:
+                stored[row.dialect] = stored.get(row.dialect, 0) + 1
+        for dialect, count in stored.items():
+            self._tally.received(source, dialect, count)
+        if duplicate := sum(repeated):
+            self._tally.duplicate(source, duplicate)
+        for each in refused:
             self._tally.rejected(source, each.problem.code)
+        self._tally.ingest(time.perf_counter() - prepared.began)
 
 
-def _erased(index: int, event: Event) -> Problem:
+def _erased(index: int, row: Row) -> Problem:
     message = "this person asked to be forgotten: send no more of their events"
-    given = None if "own_id" in event.notes else event.id
+    given = None if "own_id" in row.read().notes else row.id
     return Problem(index=index, id=given, code="erased_person", message=message)
-
-
-def _single_id(body: Body, events: Sequence[Event]) -> str | msgspec.UnsetType:
-    return events[0].id if body.single and events else msgspec.UNSET

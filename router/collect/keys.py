@@ -16,17 +16,16 @@ from typing import Any
 import msgspec
 
 from router.door import Door
-from router.secret import Secret
 from router.settings import Snitcher, Source
 
 _DIGEST = "sha256:"
 
 
 class Sender(msgspec.Struct, frozen=True, kw_only=True):
-    """A source, ready to receive from."""
+    """A source, ready to receive from. Nothing of it is secret: a collecting process is told no more."""
 
     name: str
-    source: Source | Snitcher
+    enabled: bool
     door: Door
     digests: tuple[bytes, ...] = ()
     origins: frozenset[str] = frozenset()
@@ -39,10 +38,10 @@ def sender(name: str, source: Source | Snitcher, keep_clear: frozenset[str]) -> 
     """
     if isinstance(source, Snitcher):
         door = Door(source=name, default_country=source.default_country, keep_clear=keep_clear)
-        return Sender(name=name, source=source, door=door)
+        return Sender(name=name, enabled=source.enabled, door=door)
     return Sender(
         name=name,
-        source=source,
+        enabled=source.enabled,
         door=Door(source=name, site=source.site, default_country=source.default_country, keep_clear=keep_clear),
         digests=tuple(_digest(token.reveal()) for token in source.tokens),
         origins=frozenset(source.origins),
@@ -94,41 +93,17 @@ def in_body(wrapper: Mapping[str, Any], first: Any) -> str | None:
     return None
 
 
-class Hook(msgspec.Struct, frozen=True, kw_only=True):
-    """A source whose partner posts to us, signed."""
+class Keyring(msgspec.Struct, frozen=True):
+    """All sources and their keys, and the names of those whose partner posts to /webhooks/NAME."""
 
-    sender: Sender
-    source: Snitcher
-    secret: Secret
-
-    def signed(self, raw: bytes, signature: str) -> bool:
-        """Is this the partner's signature of these bytes? ``sha256=`` and an HMAC in hex; compared in constant time.
-
-        Source: Snitcher, webhooks, X-Snitcher-Signature.
-        """
-        expected = "sha256=" + hmac.new(self.secret.reveal().encode(), raw, hashlib.sha256).hexdigest()
-        given = signature.strip().encode("utf-8", "surrogateescape")
-        return hmac.compare_digest(expected.encode(), given)
-
-
-def _hook(known: Sender) -> Hook | None:
-    source = known.source
-    if not isinstance(source, Snitcher) or source.webhook_secret is None or not source.webhook_secret.reveal():
-        return None
-    return Hook(sender=known, source=source, secret=source.webhook_secret)
-
-
-class Keyring:
-    """All sources and their keys."""
-
-    def __init__(self, senders: Sequence[Sender]) -> None:
-        self._senders = tuple(senders)
+    senders: tuple[Sender, ...]
+    hooks: frozenset[str] = frozenset()
 
     def sender(self, key: str, site: str | None) -> Sender | None:
         """Whose key it is, or None. ``site`` is Commanders Act's tc_s, checked where the source has one."""
         digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
         found: Sender | None = None
-        for each in self._senders:
+        for each in self.senders:
             for known in each.digests:
                 if hmac.compare_digest(digest, known):
                     found = each
@@ -136,10 +111,6 @@ class Keyring:
             return None
         return found
 
-    def hook(self, name: str) -> Hook | None:
-        """Who posts to /webhooks/NAME, or None where there is no such source or it has no secret to sign with."""
-        return next((hook for each in self._senders if each.name == name if (hook := _hook(each)) is not None), None)
-
     def listed(self, origin: str) -> bool:
         """Does any source take posts from pages of this origin? A preflight brings no key."""
-        return any(origin in each.origins for each in self._senders)
+        return any(origin in each.origins for each in self.senders)

@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
-from router.event import Event
+from router.outbox import log
+from router.outbox.log import Row
 from router.outbox.memory import Visitor
 
 MOST = 200_000  # visitors with click ids; the one longest gone gives way
@@ -32,12 +33,12 @@ class Visitors:
     def __len__(self) -> int:
         return len(self._visitors)
 
-    def attend(self, events: Sequence[Event]) -> tuple[list[Event], list[Visitor]]:
+    def attend(self, rows: Sequence[Row]) -> tuple[list[Row], list[Visitor]]:
         """The events with the click ids of their sessions, and what of that is to be put on disk."""
         if not self.session:
-            return list(events), []
+            return list(rows), []
         changed: dict[tuple[str, str], Visitor] = {}
-        attended = [self._attend(event, changed) if event.user.anonymous_id else event for event in events]
+        attended = [self._attend(row, changed) if row.anonymous_id else row for row in rows]
         return attended, list(changed.values())
 
     def forget(self, people: Collection[str]) -> None:
@@ -46,24 +47,25 @@ class Visitors:
             del self._visitors[key]
             self._written.pop(key, None)
 
-    def _attend(self, event: Event, changed: dict[tuple[str, str], Visitor]) -> Event:
-        key = (event.source, event.user.anonymous_id or "")
+    def _attend(self, row: Row, changed: dict[tuple[str, str], Visitor]) -> Row:
+        key = (row.source, row.anonymous_id or "")
         known = self._visitors.get(key)
-        if known is not None and event.received - known.seen > self.session:
+        if known is not None and row.received - known.seen > self.session:
             known = None
-        if known is None and not event.clicks:
-            return event
+        if known is None and not row.clicks:
+            return row
         kept = known.clicks if known is not None else {}
-        clicks = {**kept, **event.clicks}
-        visitor = Visitor(event.source, key[1], clicks, event.received)
+        clicks = {**kept, **row.clicks}
+        visitor = Visitor(row.source, key[1], clicks, row.received)
         self._put(visitor)
         # A session that goes on is put on disk again now and then, so that a restart does not end it.
-        if clicks != kept or event.received - self._written.get(key, 0) > self.session // 4:
+        if clicks != kept or row.received - self._written.get(key, 0) > self.session // 4:
             changed[key] = visitor
-            self._written[key] = event.received
-        if len(clicks) == len(event.clicks):
-            return event
-        return msgspec.structs.replace(event, clicks=clicks, notes=(*event.notes, KEPT))
+            self._written[key] = row.received
+        if len(clicks) == len(row.clicks):
+            return row
+        event = row.read()
+        return log.row(msgspec.structs.replace(event, clicks=clicks, notes=(*event.notes, KEPT)))
 
     def _put(self, visitor: Visitor) -> None:
         key = (visitor.source, visitor.person)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, get_args
 
@@ -33,7 +32,6 @@ from router.outbox.views import (
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-FLOOR = 16 * 1024 * 1024  # bytes free, below which the outbox will soon refuse
 LARGEST_BODY = 256 * 1024
 STATES = get_args(State)
 WHO = re.compile(r"[A-Za-z0-9._@-]{1,64}", re.ASCII)
@@ -89,7 +87,7 @@ class Api:
             return self._store.failed.code
         if self._draining():
             return "draining"
-        return "disk_full" if shutil.disk_usage(self._store.directory).free < FLOOR else None
+        return "disk_full" if self._store.space.full else None
 
     async def metrics(self, request: web.Request) -> web.Response:
         _asked(request)

@@ -29,14 +29,15 @@ class Gate:
     """One lane's way out. Instants are UTC ms.
 
     ``epoch`` begins anew with every hold and resumption: answers to older requests change neither. ``unwritten``: the
-    hold in memory is not the one on disk. Time up to ``open_since``, the end of the last hold, is nobody's fault.
+    hold in memory is not the one on disk. Time up to ``open_since`` is no event's fault: it is the end of the last hold,
+    or of time that did not pass or in which nobody ran.
     """
 
-    def __init__(self, name: str, lane: Lane, pace: Pace, chance: Callable[[], float]) -> None:
+    def __init__(self, name: str, lane: Lane, pace: Pace, chance: Callable[[], float], open_since: int) -> None:
         self._name, self._lane, self._pace, self._chance = name, lane, pace, chance
         self.epoch = 0
         self.unwritten = False
-        self.open_since = 0
+        self.open_since = open_since
         self._misses = 0
         self._probe_at = (lane.held.until or 0) if lane.held else 0
 
@@ -60,6 +61,7 @@ class Gate:
         """The clock was set back by so many ms: no wait becomes longer by it."""
         self._pace.paused_until -= by
         self._probe_at -= by
+        self.open_since -= by
 
     # What answers do
 

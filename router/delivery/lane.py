@@ -30,6 +30,7 @@ from router.delivery.settling import Settling
 from router.delivery.subjects import MOST_BEHIND
 from router.delivery.taking import Taking
 from router.destination import Destination
+from router.failpoint import failpoint
 from router.outbox.errors import NotDurable
 from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
@@ -40,6 +41,7 @@ log: Any = structlog.get_logger()
 
 T = TypeVar("T")
 
+SET_FORWARD = 60_000  # ms that the wall clock may gain on the other one before somebody has set it
 TAKE = 64  # events looked at in one go, where a batch is not larger
 
 
@@ -69,13 +71,13 @@ class LaneRunner:
         self._about = type(destination).subject is not Destination.subject
         self._suspects = store.suspects(lane)
         self._quota = Quota(store, lane, quota) if (quota := destination.quota()) is not None else None
-        self._seen = clock.now()
+        self._seen, self._elapsed = clock.now(), clock.monotonic()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
         self._hand = Hand(lane)
         self._pace = Pace(concurrency)
-        self._gate = Gate(name, lane, self._pace, chance)
+        self._gate = Gate(name, lane, self._pace, chance, open_since=store.away_until)
         self._settling = Settling(store, lane, self._settled)
         self._sender = Sender(name, destination, clock, concurrency)
         self._sending = Sending(
@@ -142,15 +144,12 @@ class LaneRunner:
 
     async def _step(self) -> None:
         self.lane.more.clear()
-        now = self._clock.now()
-        if now < self._seen:
-            await self._set_back(self._seen - now)
-        self._seen = now
+        now = await self._time()
         if (wait := self._gate.closed_for(now)) > 0:
             self._hand.unwrite()
             await self._idle(wait)
         elif jobs := await self._next(now):
-            self._write(await self._in_turn(self._routed(jobs, now), now))
+            await self._prepare(jobs, now)
             await self._flow(self._sending.few)
             await asyncio.sleep(0)  # a lane that filters everything would otherwise never let go of the loop
         elif self._hand.ready:
@@ -159,10 +158,30 @@ class LaneRunner:
             due = self.lane.next_due
             await self._idle(FOR_EVER if due is None else max(0.0, (due - now) / 1000))
 
-    async def _set_back(self, by: int) -> None:
-        """The clock was set back: waits are lengths of time, and none becomes longer by it."""
-        self._gate.set_back(by)
-        await self._store.set_back(self.lane, by)
+    async def _time(self) -> int:
+        """Now (UTC ms), with what is counted by the wall clock put right where that was set."""
+        now, elapsed = self._clock.now(), self._clock.monotonic()
+        ahead = now - self._seen - int((elapsed - self._elapsed) * 1000)
+        if now < self._seen:  # waits are lengths of time, and none becomes longer by it
+            await self._store.set_back(self.lane, self._seen - now)
+            self._gate.set_back(self._seen - now)
+        elif ahead > SET_FORWARD:
+            log.warning("clock_set_forward", destination=self.name, wait_s=ahead // 1000)
+            self._gate.open_since = now  # the time that did not pass expires nothing
+        self._seen, self._elapsed = now, elapsed
+        return now
+
+    async def _prepare(self, jobs: list[Job], now: int) -> None:
+        """Requests of what was taken. After a fault of ours it waits for another try: nobody else has it in hand."""
+        try:
+            failpoint("lane_after_take")
+            self._write(await self._in_turn(self._routed(jobs, now), now))
+        except NotDurable:
+            raise
+        except Exception as error:
+            log.exception("lane_failed", destination=self.name)
+            ready = {job.seq for _, written in self._hand.ready for job in written}
+            self._sending.give_back([job for job in jobs if job.seq not in ready], error)
 
     async def _idle(self, wait: float) -> None:
         """Until something new arrives, or so many seconds have passed."""

@@ -21,6 +21,7 @@ from router.delivery.ends import Job
 from router.delivery.sender import Sender
 from router.destination import Destination, Request
 from router.event import Event
+from router.failpoint import failpoint
 from router.outbox.errors import NotDurable
 from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
@@ -98,7 +99,9 @@ class Replayer:
             log.info("replay_refused", destination=self._name, reason=reason, seq=job.seq)
         self.replay.cursor = found.end
         attempts, self._attempts = self._attempts, []
+        failpoint("replay_before_note")
         await self._store.note_replay(self.replay, attempts)
+        failpoint("replay_after_note")
 
     def _wanted(self, event: Event, now: int, counts: Counts) -> bool:
         end = fate(self._rule, self._window, event, now)
@@ -137,6 +140,7 @@ class Replayer:
         tries = 0
         while True:
             await self._turn()
+            failpoint("replay_before_send")
             outcome, attempt = await self._sender.send(request, jobs)
             match outcome:
                 case Delivered(rejected=bad):

@@ -7,7 +7,6 @@ overlap: a worker is free as soon as its request is answered.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,6 +24,7 @@ from router.delivery.pace import Pace, Turns
 from router.delivery.sender import Sender, Written, remarkable
 from router.delivery.settling import Settling
 from router.destination import Request
+from router.failpoint import failpoint
 from router.outbox.errors import NotDurable
 from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
@@ -116,7 +116,9 @@ class Sending:
             if self._turns is not None and not await self._in_turn(self._turns):
                 self._hand.take_again(jobs)
                 return
+            failpoint("lane_before_send")
             outcome, attempt = await self._attempt(request, jobs)
+            failpoint("lane_after_answer")
             if isinstance(outcome, Split) and not outcome.rejected and len(jobs) > 1:
                 await self._bisect(jobs, attempt)
             else:
@@ -125,7 +127,7 @@ class Sending:
             return
         except Exception as error:
             log.exception("carry_failed", destination=self._name)
-            self._give_back(jobs, f"a fault of ours ({type(error).__name__}): report it")
+            self.give_back(jobs, error)
 
     async def _in_turn(self, turns: Turns) -> bool:
         """Wait for the rate. False where the lane closed, or somebody was forgotten, meanwhile."""
@@ -186,11 +188,11 @@ class Sending:
         oldest = min([job.event.received for job in jobs])
         self._observer.delivered(self._name, len(jobs) - len(outcome.rejected), (attempt.at - oldest) / 1000)
 
-    def _give_back(self, jobs: Sequence[Job], reason: str) -> None:
+    def give_back(self, jobs: Sequence[Job], error: Exception) -> None:
         """After a fault of ours: those without an end wait for another try, as after any fault, and do not spin."""
-        now = self._clock.now()
+        now, reason = self._clock.now(), f"a fault of ours ({type(error).__name__}): report it"
         attempt = Attempt(seqs=[job.seq for job in jobs], began=now, at=now, outcome="fault", reason=reason)
-        with contextlib.suppress(NotDurable):
+        if jobs:
             self._settling.add(ends.retried(jobs, attempt, after=60.0, until=None, chance=self._chance()))
 
     async def _bisect(self, jobs: list[Job], attempt: Attempt) -> None:

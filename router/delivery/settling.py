@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import msgspec
+import structlog
 
 from router.delivery.ends import Job
+from router.failpoint import failpoint
 from router.outbox.errors import NotDurable
 from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
 from router.outbox.state import Attempt, Closing, Mark
 from router.outcome import Delivered
+
+log: Any = structlog.get_logger()
 
 
 class _Run(msgspec.Struct):
@@ -72,14 +77,32 @@ class Settling:
                 attempts, self._attempts = self._attempts, []
                 closing, self._closing = self._closing, []
                 try:
-                    await self._store.settle(self._lane, marks, attempts, closing)
+                    await self._written_down(marks, attempts, closing)
                 finally:
                     self.waiting -= count
-                await self._settled(marks)
         except NotDurable:
             return  # the outbox tells the process; whatever was not written down is sent again by the next one
         finally:
             self._task = None
+
+    async def _written_down(
+        self, marks: Sequence[Mark], attempts: Sequence[Attempt], closing: Sequence[Closing]
+    ) -> None:
+        """However often a fault of ours comes between: nobody else knows any more what became of these."""
+        on_disk = False
+        while True:
+            try:
+                if not on_disk:
+                    failpoint("lane_before_settle")
+                    await self._store.settle(self._lane, marks, attempts, closing)
+                    on_disk = True
+                failpoint("lane_after_settle")
+                return await self._settled(marks)
+            except NotDurable:
+                raise
+            except Exception:
+                log.exception("settle_failed", destination=self._lane.name)
+                await self._store.clock.sleep(1.0)
 
     def _gather(self) -> list[Mark]:
         marks = [

@@ -13,14 +13,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
 
 from router.delivery import ends
 from router.delivery.ends import Job
 from router.delivery.hand import Hand
+from router.failpoint import failpoint
 from router.outbox.lane import Lane
 from router.outbox.log import Stored
 from router.outbox.outbox import Outbox
 from router.outbox.state import Mark
+
+log: Any = structlog.get_logger()
 
 READ = 512  # events read in one go: each look at the disk is a hop to another thread
 FAR_BEHIND = 5_000  # events; below, order alone serves everybody
@@ -121,8 +127,12 @@ class Taking:
                 self._settle([Mark(seqs=erased, state="erased", at=now)])
             if damaged := [each.seq for each in found if each.event is None and not each.erased]:
                 reason = "the stored event is damaged: run turnout doctor"
+                self._tell(damaged, reason)
                 self._settle([Mark(seqs=damaged, state="dead", at=now, reason=reason)])
         return jobs
+
+    def _tell(self, damaged: Sequence[int], reason: str) -> None:
+        log.error("event_damaged", destination=self._lane.name, seq=damaged[0], count=len(damaged), reason=reason)
 
     # Ahead of the order
 
@@ -162,7 +172,7 @@ class Taking:
 
     async def _look_for_expiry(self, now: int, oldest: int) -> None:
         since = max(oldest, self._seen)
-        found = await self._store.happened(self.taken, since, oldest + NEAR_EXPIRY, EXPIRING)
+        found = await self._store.late(self.taken, since, oldest + NEAR_EXPIRY, EXPIRING)
         self._waiting_urgent = [seq for _, seq in found if self._lane.open(seq) and not self._passed(seq)]
         if len(found) == EXPIRING:  # there is more, and the next look goes on there
             self._seen = max(found[-1][0], since + 1)
@@ -174,6 +184,7 @@ class Taking:
         if not rows:
             return []
         found = await self._store.pick(list(rows))
+        failpoint("retry_before_take")
         self._hand.parked.update(rows)
         jobs = [
             Job(each.seq, each.event, rows[each.seq].attempts, parked=True, since=rows[each.seq].since)
@@ -186,5 +197,6 @@ class Taking:
             whole.update(erased)
         if lost := [seq for seq in rows if seq not in whole]:
             reason = "the stored event is damaged or gone: run turnout doctor"
+            self._tell(lost, reason)
             self._settle([Mark(seqs=lost, state="dead", at=now, parked=True, reason=reason)])
         return jobs

@@ -17,8 +17,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from router.dialects.people import glean, identify
-from router.dialects.reading import Object, Reading, built, copied, first, keep
+from router.dialects.reading import Object, Reading, built, copied, fill, first, keep
 from router.identifiers import Raw
+from router.recall import recalled
 
 _ADDRESSING = frozenset(
     ("tc_s", "tc_skey", "tc_firsttime", "token")
@@ -146,9 +147,8 @@ def _items(reading: Reading, properties: Object) -> None:
         items = [items[key] for key in sorted(items, key=int)]
     if isinstance(items, list):
         reading.items = items
-        keep(properties, "items", [item for item in items if not isinstance(item, dict)])
-    else:
-        keep(properties, "items", items)
+        items = [item for item in items if not isinstance(item, dict)]
+    keep(properties, "items", items)
 
 
 def _user(reading: Reading, user: Object) -> None:
@@ -168,34 +168,50 @@ def _device(reading: Reading, context: Object) -> None:
     reading.user_agent = device.pop("user_agent", None)
     if not device:  # a browser's, as a rule, is no more than these two
         return
-    network, lifecycle, screen = _taken(device, "network"), _taken(device, "lifecycle"), _taken(device, "screen")
     _cookies(reading, device)
-    reading.locale = first(device.pop("lang", None), device.pop("language", None))
-    reading.device["timezone"] = device.pop("timezone", None)
-    reading.device["type"] = device.pop("type", None)
-    reading.device["manufacturer"] = device.pop("manufacturer", None)
-    reading.device["model"] = _either(device.pop("model", None), device, "name")
-    _system(reading, device)
-    reading.device["carrier"] = network.pop("carrier", None)
-    reading.screen = {side: screen.pop(side) for side in _SCREEN if side in screen}
     reading.raw.advertising_id = device.pop("advertising_id", None)
     reading.idfv = device.pop("idfv", None)
-    reading.tracking_enabled = device.pop("ad_tracking_enabled", None)
-    built(reading, device)
-    reading.anonymous_id = first(reading.anonymous_id, device.get("sdk_id"))
+    lifecycle = _taken(device, "lifecycle")
     reading.session_id = lifecycle.pop("session_id", None)
-    for key, rest in (("lifecycle", lifecycle), ("network", network), ("screen", screen)):
+    reading.anonymous_id = first(reading.anonymous_id, device.get("sdk_id"))
+    fields, rest = _described(device)
+    fill(reading, fields)
+    if lifecycle:
+        rest = dict(rest)
+        keep(rest, "lifecycle", lifecycle)
+    keep(context, "device", rest)
+
+
+@recalled
+def _described(device: Any) -> tuple[Object, Object]:
+    """A model's description, and what of it has no field."""
+    network, screen = _taken(device, "network"), _taken(device, "screen")
+    fields = {
+        "locale": first(device.pop("lang", None), device.pop("language", None)),
+        "tracking_enabled": device.pop("ad_tracking_enabled", None),
+        "screen": {side: screen.pop(side) for side in _SCREEN if side in screen},
+        "device": {
+            "timezone": device.pop("timezone", None),
+            "type": device.pop("type", None),
+            "manufacturer": device.pop("manufacturer", None),
+            "model": _either(device.pop("model", None), device, "name"),
+            **_system(device),
+            "carrier": network.pop("carrier", None),
+        },
+        **built(device),
+    }
+    for key, rest in (("network", network), ("screen", screen)):
         keep(device, key, rest)
-    keep(context, "device", device)
+    return fields, device
 
 
-def _system(reading: Reading, device: Object) -> None:
+def _system(device: Object) -> Object:
     if isinstance(device.get("os"), str):
-        reading.device["os_name"] = device.pop("os")
-        return
+        return {"os_name": device.pop("os")}
     system = _taken(device, "os")
-    reading.device["os_name"], reading.device["os_version"] = system.pop("name", None), system.pop("version", None)
+    said = {"os_name": system.pop("name", None), "os_version": system.pop("version", None)}
     keep(device, "os", system)
+    return said
 
 
 def _cookies(reading: Reading, holder: Object) -> None:
@@ -211,8 +227,7 @@ def _cookies(reading: Reading, holder: Object) -> None:
 
 def _page(reading: Reading, context: Object, properties: Object) -> None:
     """The page, wherever the sender has it: their web SDK writes it at the root of a page_view as well."""
-    page = _taken(context, "page")
-    if page:
+    if page := _taken(context, "page"):
         _own_page(reading, page)
         keep(context, "page", page)
     if reading.name == "page_view":

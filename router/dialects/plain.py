@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from router.dialects.names import standard_of_any
 from router.dialects.people import glean, identify
-from router.dialects.reading import Object, Reading, built, copied, first, keep
+from router.dialects.reading import Object, Reading, built, copied, fill, first, keep
 from router.identifiers import Raw
 
 # Names in Meta's and Snap's user_data, and the cookie each holds the value of.
@@ -169,7 +169,7 @@ def _described(reading: Reading, device: Object, context: Object) -> None:
     reading.raw.advertising_id = first(reading.raw.advertising_id, device.pop("advertising_id", None))
     reading.idfv = first(reading.idfv, device.pop("idfv", None))
     reading.tracking_enabled = first(device.pop("tracking_enabled", None), device.pop("ad_tracking_enabled", None))
-    built(reading, device)
+    fill(reading, built(device))
 
 
 def _app_data(reading: Reading, properties: Object) -> None:

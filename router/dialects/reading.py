@@ -2,7 +2,7 @@
 
 Values are as the sender wrote them, of any type, personal data still raw; a reading is never stored or printed. A
 dialect takes each key it knows out of a copy of the item, and what is left becomes ``properties``, so an unknown key
-is kept and not lost.
+is kept and not lost. Objects inside the item and what ``router.recall`` remembers of them are shared, and never changed.
 """
 
 from __future__ import annotations
@@ -59,6 +59,12 @@ class Reading(Struct, kw_only=True):
     test: Any = None
 
 
+def fill(reading: Reading, fields: Object) -> None:
+    """What was read of one part, by the reading's own field names."""
+    for field, value in fields.items():
+        setattr(reading, field, value)
+
+
 def copied(value: Any) -> Object:
     """A copy to take keys out of; an empty object where the sender wrote something else."""
     return dict(value) if isinstance(value, dict) else {}
@@ -80,13 +86,13 @@ _HARDWARE = {
 _ATT = ("att_status", "attStatus", "attTrackingStatus", "trackingStatus")
 
 
-def built(reading: Reading, device: Object) -> None:
+def built(device: Object) -> Object:
     """Take what a device is made of and its answer on tracking, which every dialect writes alike, out of ``device``."""
-    for field, keys in _HARDWARE.items():
-        said = first(*(device.pop(key, None) for key in keys))
-        if said is not None:
-            reading.hardware[field] = said
-    reading.att_status = first(reading.att_status, *(device.pop(key, None) for key in _ATT))
+    hardware = {field: first(*(device.pop(key, None) for key in keys)) for field, keys in _HARDWARE.items()}
+    return {
+        "hardware": {field: said for field, said in hardware.items() if said is not None},
+        "att_status": first(*(device.pop(key, None) for key in _ATT)),
+    }
 
 
 def keep(properties: Object, key: str, rest: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final, get_args
 
 from router.dialects.names import standard
 from router.dialects.people import glean, identify
-from router.dialects.reading import Object, Reading, built, copied, first, keep
+from router.dialects.reading import Object, Reading, built, copied, fill, first, keep
 from router.event import Kind
 from router.identifiers import Raw
 
@@ -116,7 +116,7 @@ def _context(reading: Reading, context: Object) -> None:
         reading.raw.advertising_id = device.pop("advertisingId", None)
         reading.tracking_enabled = device.pop("adTrackingEnabled", None)
         reading.idfv = device.pop("id", None) if str(system.get("name")).lower() in {"ios", "ipados"} else None
-        built(reading, device)
+        fill(reading, built(device))
     reading.device["os_name"], reading.device["os_version"] = system.get("name"), system.get("version")
     reading.device["carrier"] = network.pop("carrier", None)
     reading.screen = copied(context.pop("screen", None))

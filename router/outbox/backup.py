@@ -14,7 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from router.outbox import lock
+from router.failpoint import failpoint
+from router.outbox import crashes, lock
 from router.outbox.errors import OutboxError
 from router.outbox.log import Segment
 from router.outbox.state import segments
@@ -53,6 +54,7 @@ def copy(directory: Path, target: Path, *, keys: bool = True) -> Copied:
             copied = _copy(directory, part, keys=keys)
         except _Gone:
             continue
+        failpoint("backup_before_rename")
         if target.exists():
             target.rmdir()
         part.rename(target)
@@ -66,8 +68,10 @@ def _copy(directory: Path, part: Path, *, keys: bool) -> Copied:
     part.chmod(0o700)
     state = part / "state.db"
     _snapshot(directory / "state.db", state)
+    _as_ended(state)
     if not keys:
         _without_keys(state)
+    failpoint("backup_after_state")
     named = _segments(state)
     for segment in named:
         source = segment.path(directory)
@@ -107,6 +111,16 @@ def _snapshot(source: Path, target: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _as_ended(state: Path) -> None:
+    """No process runs on the copy, and none was killed on it."""
+    connection = sqlite3.connect(state, isolation_level=None)
+    try:
+        crashes.end(connection)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    finally:
+        connection.close()
 
 
 def _without_keys(state: Path) -> None:
@@ -160,7 +174,9 @@ def restore(source: Path, directory: Path) -> Path | None:
     kept = None
     if directory.exists() and any(directory.iterdir()):
         kept = next(each for each in _places(directory) if not each.exists())
+        failpoint("restore_before_swap")
         directory.rename(kept)
+        failpoint("restore_between_swaps")
     elif directory.exists():
         directory.rmdir()
     part.rename(directory)

@@ -70,6 +70,11 @@ def suspected(known: Sequence[Suspect], found: Marked) -> list[Suspect]:
     return [*known[1 - MOST :], Suspect(found.lane, found.first, found.last)]
 
 
+def unfinished(connection: sqlite3.Connection) -> bool:
+    """Did the process before this one not end as it should?"""
+    return _get(connection, _RUNNING) is not None
+
+
 def end(connection: sqlite3.Connection) -> None:
     """The process ends as it should."""
     for key in (_RUNNING, _SUSPECTS):

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 import msgspec
 
 from router.event import User
+from router.outbox.compression import unpack
 from router.outbox.writer import fold
 from router.person import marks_of
 
@@ -50,7 +51,7 @@ def find(connection: sqlite3.Connection, marks: Collection[str], after: int) -> 
     rows = connection.execute(_ROWS, (after, ROWS_AT_ONCE)).fetchall()
     found: list[int] = []
     others: set[str] = set()
-    for seq, payload in rows:
+    for (seq, _), payload in zip(rows, unpack([payload for _, payload in rows]), strict=True):
         carried = marks_in(payload) if payload else frozenset()
         if not carried.isdisjoint(marks):
             found.append(seq)

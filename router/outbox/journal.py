@@ -10,12 +10,13 @@ import asyncio
 import contextlib
 import sqlite3
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 from router.clock import Clock
+from router.failpoint import failpoint
 from router.outbox import log, schema
-from router.outbox.dedup import key
+from router.outbox.dedup import key, marks
 from router.outbox.errors import Busy, NotDurable
 from router.outbox.log import Row, Segment, Stored
 from router.outbox.segments import Segments
@@ -48,36 +49,42 @@ class _Errand:
 
 
 class Tail:
-    """The newest events, decoded, for lanes that keep up: they need no disk."""
+    """The newest events for lanes that keep up, which need no disk; each is decoded once, when the first lane asks."""
 
     def __init__(self) -> None:
-        self._events: list[Stored] = []
-        self._sizes: list[int] = []
+        self._rows: list[Row | None] = []  # None: erased
+        self._first = 1  # the number of the first of them
         self._bytes = 0
 
     def keep(self, first: int, rows: Sequence[Row]) -> None:
-        for seq, each in enumerate(rows, first):
-            self._events.append(Stored(seq, each.event))
-            self._sizes.append(len(each.payload))
-            self._bytes += len(each.payload)
-        if self._bytes > 2 * TAIL_BYTES or len(self._events) > 2 * TAIL_EVENTS:
-            cut = max(0, len(self._events) - TAIL_EVENTS)
-            self._bytes -= sum(self._sizes[:cut])
-            while self._bytes > TAIL_BYTES:
-                self._bytes -= self._sizes[cut]
-                cut += 1
-            del self._events[:cut]
-            del self._sizes[:cut]
+        if not self._rows:
+            self._first = first
+        self._rows += rows
+        self._bytes += sum(len(each.payload) for each in rows)
+        if self._bytes > 2 * TAIL_BYTES or len(self._rows) > 2 * TAIL_EVENTS:
+            self._cut()
+
+    def _cut(self) -> None:
+        """Half of it goes at a time."""
+        sizes = [len(each.payload) if each is not None else 0 for each in self._rows]
+        cut = max(0, len(sizes) - TAIL_EVENTS)
+        self._bytes = sum(sizes[cut:])
+        while self._bytes > TAIL_BYTES:
+            self._bytes -= sizes[cut]
+            cut += 1
+        self._first += cut
+        del self._rows[:cut]
 
     def read(self, after: int, limit: int) -> list[Stored] | None:
         """Up to ``limit`` events above ``after``, or None where the memory does not reach back so far."""
-        if not self._events or self._events[0].seq > after + 1:
+        if not self._rows or self._first > after + 1:
             return None
-        start = after + 1 - self._events[0].seq
-        return self._events[start : start + limit]
+        start = after + 1 - self._first
+        found = enumerate(self._rows[start : start + limit], after + 1)
+        return [Stored(seq, None, erased=True) if row is None else Stored(seq, row.read()) for seq, row in found]
 
     def erase(self, seqs: Collection[int]) -> None:
-        self._events = [Stored(each.seq, None, erased=True) if each.seq in seqs else each for each in self._events]
+        self._rows = [None if seq in seqs else row for seq, row in enumerate(self._rows, self._first)]
 
 
 class Journal:
@@ -104,6 +111,7 @@ class Journal:
         self._writer = Writer("turnout-log")
         self._vault = Vault(None)
         self._ids: dict[str, int] = {}  # of the open segment: key -> received
+        self._unsealed: dict[int, dict[str, int]] = {}  # the same of segments that have no index yet, by number
         self._queue: deque[_Append] = deque()
         self._errands: deque[_Errand] = deque()
         self._wake = asyncio.Event()
@@ -120,8 +128,11 @@ class Journal:
             self._vault = Vault(newest.key)
             self.last = await self._writer.read(lambda connection: log.last(connection, newest))
             self._ids = dict(await self._writer.read(lambda connection: list(log.keys(connection))))
-        since = self._clock.now() - self._dedup
-        self.sealing = asyncio.create_task(self._segments.prepare(self._sealed, since), name="outbox-seal")
+        await self._segments.load(self._clock.now() - self._dedup)
+        for segment in self._segments.all[:-1]:
+            if segment.sealed is None:
+                self._unsealed[segment.number] = await self._segments.ask(segment, lambda unit: dict(log.keys(unit)))
+        self.sealing = asyncio.create_task(self._catch_up(), name="outbox-seal")
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="outbox-append")
@@ -158,6 +169,12 @@ class Journal:
         self._errands.append(_Errand(segment, unit, future))
         self._wake.set()
         return await future
+
+    def seal_left(self) -> None:
+        """Try again what could not be sealed, as on a full disk."""
+        left = any(each.sealed is None for each in self._segments.all[:-1])
+        if left and (self.sealing is None or self.sealing.done()) and not self._stopping:
+            self.sealing = asyncio.create_task(self._catch_up(), name="outbox-seal")
 
     async def settled(self) -> None:
         """Until no segment is being sealed."""
@@ -203,31 +220,41 @@ class Journal:
     async def _commit(self, group: Sequence[_Append]) -> None:
         await self._roll_if_full()
         since = self._clock.now() - self._dedup
-        pairs = [(row.event.source, row.event.id) for each in group for row in each.rows]
-        repeated = await self._segments.known(pairs, since) if len(self._segments.all) > 1 else set()
+        repeated = await self._repeated(group, since)
         fresh: list[Row] = []
         ids: dict[str, int] = {}
-        answers: list[list[bool]] = []
-        for each in group:
-            answer = []
-            for row in each.rows:
-                name = key(row.event.source, row.event.id)
-                duplicate = name in ids or name in repeated or self._ids.get(name, since - 1) >= since
-                if not duplicate:
-                    ids[name] = row.event.received
-                    fresh.append(row)
-                answer.append(duplicate)
-            answers.append(answer)
+        answers = [[self._is_known(row, ids, fresh, repeated, since) for row in each.rows] for each in group]
         first, duplicates = self.last + 1, sum(sum(answer) for answer in answers)
         if fresh or duplicates:
             await self._writer.read(lambda connection: log.append(connection, first, fresh, self._vault, duplicates))
         self._ids.update(ids)
         self.tail.keep(first, fresh)
         self.last += len(fresh)
+        failpoint("append_before_answer")
         for each, answer in zip(group, answers, strict=True):
             _answer(each.future, answer)
         if fresh:
             self._committed()
+
+    async def _repeated(self, group: Sequence[_Append], since: int) -> set[str]:
+        """Keys of those that a sealed segment holds."""
+        if len(self._segments.all) == 1:
+            return set()
+        return await self._segments.known([(row.source, row.id) for each in group for row in each.rows], since)
+
+    def _is_known(self, row: Row, ids: dict[str, int], fresh: list[Row], repeated: set[str], since: int) -> bool:
+        """Is it a duplicate? Else it is one of the ``fresh``, and its key of the ``ids``."""
+        name = key(row.source, row.id)
+        if (
+            name in ids
+            or name in repeated
+            or self._ids.get(name, since - 1) >= since
+            or (self._unsealed and any(each.get(name, since - 1) >= since for each in self._unsealed.values()))
+        ):
+            return True
+        ids[name] = row.received
+        fresh.append(row)
+        return False
 
     # Segments
 
@@ -237,14 +264,15 @@ class Journal:
         if held < self._segment_events and (held == 0 or now - newest.opened < SEGMENT_AGE):
             return
         await self.settled()
+        failpoint("roll_before_begin")
         old = self._writer.detach()
         try:
             await self._begin_segment(now)
         except BaseException:
             self._writer.attach(old)  # the full one goes on a little longer
             raise
-        ids, self._ids = self._ids, {}
-        self.sealing = asyncio.create_task(self._seal(newest, old, ids), name="outbox-seal")
+        self._unsealed[newest.number], self._ids = self._ids, {}
+        self.sealing = asyncio.create_task(self._seal(newest, old), name="outbox-seal")
 
     async def _begin_segment(self, now: int) -> None:
         """Its row and key are durable before its first event; a file without a row is of a start that was cut short."""
@@ -252,17 +280,39 @@ class Journal:
         segment = Segment(number=number, first=self.last + 1, opened=now, key=new_key())
         await self._writer.open(segment.path(self._segments.directory), schema.LOG)
         try:
+            failpoint("roll_before_register")
             await self._register(segment)
+            failpoint("roll_after_register")
         except BaseException:
             self._writer.detach().close()
             raise
         self._segments.all.append(segment)
         self._vault = Vault(segment.key)
 
-    async def _seal(self, segment: Segment, connection: sqlite3.Connection, ids: dict[str, int]) -> None:
-        await self._segments.remember(segment, ids)
-        await self._segments.seal(segment, connection)
-        await self._sealed(segment)
+    async def _catch_up(self) -> None:
+        """Seal what a kill or a full disk left unsealed."""
+        for segment in self._segments.all[:-1]:
+            if segment.sealed is None and not self._stopping:
+                await self._seal(segment, None)
+        with self._told():
+            await self._segments.prepare()
+
+    async def _seal(self, segment: Segment, connection: sqlite3.Connection | None) -> None:
+        """Until it is done its ids are in memory: a segment without an index is read through for every question."""
+        found = await asyncio.to_thread(marks, self._unsealed[segment.number])
+        with self._told():
+            await self._segments.seal(segment, connection, found)
+            failpoint("seal_before_note")
+            await self._sealed(segment)
+            del self._unsealed[segment.number]
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """A fault of what nobody waits for is told all the same; what passes by itself is tried again."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - whatever it is, the owner decides what it means
+            self._failed(error)
 
 
 def _answer(future: asyncio.Future[Any], answer: Any) -> None:

@@ -22,8 +22,9 @@ class Lock:
             raise Locked(
                 f"process {holder} already owns the outbox in {directory.absolute()}: stop it, or use another path"
             ) from None
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+        name = f"{os.getpid()}\n".encode()
+        os.pwrite(self._file, name, 0)  # before it is cut: on a full disk the old bytes are all the room there is
+        os.ftruncate(self._file, len(name))
 
     def release(self) -> None:
         os.close(self._file)

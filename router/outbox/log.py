@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
+from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from router.event import Clear, Event
-from router.outbox.dedup import key
-from router.outbox.schema import SEALED_INDEXES
+from router.failpoint import failpoint
+from router.outbox.compression import pack, unpack
+from router.outbox.dedup import Marks, key
+from router.outbox.schema import LATE, SEALED_INDEXES
 from router.outbox.vault import Vault
 from router.outbox.writer import fold
 
@@ -25,7 +28,7 @@ ROWS_PER_STATEMENT = 32_766 // COLUMNS  # SQLite's limit of bound values (limits
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Event).decode
-_NOTHING = Clear()
+_NOTHING = Event(id="", name="", time=0, received=0, source="", dialect="").clear  # the default object itself
 
 
 KEPT = 0  # number of the segment that keeps what others left behind when they went
@@ -56,16 +59,47 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     erased: bool = False
 
 
-class Row(msgspec.Struct, frozen=True, gc=False):
-    """An event on its way into the log: encoded once, by the caller that also counts its bytes."""
+class Row(msgspec.Struct, gc=False, array_like=True):
+    """An event on its way into the log: its payload, encoded once, and what the outbox asks of it without reading that.
 
-    event: Event
+    ``event`` is there where it was made in this process; ``read`` makes it, once, for everybody who asks.
+    """
+
+    source: str
+    id: str
+    name: str
+    dialect: str
+    received: int
+    time: int
     payload: bytes
+    clear: Clear = _NOTHING
+    anonymous_id: str | None = None
+    clicks: dict[str, str] = {}
+    event: Event | None = None
+
+    def read(self) -> Event:
+        if self.event is None:
+            event = _decode(self.payload)
+            self.event = event if self.clear == _NOTHING else msgspec.structs.replace(event, clear=self.clear)
+        return self.event
 
 
 def row(event: Event) -> Row:
     """Encode for the log. The clear values never enter the payload."""
-    return Row(event, _encode(msgspec.structs.replace(event, clear=_NOTHING)))
+    clear = event.clear
+    return Row(
+        event.source,
+        event.id,
+        event.name,
+        event.dialect,
+        event.received,
+        event.time,
+        _encode(event if clear is _NOTHING else msgspec.structs.replace(event, clear=_NOTHING)),
+        clear,
+        event.user.anonymous_id,
+        event.clicks,
+        event,
+    )
 
 
 def append(connection: sqlite3.Connection, first: int, rows: Sequence[Row], vault: Vault, duplicate: int) -> None:
@@ -73,6 +107,7 @@ def append(connection: sqlite3.Connection, first: int, rows: Sequence[Row], vaul
 
     The ordinary call is one statement in autocommit: one crossing into SQLite, atomic by itself.
     """
+    failpoint("append_before_begin")
     several = duplicate > 0 or len(rows) > ROWS_PER_STATEMENT
     if several:
         connection.execute("BEGIN IMMEDIATE")
@@ -84,27 +119,29 @@ def append(connection: sqlite3.Connection, first: int, rows: Sequence[Row], vaul
         if duplicate:
             connection.execute("UPDATE total SET duplicate = duplicate + ?", (duplicate,))
         if several:
+            failpoint("append_before_commit")
             connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+    failpoint("append_after_commit")
 
 
 def _bound(first: int, rows: Sequence[Row], vault: Vault) -> list[object]:
     values: list[object] = []
-    for seq, each in enumerate(rows, first):
-        event = each.event
+    stored = pack([each.payload for each in rows])
+    for seq, (each, payload) in enumerate(zip(rows, stored, strict=True), first):
         values += (
             seq,
-            event.received,
-            event.time,
-            event.source,
-            event.id,
-            event.name,
-            each.payload,
-            vault.seal(event.clear),
-            zlib.crc32(each.payload),
+            each.received,
+            each.time,
+            each.source,
+            each.id,
+            each.name,
+            payload,
+            vault.seal(each.clear),
+            zlib.crc32(payload),
         )
     return values
 
@@ -115,36 +152,43 @@ _THESE = "SELECT seq, payload, clear, crc FROM event WHERE seq IN (SELECT value 
 
 def read(connection: sqlite3.Connection, vault: Vault, after: int, limit: int) -> list[Stored]:
     """Up to ``limit`` events with a sequence number above ``after``, in order."""
-    found = connection.execute(_AFTER, (after, limit))
-    return [_stored(each, vault) for each in found]
+    return _all_stored(connection.execute(_AFTER, (after, limit)).fetchall(), vault)
 
 
 def pick(connection: sqlite3.Connection, vault: Vault, seqs: Sequence[int]) -> list[Stored]:
     """The events with these sequence numbers, in order; missing ones are left out."""
-    found = connection.execute(_THESE, (msgspec.json.encode(seqs).decode(),))
-    return [_stored(each, vault) for each in found]
+    return _all_stored(connection.execute(_THESE, (msgspec.json.encode(seqs).decode(),)).fetchall(), vault)
 
 
-def happened(connection: sqlite3.Connection, after: int, since: int, until: int, limit: int) -> list[tuple[int, int]]:
-    """(time, sequence number) of events of a sealed segment that happened between two instants, the earliest first."""
-    found = connection.execute(
-        "SELECT time, seq FROM event WHERE time BETWEEN ? AND ? AND +seq > ? ORDER BY time, seq LIMIT ?",  # + : by time
-        (since, until, after, limit),
-    )
-    return [(time, seq) for time, seq in found]
+_LATE = f"SELECT time, seq FROM event WHERE {LATE} AND time BETWEEN ? AND ? AND seq > ? ORDER BY time, seq LIMIT ?"  # noqa: S608 - a constant
 
 
-def _stored(each: tuple[int, bytes, bytes | None, int], vault: Vault) -> Stored:
-    seq, payload, clear, crc = each
-    if not payload:
-        return Stored(seq, None, erased=True)
-    if zlib.crc32(payload) != crc:
-        return Stored(seq, None)
+def late(connection: sqlite3.Connection, after: int, since: int, until: int, limit: int) -> list[tuple[int, int]]:
+    """(time, sequence number) of a sealed segment's late uploads that happened between two instants, the earliest first."""
+    return connection.execute(_LATE, (since, until, after, limit)).fetchall()
+
+
+def _all_stored(found: Sequence[tuple[int, bytes, bytes | None, int]], vault: Vault) -> list[Stored]:
+    events = intact([(payload, crc) for _, payload, _, crc in found])
+    return [
+        Stored(seq, msgspec.structs.replace(event, clear=vault.open(clear)))
+        if event is not None and clear
+        else Stored(seq, event, erased=not payload)
+        for (seq, payload, clear, _), event in zip(found, events, strict=True)
+    ]
+
+
+def intact(stored: Sequence[tuple[bytes, int]]) -> list[Event | None]:
+    """The events in these bytes with their checksums, in order; None for what is empty or damaged."""
+    whole = [payload if zlib.crc32(payload) == crc else b"" for payload, crc in stored]
+    return [None if payload is None else _event(payload) for payload in unpack(whole)]
+
+
+def _event(payload: bytes) -> Event | None:
     try:
-        event = _decode(payload)
+        return _decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return Stored(seq, None)
-    return Stored(seq, msgspec.structs.replace(event, clear=vault.open(clear)) if clear else event)
+        return None
 
 
 def keys(connection: sqlite3.Connection) -> Iterable[tuple[str, int]]:
@@ -221,10 +265,20 @@ def index(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-def seal(connection: sqlite3.Connection) -> None:
-    """Build the indexes, fold the WAL in and close. Run again after a kill, it does what is left."""
+def marks(connection: sqlite3.Connection) -> Marks:
+    """Of a sealed segment."""
+    found = array("I")
+    found.frombytes(connection.execute("SELECT marks FROM seen").fetchone()[0])
+    return found
+
+
+def seal(connection: sqlite3.Connection, found: Marks) -> None:
+    """Build the indexes, keep the marks, fold the WAL in and close. Run again after a kill, it does what is left."""
     try:
+        failpoint("seal_before_index")
         index(connection)
+        connection.execute("INSERT OR REPLACE INTO seen VALUES(1, ?)", (found.tobytes(),))
+        failpoint("seal_before_checkpoint")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         connection.close()

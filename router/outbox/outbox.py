@@ -11,34 +11,42 @@ import asyncio
 import contextlib
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
+import structlog
 
 from router.clock import Clock
-from router.outbox import crashes, log, memory, replays, schema, state, suppression
+from router.failpoint import failpoint
+from router.outbox import crashes, memory, replays, schema, state, suppression
 from router.outbox.erasure import Receipt
-from router.outbox.errors import Broken, Busy, DiskFull, NotDurable, OutboxError
+from router.outbox.errors import NO_ROOM, Busy, DiskFull, NotDurable, OutboxError, meaning
 from router.outbox.forgetting import Forgetting, Traces
 from router.outbox.inhand import InHand
 from router.outbox.journal import SEGMENT_EVENTS, Journal
 from router.outbox.lane import Lane
 from router.outbox.lock import Lock
-from router.outbox.log import Row, Segment, Stored
+from router.outbox.log import Row, Segment, Stored, has_events
 from router.outbox.memory import Visitor
 from router.outbox.replays import Chosen, Replay
 from router.outbox.retention import Books, Policy, Retention, sweep
 from router.outbox.segments import Segments
+from router.outbox.space import Room, Space
 from router.outbox.state import DROPPED, Attempt, Closing, Due, Held, Mark, Quarantined, Selection, Settlement
 from router.outbox.suppression import Suppression
 from router.outbox.writer import Writer, fold, sync_directory
 from router.person import Person
 
+log: Any = structlog.get_logger()
+
 T = TypeVar("T")
 
+_log: Any = structlog.get_logger()
+
 ROWS_AT_ONCE = 5_000  # in one transaction of an operator's
+LONGEST_PAUSE = 86_400_000  # ms; lanes that retry ask at least as often, so nobody ran for longer
 LONGEST_WAIT = 86_400_000  # ms; a due time further off than this was written under another clock
 
 
@@ -66,8 +74,10 @@ class Outbox:
     def __init__(self, directory: Path, clock: Clock, lock: Lock) -> None:
         self.directory = directory
         self.config = 0
+        self.quarantine_full = False
         self.failed: NotDurable | None = None  # set once; from then on nothing is acknowledged or settled
         self.erasures = 0  # since this process began: what was read before one may be somebody's who is forgotten
+        self.away_until = 0  # where nobody had run for long before this process: when it began (UTC ms)
         self.past = crashes.Past(0, ())  # how the processes before this one ended
         self.lanes: dict[str, Lane] = {}
         self.on_failure: Callable[[NotDurable], None] = lambda _fault: None
@@ -84,14 +94,22 @@ class Outbox:
         self._retention: Retention | None = None
         self._forgetting: Forgetting | None = None
         self._in_hand: InHand | None = None
+        self.space = Space(directory, clock, Room(), self._relieve)
 
     # Opening and closing
 
     @classmethod
     async def open(
-        cls, directory: Path, clock: Clock, *, policy: Policy | None = None, segment_events: int = SEGMENT_EVENTS
+        cls,
+        directory: Path,
+        clock: Clock,
+        *,
+        policy: Policy | None = None,
+        room: Room | None = None,
+        segment_events: int = SEGMENT_EVENTS,
     ) -> Outbox:
-        """Take the directory, recover what a kill left, and be ready to append. ``policy`` says what is kept how long.
+        """Take the directory, recover what a kill left, and be ready to append. ``policy`` says what is kept how long,
+        ``room`` how much of the disk must be free; without it nobody looks after that.
 
         OutboxError where it is locked, newer than this program, or has lost a file. A missing state beside a log is
         never replaced by a fresh one.
@@ -101,7 +119,9 @@ class Outbox:
         for each in (directory, directory.parent):  # else a power loss may leave no directory of this name
             sync_directory(each)
         outbox = cls(directory, clock, Lock(directory))
+        outbox.space = Space(directory, clock, room or Room(), outbox._relieve)
         try:
+            outbox.space.make_way()
             await outbox._recover(policy or Policy(), segment_events)
         except BaseException:
             outbox._stopping = True
@@ -110,10 +130,13 @@ class Outbox:
         outbox.journal.start()
         outbox._settler = asyncio.create_task(outbox._settle_for_ever(), name="outbox-settle")
         outbox.retention.start()
+        if room is not None:
+            await outbox.space.start()
         return outbox
 
     async def close(self) -> None:
         """Finish what waits, fold the WALs in and give the directory back."""
+        await self.space.stop()
         await self.retention.stop()
         self._stopping = True
         self._settle_wake.set()
@@ -122,6 +145,7 @@ class Outbox:
         if self.failed is None:
             with contextlib.suppress(NotDurable):
                 await self._state.write(crashes.end)
+        failpoint("close_before_files")
         await self._shut()
 
     async def _shut(self) -> None:
@@ -136,13 +160,16 @@ class Outbox:
         self._lock.release()
 
     async def _recover(self, policy: Policy, segment_events: int) -> None:
-        if not (self.directory / "state.db").exists() and any((self.directory / "log").iterdir()):
-            raise OutboxError(f"{self.directory} has a log but no state.db: restore it from a backup")
+        if not _filled(self.directory / "state.db") and any((self.directory / "log").iterdir()):
+            raise OutboxError(f"{self.directory} has a log but no state.db, or an empty one: restore it from a backup")
         await self._state.open(self.directory / "state.db", schema.STATE)
         segments = Segments(self.directory, await self._state.read(state.segments))
         for segment in segments.all:
-            if not segment.path(self.directory).exists():
-                raise OutboxError(f"{segment.path(self.directory)} is missing: restore it from a backup")
+            if not _filled(segment.path(self.directory)):
+                raise OutboxError(f"{segment.path(self.directory)} is missing or empty: restore it from a backup")
+        killed = await self._state.read(crashes.unfinished)
+        if segments.all and killed:
+            _look_for_wal(segments.newest.path(self.directory))
         self._segments = segments
         self._journal = Journal(
             segments,
@@ -158,7 +185,7 @@ class Outbox:
             written=self._written,
             settle=lambda lane: self.settle(lane, []),
             lanes=self._every_lane,
-            roll=lambda: self.append([]),
+            roll=self._roll,
             checkpoint=self._fold,
             config=lambda: self.config,
         )
@@ -174,10 +201,13 @@ class Outbox:
                 f"the log ends at event {self.last}, but event {reached} was settled: restore both from one backup"
             )
         now = self.clock.now()
-        await self._state.write(lambda unit: state.clamp_due(unit, now + LONGEST_WAIT))
         self._in_hand = hand = InHand(self.directory / "in-hand")
+        failpoint("open_before_begin")
+        await self._state.write(lambda unit: state.clamp_due(unit, now, now + LONGEST_WAIT))
         self.past = await self._state.write(lambda unit: crashes.begin(unit, now, hand.found()))
         hand.release()
+        last = await self._state.read(state.last_attempt)
+        self.away_until = now if last is not None and now - last > LONGEST_PAUSE else 0
 
     async def _register(self, segment: Segment) -> None:
         await self._state.write(lambda unit: state.add_segment(unit, segment))
@@ -194,19 +224,28 @@ class Outbox:
         """Empty the WAL of the state."""
         await self._state.read(fold)
 
+    async def _roll(self) -> None:
+        await self.journal.append([])
+        self.journal.seal_left()
+
+    async def _relieve(self) -> None:
+        """Give room back: empty the WALs of the state and of the open segment. What fails is told as any fault is."""
+        try:
+            await self._fold()
+            await self.journal.on_open(self.segments.newest, fold)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the outbox decides what it means
+            self._fail(error)
+
     # Faults
 
     def _fail(self, error: Exception) -> NotDurable:
         """What a failed write means to those who wait for it. Whatever does not pass by itself ends the outbox: the
         owner is told once, and nothing is acknowledged any more.
         """
-        if isinstance(error, NotDurable):
-            fault = error
-        elif isinstance(error, OSError):
-            fault = Busy(f"the outbox cannot open a file ({type(error).__name__}): raise the limit of open files")
-        else:
-            fault = Broken(f"the outbox failed ({type(error).__name__}): start again")
-        if not isinstance(fault, DiskFull | Busy):
+        fault = meaning(error)
+        if isinstance(fault, DiskFull):
+            self.space.refused()
+        elif not isinstance(fault, Busy):
             self._break(fault)
         return fault
 
@@ -267,34 +306,50 @@ class Outbox:
 
         NotDurable where they are not on disk: Busy when too much waits, DiskFull, Broken.
         """
-        if self.failed is not None:
-            raise self.failed
+        self._takes()
         return await self.journal.append(rows)
 
+    def _takes(self) -> None:
+        if self.failed is not None:
+            raise self.failed
+        if self.space.full:
+            raise DiskFull(NO_ROOM)
+
     async def quarantine(self, rows: Sequence[Quarantined]) -> None:
-        """Keep what could not be accepted; returns once it is on disk."""
-        await self._written(lambda unit: state.quarantine(unit, rows))
+        """Count what could not be accepted, and keep it where there is room; returns once that is on disk."""
+        self._takes()
+        kept = await self._written(lambda unit: state.quarantine(unit, rows))
+        if not kept and not self.quarantine_full:
+            _log.error("quarantine_full", reason="what is turned away is counted and not kept: mend what sends it")
+        self.quarantine_full = not kept
 
     async def read(self, after: int, limit: int) -> list[Stored]:
         """Up to ``limit`` events above ``after``, in order; an empty list where there are none yet."""
         if after >= self.last:
             return []
         kept = self.journal.tail.read(after, limit)
-        return kept if kept is not None else await self.segments.read(after, limit)
+        return kept if kept is not None else await self._looked(self.segments.read(after, limit))
 
     async def pick(self, seqs: Sequence[int]) -> list[Stored]:
         """The events with these numbers, in order; those that are gone are left out."""
-        return await self.segments.pick(seqs)
+        return await self._looked(self.segments.pick(seqs))
 
-    async def happened(self, after: int, since: int, until: int, limit: int) -> list[tuple[int, int]]:
-        """(time, sequence number) of up to ``limit`` events above ``after`` that happened between two instants (UTC ms),
-        the earliest first, as far as the segments that hold them are sealed.
+    async def _looked(self, reading: Awaitable[list[Stored]]) -> list[Stored]:
+        try:
+            return await reading
+        except NotDurable as error:  # a damaged file ends the outbox, whoever meets it
+            raise self._fail(error) from error
+
+    async def late(self, after: int, since: int, until: int, limit: int) -> list[tuple[int, int]]:
+        """(time, sequence number) of up to ``limit`` late uploads above ``after`` that happened between two instants
+        (UTC ms), the earliest first, as far as the segments that hold them are sealed.
         """
-        return await self.segments.happened(after, since, until, limit)
+        return await self.segments.late(after, since, until, limit)
 
     def _wake_lanes(self) -> None:
         for lane in self.lanes.values():
-            lane.more.set()
+            if lane.held is None:  # a held one looks when it is let go, or by its own clock
+                lane.more.set()
         for watcher in self.watchers:
             watcher.accepted(self.last)
 
@@ -306,6 +361,7 @@ class Outbox:
 
     async def remember_visitors(self, rows: Sequence[Visitor], gone: int) -> None:
         """Keep these over a restart, and forget who was last seen before ``gone`` (UTC ms)."""
+        self._takes()
         await self._written(lambda unit: memory.remember_visitors(unit, rows, gone))
 
     async def recall(self, source: str) -> dict[str, str]:
@@ -412,7 +468,9 @@ class Outbox:
     async def hold(self, lane: Lane, held: Held | None) -> None:
         """Hold a lane, or let it go with None: at once in memory, and on disk when this returns."""
         lane.held = held
+        failpoint("hold_before_write")
         await self._written(lambda unit: state.hold(unit, lane.id, held))
+        failpoint("hold_after_write")
         lane.more.set()
 
     # Settling
@@ -435,23 +493,24 @@ class Outbox:
             while self._settlements:
                 group = list(self._settlements)
                 self._settlements.clear()
-                fault = await self._settle_group(group)
+                fault = self.failed
+                try:
+                    if fault is None:
+                        await self._settle_group(group)
+                except Exception as error:  # noqa: BLE001 - whoever waits must be told, whatever went wrong
+                    # The lanes in memory are ahead of the disk now: nothing may be written over the gap.
+                    fault = self._fail(error)
+                    self._break(fault)
                 for each in group:
                     _finish(each, fault)
             if self._stopping:
                 return
 
-    async def _settle_group(self, group: Sequence[_Settling]) -> NotDurable | None:
-        if self.failed is not None:
-            return self.failed
+    async def _settle_group(self, group: Sequence[_Settling]) -> None:
         settlements = [_settlement(each) for each in group]
-        try:
-            await self._until_written(lambda unit: state.settle(unit, settlements, self.config))
-        except Exception as error:  # noqa: BLE001 - whoever waits must be told, whatever went wrong
-            # The lanes in memory are ahead of the disk now: nothing may be written over the gap.
-            fault = self._fail(error)
-            self._break(fault)
-            return fault
+        failpoint("settle_before_write")
+        await self._until_written(lambda unit: state.settle(unit, settlements, self.config))
+        failpoint("settle_after_write")
         for each, settlement in zip(group, settlements, strict=True):
             each.lane.written = settlement.cursor
             for mark in each.marks:
@@ -460,16 +519,16 @@ class Outbox:
         for watcher in self.watchers:
             for each, written in zip(group, settlements, strict=True):
                 watcher.settled(each.lane.name, written.marks)
-        return None
 
     async def _until_written(self, unit: Callable[[sqlite3.Connection], None]) -> None:
         """What a partner took must not be forgotten: while the disk is full, lanes wait here and send nothing more."""
         while True:
             try:
                 return await self._state.write(unit)
-            except (DiskFull, Busy):
+            except (DiskFull, Busy) as error:
                 if self._stopping:
                     raise
+                self._fail(error)
                 await self.clock.sleep(1.0)
 
     # The operator
@@ -484,7 +543,8 @@ class Outbox:
             return count
 
         count = await self._written(unit)
-        lane.next_due = now if count else lane.next_due
+        if count and (lane.next_due is None or now < lane.next_due):
+            lane.next_due = now
         lane.more.set()
         return count
 
@@ -572,9 +632,21 @@ def _settlement(each: _Settling) -> Settlement:
     )
 
 
+def _filled(path: Path) -> bool:
+    """Is it there, and more than a name? What was written is never made anew over an empty file."""
+    return path.exists() and path.stat().st_size > 0
+
+
+def _look_for_wal(path: Path) -> None:
+    """After a kill the last commits stand beside the file; where that is gone, they went with it."""
+    if not path.with_name(f"{path.name}-wal").exists():
+        reason = "after a kill its -wal is missing: unless a program has folded it in, the last events went with it"
+        log.error("wal_missing", file=path.name, reason=f"{reason}; compare with a backup")
+
+
 def _refuse_unknown_events(directory: Path, known: Sequence[Segment]) -> None:
     """A log that goes on beyond the state is not overwritten: the state is an older one, put back."""
     newest = known[-1].number if known else 0
     for path in sorted((directory / "log").glob("*.db")):
-        if path.stem.isdigit() and int(path.stem) > newest and log.has_events(path):
+        if path.stem.isdigit() and int(path.stem) > newest and has_events(path):
             raise OutboxError(f"{path} is newer than state.db: restore both from one backup")

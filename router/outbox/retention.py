@@ -9,6 +9,7 @@ rows, then the state, then the file; a file that the state does not name is remo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,9 +21,10 @@ import msgspec
 import structlog
 
 from router.clock import Clock
+from router.failpoint import failpoint
 from router.outbox import log as events
 from router.outbox import pruning, schema, state
-from router.outbox.errors import NotDurable, fault
+from router.outbox.errors import Busy, DiskFull, NotDurable, fault
 from router.outbox.lane import Lane
 from router.outbox.log import KEPT, Segment
 from router.outbox.segments import Segments
@@ -95,7 +97,8 @@ class Retention:
         async with self.looking:
             now = self._clock.now()
             await self._not_ahead(now)
-            await self._books.roll()
+            with contextlib.suppress(DiskFull, Busy):  # a new segment needs room; all that follows makes some
+                await self._books.roll()
             await self._give_up_removed(now)
             await self._notice_passed(now)
             await self._destroy_keys(now)
@@ -138,10 +141,12 @@ class Retention:
             if each.key is not None and each.passed is not None and now - each.passed >= LONGEST_CLEAR
         ]
         if due:
+            failpoint("keys_before_destroy")
             await self._books.written(partial(pruning.destroy_keys, numbers=[each.number for each in due]))
             for each in due:
                 each.key = None
                 await self._segments.let_go(each)
+            failpoint("keys_before_checkpoint")
             await self._books.checkpoint()  # a key that is still in the WAL is not destroyed
 
     # Segments
@@ -165,10 +170,13 @@ class Retention:
         waits = partial(pruning.has_waiting, after=before, last=last)
         if segment.key is not None and await self._books.written(waits):
             return False  # what waits may need its clear values, and they are kept for so long and no longer
+        failpoint("retention_before_keep")
         await self._keep(segment, before, last)
+        failpoint("retention_after_keep")
         duplicates = await self._segments.ask(segment, events.duplicates)
         await self._books.written(partial(pruning.retire_segment, number=segment.number, duplicates=duplicates))
         await self._repeat(pruning.forget_answers, last)
+        failpoint("retention_before_unlink")
         self._segments.forget(segment)
         await self._segments.let_go(segment)
         await asyncio.to_thread(unlink, segment.path(self._segments.directory))
@@ -227,6 +235,7 @@ class Retention:
         if forgotten or abs(now - self._emptied) >= EMPTY_EVERY:  # what waited there may have been delivered
             self._emptied = now
             await self._empty_home()
+            await self._repeat(pruning.forget_answers, gone)
         await self._repeat(pruning.forget_quarantine, now - KEEP_QUARANTINE, MOST_QUARANTINED)
         await self._repeat(pruning.forget_attempts, now - self._policy.dead, MOST_ATTEMPTS)
 
@@ -235,6 +244,7 @@ def unlink(path: Path) -> None:
     """Remove a segment's files for good; none of them may be open for writing."""
     for end in ("", "-wal", "-shm", "-journal"):
         path.with_name(f"{path.name}{end}").unlink(missing_ok=True)
+        failpoint("retention_after_unlink")
     sync_directory(path.parent)
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
+from router.failpoint import failpoint
 from router.outbox.errors import OutboxError
 
 Migration = Sequence[str]
 
-# ``total`` holds one row: what this segment saw that left no row in it.
+# ``total`` holds one row: what this segment saw that left no row in it. ``seen`` holds one from the sealing on: the marks
+# of its ids, which ``dedup`` reads at a start.
 LOG: Sequence[Migration] = (
     (
         """CREATE TABLE event(
@@ -29,15 +31,37 @@ LOG: Sequence[Migration] = (
         ) STRICT""",
         "CREATE TABLE total(one INTEGER PRIMARY KEY CHECK(one = 1), duplicate INTEGER NOT NULL) STRICT",
         "INSERT INTO total VALUES(1, 0)",
+        "CREATE TABLE seen(one INTEGER PRIMARY KEY CHECK(one = 1), marks BLOB NOT NULL) STRICT",
     ),
 )
 
 # Built when a segment is sealed: an index kept during ingest would dirty a page per (random) id.
+# The second holds late uploads only: all others leave a partner's window in the order of the log, or nearly so.
+LATE = "time < received - 3600000"
 SEALED_INDEXES: Migration = (
     "CREATE INDEX IF NOT EXISTS event_id ON event(id, source)",
-    "CREATE INDEX IF NOT EXISTS event_time ON event(time)",
-    "CREATE INDEX IF NOT EXISTS event_name ON event(name)",
+    f"CREATE INDEX IF NOT EXISTS event_late ON event(time) WHERE {LATE}",
 )
+
+
+def _weighed(table: str, column: str) -> Migration:
+    """Triggers that keep the bytes of a column, and the row's share of everything else, in ``weight``."""
+
+    def size(row: str) -> str:
+        return f"{ROW_BYTES} + coalesce(length(CAST({row}.{column} AS BLOB)), 0)"
+
+    def trigger(act: str, change: str) -> str:
+        update = f"UPDATE weight SET bytes = bytes + {change} WHERE name = '{table}'"  # noqa: S608 - two names of ours
+        return f"CREATE TRIGGER {table}_{act.partition(' ')[0].lower()} AFTER {act} ON {table} BEGIN {update}; END"
+
+    return (
+        trigger("INSERT", size("new")),
+        trigger("DELETE", f"-({size('old')})"),
+        trigger(f"UPDATE OF {column}", f"{size('new')} - ({size('old')})"),
+    )
+
+
+ROW_BYTES = 200  # of a quarantined item or an attempt, beside the text that others made
 
 STATE: Sequence[Migration] = (
     (
@@ -125,6 +149,11 @@ STATE: Sequence[Migration] = (
             message TEXT NOT NULL,
             item TEXT
         ) STRICT""",
+        # What ``bounds`` bounds, in bytes, kept by the triggers below.
+        "CREATE TABLE weight(name TEXT PRIMARY KEY, bytes INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+        "INSERT INTO weight VALUES('quarantine', 0), ('attempt', 0)",
+        *_weighed("quarantine", "item"),
+        *_weighed("attempt", "answer"),
         """CREATE TABLE closed(
             lane INTEGER NOT NULL,
             subject TEXT NOT NULL,
@@ -199,7 +228,9 @@ def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration], nam
         for migration in migrations[version:]:
             for statement in migration:
                 connection.execute(statement)
+                failpoint("migrate_after_statement")
         connection.execute(f"PRAGMA user_version = {len(migrations)}")
+        failpoint("migrate_before_commit")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

@@ -7,16 +7,17 @@ Readers have a thread of their own and read-only connections, of which only so m
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 from router.outbox import log, schema
-from router.outbox.dedup import Filter, key
-from router.outbox.errors import Busy, fault
+from router.outbox.dedup import Marks, Seen, key
+from router.outbox.errors import Busy, damaged, fault
 from router.outbox.log import Segment, Stored
 from router.outbox.vault import Vault
 from router.outbox.writer import connect
@@ -36,8 +37,7 @@ class Segments:
         self.all = list(known)
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="turnout-read")
         self._files: dict[int, tuple[sqlite3.Connection, Vault]] = {}
-        self._filters: dict[int, Filter] = {}
-        self._closing = False
+        self._seen = Seen()
 
     @property
     def newest(self) -> Segment:
@@ -62,59 +62,70 @@ class Segments:
 
         return await self._reading(look)
 
-    async def happened(self, after: int, since: int, until: int, limit: int) -> list[tuple[int, int]]:
-        """(time, sequence number) of events above ``after`` that happened between two instants, the earliest first. Only
-        segments with an index are asked, one by one: other readers come in between.
+    async def late(self, after: int, since: int, until: int, limit: int) -> list[tuple[int, int]]:
+        """(time, sequence number) of late uploads above ``after`` that happened between two instants, the earliest first.
+        Only sealed segments have an index of them; they are asked one by one, and other readers come in between.
         """
         found: list[tuple[int, int]] = []
         for segment, following in itertools.pairwise(self.all):
             if segment.sealed is not None and segment.number != log.KEPT and following.first > after + 1:
-                found += await self.ask(segment, lambda unit: log.happened(unit, after, since, until, limit))
+                found += await self.ask(segment, lambda unit: log.late(unit, after, since, until, limit))
         return sorted(found)[:limit]
 
     async def known(self, pairs: Sequence[Pair], since: int) -> set[str]:
         """Keys of those ids that a sealed segment holds, received at ``since`` (UTC ms) or later.
 
-        The filters answer first; only a hit, or a segment whose filter is not built yet, asks an index on disk.
+        Their marks answer first; only a hit, or a segment whose marks are not at hand, asks an index on disk.
         """
-        suspects: list[tuple[Segment, list[Pair]]] = []
-        for segment in self.all[:-1]:
-            if (segment.sealed or since) < since:
-                self._filters.pop(segment.number, None)
-                continue
-            seen = self._filters.get(segment.number)
-            part = [pair for pair in pairs if seen is None or key(*pair) in seen]
-            if part:
-                suspects.append((segment, part))
-        if not suspects:
+        suspects: dict[int, list[Pair]] = {}
+        for pair in pairs:
+            for number in self._seen.holding(key(*pair)):
+                suspects.setdefault(number, []).append(pair)
+        window = self._window(since)
+        parts: list[tuple[Segment, Sequence[Pair]]] = [
+            (each, suspects[each.number]) for each in window if each.number in suspects
+        ]
+        parts += [(each, pairs) for each in window if each.number not in self._seen]
+        if not parts:
             return set()
 
         def look() -> set[str]:
-            return {key(*pair) for segment, part in suspects for pair in log.known(self._file(segment)[0], part, since)}
+            return {key(*pair) for each, part in parts for pair in log.known(self._file(each)[0], part, since)}
 
         return await self._reading(look)
 
+    def _window(self, since: int) -> list[Segment]:
+        """Sealed segments that may hold events of ``since`` or later. Marks of older ones are not needed any more."""
+        for each in self.all:
+            if each.sealed is not None and each.sealed < since and each.number in self._seen:
+                self._seen.forget(each.number)
+        return [each for each in self.all if each.sealed is not None and each.sealed >= since]
+
     # Sealing
 
-    async def remember(self, segment: Segment, keys: Iterable[str]) -> None:
-        """Build the filter of a segment, off the loop."""
-        self._filters[segment.number] = await asyncio.to_thread(Filter, list(keys))
+    async def load(self, since: int) -> None:
+        """Read the marks of the segments in the dedup window."""
+        window = self._window(since)
+        self._seen.load(
+            await self._reading(lambda: {each.number: _marks(each.path(self.directory)) for each in window})
+        )
 
-    async def prepare(self, sealed: Callable[[Segment], Awaitable[None]], since: int) -> None:
-        """After a start: seal what a kill left unsealed, and build the filters of the dedup window."""
-        for segment in self.all[:-1]:
-            if self._closing:
-                return
-            if segment.sealed is None:
-                await self.seal(segment, None)
-                await sealed(segment)
-            if (segment.sealed or since) >= since:
-                await self.remember(segment, await asyncio.to_thread(_keys_of, segment.path(self.directory)))
+    async def prepare(self) -> None:
+        """What makes looking for ids quick, after a start."""
+        await asyncio.to_thread(self._seen.table)
 
-    async def seal(self, segment: Segment, connection: sqlite3.Connection | None) -> None:
+    async def seal(self, segment: Segment, connection: sqlite3.Connection | None, found: Marks) -> None:
         """Seal a segment that is written no more; ``connection`` is its writer's, else one is opened."""
         path = segment.path(self.directory)
-        await asyncio.to_thread(lambda: log.seal(connection or connect(path, schema.LOG)))
+
+        def seal() -> None:
+            try:
+                log.seal(connection or connect(path, schema.LOG), found)
+            except sqlite3.Error as error:
+                raise fault(error) from error
+            self._seen.add(segment.number, found)
+
+        await asyncio.to_thread(seal)
 
     # Files
 
@@ -150,10 +161,9 @@ class Segments:
     def forget(self, segment: Segment) -> None:
         """The log has no such segment any more."""
         self.all.remove(segment)
-        self._filters.pop(segment.number, None)
+        self._seen.forget(segment.number)
 
     async def close(self) -> None:
-        self._closing = True
         await self._reading(self._close_files)
         self._readers.shutdown(wait=False)
 
@@ -166,8 +176,7 @@ class Segments:
         if entry is None:
             if len(self._files) >= OPEN_FILES:
                 self._files.pop(next(iter(self._files)))[0].close()
-            where = f"{segment.path(self.directory).absolute().as_uri()}?mode=ro"
-            entry = sqlite3.connect(where, uri=True, isolation_level=None), Vault(segment.key)
+            entry = _reading(segment.path(self.directory)), Vault(segment.key)
         self._files[segment.number] = entry
         return entry
 
@@ -177,16 +186,20 @@ class Segments:
         self._files.clear()
 
     async def _reading(self, unit: Callable[[], T]) -> T:
-        """Busy where a file cannot be read now: that costs a look, not the outbox."""
+        """Busy where a file cannot be read now: that costs a look, not the outbox. Broken where it is damaged."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._readers, unit)
         except sqlite3.Error as error:
+            if damaged(error):
+                raise fault(error) from error
             raise Busy("the log cannot be read now: run turnout doctor if this goes on") from error
 
 
-def _keys_of(path: Path) -> list[str]:
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-    try:
-        return [name for name, _ in log.keys(connection)]
-    finally:
-        connection.close()
+def _reading(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+
+
+def _marks(path: Path) -> Marks:
+    """Of a sealed segment. The connection is not kept: its pages would be."""
+    with contextlib.closing(_reading(path)) as connection:
+        return log.marks(connection)

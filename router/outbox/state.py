@@ -17,7 +17,7 @@ from typing import ClassVar
 import msgspec
 
 from router.lifecycle import State, may_move
-from router.outbox import memory
+from router.outbox import bounds, memory
 from router.outbox.log import Segment
 
 DROPPED = "dropped by the operator"
@@ -256,10 +256,11 @@ def add_attempt(connection: sqlite3.Connection, lane: int, attempt: Attempt, con
             attempt.outcome,
             attempt.status,
             attempt.reason,
-            attempt.answer,
+            None if bounds.answers_full(connection) else attempt.answer,
             config,
         ),
     )
+    bounds.forget_old_tries(connection, lane, seqs[0][0], seqs[-1][1])
 
 
 def lane(connection: sqlite3.Connection, name: str, kind: str, last: int, quota: int | None) -> LaneRow:
@@ -342,9 +343,21 @@ def next_due(connection: sqlite3.Connection, number: int, besides: Sequence[int]
     return None if found is None else int(found[0])
 
 
-def clamp_due(connection: sqlite3.Connection, latest: int) -> None:
-    """A due time beyond ``latest`` was written under another clock."""
+def clamp_due(connection: sqlite3.Connection, now: int, latest: int) -> None:
+    """What was written later than now was so under another clock: it waits as long as it was to, from now on. Nothing
+    is due beyond ``latest``.
+    """
+    connection.execute(
+        "UPDATE delivery SET due = ?1 + due - at, since = min(since, ?1), at = ?1 WHERE state = 'waiting' AND at > ?1",
+        (now,),
+    )
     connection.execute("UPDATE delivery SET due = ? WHERE state = 'waiting' AND due > ?", (latest, latest))
+
+
+def last_attempt(connection: sqlite3.Connection) -> int | None:
+    """When the newest remembered request was answered (UTC ms)."""
+    found = connection.execute("SELECT at FROM attempt ORDER BY id DESC LIMIT 1").fetchone()
+    return None if found is None else int(found[0])
 
 
 def set_back(connection: sqlite3.Connection, number: int, by: int) -> None:
@@ -452,15 +465,18 @@ class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
     item: str | None = None
 
 
-def quarantine(connection: sqlite3.Connection, rows: Sequence[Quarantined]) -> None:
+def quarantine(connection: sqlite3.Connection, rows: Sequence[Quarantined]) -> bool:
+    """Count what was turned away, and keep it where there is room. Returns whether there was."""
+    room = not bounds.quarantine_full(connection)
     connection.executemany(
         "INSERT INTO quarantine(at, source, event_id, code, field, message, item) VALUES(?,?,?,?,?,?,?)",
-        [(row.at, row.source, row.event_id, row.code, row.field, row.message, row.item) for row in rows],
+        [(row.at, row.source, row.event_id, row.code, row.field, row.message, row.item) for row in rows if room],
     )
     connection.execute(
         "INSERT INTO counter VALUES('rejected', ?) ON CONFLICT(name) DO UPDATE SET value = value + excluded.value",
         (len(rows),),
     )
+    return room
 
 
 def audit(connection: sqlite3.Connection, at: int, who: str, what: str, selection: str, count: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
 
 import aiosqlite
@@ -14,8 +13,6 @@ from router.lifecycle import State
 from router.outbox.account import Account
 from router.outbox.state import AWAY
 from router.outbox.views import AttemptView, Chapter, CheckView, instant, maybe
-
-_decode = msgspec.json.Decoder(Event).decode
 
 
 async def chapter(state: aiosqlite.Connection, lane: Account, seq: int) -> Chapter:
@@ -125,15 +122,6 @@ def checks(rule: route.Rule, event: Event) -> list[CheckView]:
     return [CheckView(check.name, check.ok, check.words) for check in route.explain(rule, event)]
 
 
-def intact(payload: bytes, crc: int) -> Event | None:
-    if zlib.crc32(payload) != crc:
-        return None
-    try:
-        return _decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
-
-
 def digests(event: Event | None) -> tuple[str, ...]:
     if event is None:
         return ()
@@ -146,7 +134,6 @@ def fields(event: Event | None) -> dict[str, Any]:
     if event is None:
         return {}
     fields: dict[str, Any] = msgspec.to_builtins(event)
-    del fields["clear"]  # always empty here: what is kept apart is not opened
     if isinstance(user := fields.get("user"), dict):
         user.pop("digests", None)
         if not user:

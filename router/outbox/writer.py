@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from router.failpoint import failpoint
 from router.outbox.errors import OutboxError, fault
 from router.outbox.schema import Migration, migrate
 
@@ -35,6 +36,7 @@ def connect(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
     fresh = not path.exists()
     if fresh:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        failpoint("file_after_create")
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
     try:
         connection.execute(f"PRAGMA page_size = {PAGE}")
@@ -65,7 +67,9 @@ def fold(connection: sqlite3.Connection) -> None:
     """Fold the WAL into the file and empty it, for good: SQLite cuts it without a sync, and after a power loss what
     stood in it would be back.
     """
+    failpoint("checkpoint_before")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    failpoint("checkpoint_before_sync")
     path = str(connection.execute("PRAGMA database_list").fetchone()[2])
     try:
         descriptor = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
@@ -135,12 +139,15 @@ class Writer:
 def _transaction(connection: sqlite3.Connection, unit: Unit[T]) -> T:
     connection.execute("BEGIN IMMEDIATE")
     try:
+        failpoint("state_after_begin")
         result = unit(connection)
+        failpoint("state_before_commit")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+    failpoint("state_after_commit")
     return result
 
 

@@ -47,6 +47,7 @@ EVENT = {
 CONFIG = """
 [collect]
 listen = "127.0.0.1:0"
+workers = {workers}
 [console]
 listen = "127.0.0.1:0"
 [outbox]
@@ -70,13 +71,13 @@ url = "http://127.0.0.1:9/"
 secrets = ["file:{path}.key"]
 allow_private = true
 """
-SERVER, CLIENT = 0, 1  # cores
+SERVER, CLIENT, BOTH = "0", "1", "0,1"  # cores
 
 
-def on_core(core: int, *command: str, **more: object) -> subprocess.Popen[str]:
+def on_core(core: str, *command: str, **more: object) -> subprocess.Popen[str]:
     """A process of this Python on one core."""
     return subprocess.Popen(
-        ["taskset", "-c", str(core), sys.executable, *command],
+        ["taskset", "-c", core, sys.executable, *command],
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -91,16 +92,22 @@ def load(url: str, **settings: object) -> dict[str, float]:
 
 
 class Turnout:
-    """The real server, in a directory of its own, its lanes held."""
+    """The real server, in a directory of its own, its lanes held. With several ``workers`` it has both cores."""
 
-    def __init__(self) -> None:
+    def __init__(self, workers: int = 1) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="bench-"))
         path = self.directory / "outbox"
         (self.directory / "outbox.key").write_text("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")
         (self.directory / "outbox.key").chmod(0o600)
-        (self.directory / "config.toml").write_text(CONFIG.format(path=path))
+        (self.directory / "config.toml").write_text(CONFIG.format(path=path, workers=workers))
         self.process = on_core(
-            SERVER, "-m", "router", "serve", "--json", "--config", str(self.directory / "config.toml")
+            SERVER if workers == 1 else BOTH,
+            "-m",
+            "router",
+            "serve",
+            "--json",
+            "--config",
+            str(self.directory / "config.toml"),
         )
         assert self.process.stdout is not None
         started = json.loads(self.process.stdout.readline())
@@ -155,12 +162,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1)
     asked = parser.parse_args()
     one = json.dumps(EVENT)
     body = one if asked.batch == 1 else '{"batch":[' + ",".join([one] * asked.batch) + "]}"
     connections = 64 if asked.batch == 1 else 8
     yardstick, ours, p50, p99 = [], [], [], []
-    turnout, noop = Turnout(), Noop()
+    turnout, noop = Turnout(asked.workers), Noop()
     try:
         for number in range(asked.rounds):
             if asked.batch == 1:
@@ -188,6 +196,7 @@ def main() -> None:
             {
                 "name": "accept",
                 "batch": asked.batch,
+                "workers": asked.workers,
                 "ratio": round(median(ours) / median(yardstick), 3),
                 "events_s": round(median(ours)),
                 "yardstick_s": round(median(yardstick)),

@@ -204,7 +204,7 @@ class Patience:
     """The lane's clock; it knows how much of the lane is waiting for it."""
 
     def __init__(self, clock: SteppedClock) -> None:
-        self._clock, self.now = clock, clock.now
+        self._clock, self.now, self.monotonic = clock, clock.now, clock.monotonic
         self.sleeping = 0
 
     async def sleep(self, seconds: float) -> None:

@@ -1,0 +1,209 @@
+"""Connections: how they are accepted, how many there may be, and how long a peer may take to read what it is told.
+
+What aiohttp already does is left to it: its keep-alive timer closes whoever connects in silence or drips its headers. It
+has no limit of connections, and waits for ever for a peer that does not read; both are here. Descriptors are kept back
+for the outbox, the lanes and the console: acceptance stops while those still can open what they need.
+
+Accepting is ours, too. uvloop accepts one connection in a round of the event loop, and under load a round takes
+milliseconds: 200 connections a second (measured), while thousands wait unseen. And where no descriptor is left, asyncio's
+own loop tries again without a pause, and uvloop may close the listener.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import resource
+import socket
+from collections.abc import Callable
+from typing import Any, cast
+
+import structlog
+from aiohttp.web_protocol import RequestHandler
+
+log: Any = structlog.get_logger()
+
+BACKLOG = 4096  # connections that the system keeps until they are accepted
+AT_ONCE = 32  # connections accepted in one round of the event loop, some 2 ms
+PAUSE = 1.0  # seconds without accepting, where the system has no room for a connection
+READ_DEADLINE = 10.0  # seconds a peer has to read an answer
+MOST = 12_000  # connections; 5 KB each that spoke, 1 KB each that did not (measured)
+RESERVED = 512  # descriptors that connections leave to everything else
+OPEN_FILES = 65_536  # more than connections and lanes can use; some systems' hard limit is a thousand million
+FAREWELL = 1.0  # seconds a refused peer has to read that it is refused
+MOST_FAREWELLS = 256  # of these at once; beyond them the connection just ends
+
+
+def raise_open_files() -> None:
+    """Let this process open as many files as it may: the usual soft limit of 1024 is for programs that use select."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def most() -> int:
+    """How many connections this process may hold."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return MOST
+    return min(MOST, limit - min(RESERVED, limit // 2))
+
+
+_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Listener:
+    """Accepts on a bound socket, some connections at a time. ``protocol`` makes what serves one."""
+
+    def __init__(self, listening: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
+        self._socket, self._protocol = listening, protocol
+        self._loop = asyncio.get_running_loop()
+        self._opening: set[asyncio.Task[Any]] = set()
+        self._pause: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        self._socket.listen(BACKLOG)
+        self._loop.add_reader(self._socket.fileno(), self._accept)
+
+    async def stop(self) -> None:
+        """Accept no more. What was accepted goes on."""
+        self._loop.remove_reader(self._socket.fileno())
+        if self._pause is not None:
+            self._pause.cancel()
+        self._socket.close()
+        await asyncio.gather(*self._opening, return_exceptions=True)
+
+    def _accept(self) -> None:
+        for _ in range(AT_ONCE):
+            try:
+                peer, _address = self._socket.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    continue  # it has gone again
+                self._wait(error)
+                return
+            peer.setblocking(False)
+            opening = self._loop.create_task(self._open(peer))
+            self._opening.add(opening)
+            opening.add_done_callback(self._opening.discard)
+
+    async def _open(self, peer: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._protocol, peer)
+        except OSError:  # it has gone again
+            peer.close()
+
+    def _wait(self, error: OSError) -> None:
+        log.warning("accept_waits", reason=error.strerror)
+        self._loop.remove_reader(self._socket.fileno())
+        self._pause = self._loop.call_later(PAUSE, self.start)
+
+
+class Silent(asyncio.Protocol):
+    """A connection whose peer has said nothing yet, which costs next to nothing: ten thousand of them may come, and go at
+    once, and nobody else notices.
+
+    With its first byte ``speaking`` takes over. Its first head must be whole ``patience`` seconds after it connected.
+    """
+
+    __slots__ = ("_end", "_known", "_patience", "_speaking", "_transport")
+
+    def __init__(self, known: set[Silent], speaking: Callable[[], Connection], patience: float) -> None:
+        self._known, self._speaking, self._patience = known, speaking, patience
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._known.add(self)
+        self._end = asyncio.get_running_loop().call_later(self._patience, self._transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        self._leave()
+        speaking = self._speaking()
+        self._transport.set_protocol(speaking)
+        speaking.connection_made(self._transport)
+        speaking.expect_head(self._end.when())
+        speaking.data_received(data)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._leave()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def _leave(self) -> None:
+        self._end.cancel()
+        self._known.discard(self)
+
+
+class Connection(RequestHandler):
+    """A connection whose peer has ``READ_DEADLINE`` to read what it is told, and is cut off then."""
+
+    __slots__ = ("_unread",)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._unread: asyncio.TimerHandle | None = None
+        cast(asyncio.Transport, transport).set_write_buffer_limits(high=0)  # one unread byte starts the clock
+
+    def expect_head(self, when: float) -> None:
+        """End it where no head is whole by then (the loop's time). Sets aiohttp's own timer for that."""
+        if self._keepalive_handle is not None:
+            self._keepalive_handle.cancel()
+        self._next_keepalive_close_time = when
+        self._keepalive_handle = self._loop.call_at(when, self._process_keepalive)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.transport is not None:
+            self._unread = self._loop.call_later(READ_DEADLINE, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._read()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._read()
+        super().connection_lost(exc)
+
+    def _read(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+
+class Farewells:
+    """The connections beyond the limit: each is told ``words`` and ends."""
+
+    def __init__(self, words: bytes) -> None:
+        self.words = words
+        self.number = 0  # of those whose peer may still read
+
+    def __call__(self) -> asyncio.Protocol:
+        return _Farewell(self)
+
+
+class _Farewell(asyncio.Protocol):
+    """A peer that still writes would not see the words if the connection closed at once (it would be reset)."""
+
+    def __init__(self, farewells: Farewells) -> None:
+        self._farewells = farewells
+        self._end: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        peer = cast(asyncio.Transport, transport)
+        self._farewells.number += 1
+        peer.set_write_buffer_limits(high=0)  # written now, not at the end of the loop's round
+        peer.write(self._farewells.words)
+        if self._farewells.number > MOST_FAREWELLS:
+            peer.abort()
+            return
+        peer.write_eof()
+        self._end = asyncio.get_running_loop().call_later(FAREWELL, peer.abort)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._farewells.number -= 1
+        if self._end is not None:
+            self._end.cancel()

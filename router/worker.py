@@ -1,0 +1,82 @@
+"""A collecting process: its server and its link, from the order to begin until the first process is gone or says so."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import socket
+import sys
+from typing import Any
+
+import uuid_utils
+from aiohttp import web
+
+from router import door, identifiers, logs
+from router.clock import SystemClock
+from router.collect import connections
+from router.collect.admission import Turns
+from router.collect.connections import Listener
+from router.collect.http import Collector, Network, Server
+from router.collect.link import Answered, Begin, Drain, Forget, Heard, Keys, NotStored, Order, Ready, Remote, Wire
+from router.collect.workers import listener
+
+GRACE = 4.0  # seconds for what was admitted
+
+
+class Worker:
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+        self._begun: asyncio.Future[Begin] = asyncio.get_running_loop().create_future()
+        self._over = asyncio.Event()
+        self._turns = Turns()
+        self._wire = Wire(Order, self._received, self._over.set)
+        self._remote = Remote(self._wire, lambda: str(uuid_utils.uuid7()), self._turns)
+        self._collector: Collector | None = None
+
+    async def run(self) -> None:
+        """Until the first process is gone, or asks for the end."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # they are for the first process, which tells us
+            signal.signal(number, signal.SIG_IGN)
+        await asyncio.get_running_loop().create_connection(lambda: self._wire, sock=self._link)
+        begin = await self._begun
+        logs.configure(begin.log_level, logs.Detached(sys.stderr))
+        await asyncio.to_thread(identifiers.load)
+        self._collector = Collector(
+            self._remote,
+            self._remote,
+            begin.keyring,
+            SystemClock(),
+            network=Network(begin.trusted_proxies),
+            turns=self._turns,
+            strict_utf8=begin.strict_utf8,
+        )
+        connections.raise_open_files()
+        server = Server(self._collector, self._turns)
+        runner = web.ServerRunner(server, shutdown_timeout=GRACE)
+        await runner.setup()
+        listening = Listener(listener(begin.host, begin.port), server)
+        listening.start()
+        gc.collect()
+        gc.set_threshold(5_000, 3, 1_000)  # as turnout serve
+        gc.freeze()
+        self._wire.send(Ready())
+        await self._over.wait()
+        await listening.stop()
+        await runner.cleanup()
+        self._wire.close()
+
+    def _received(self, message: Any) -> None:
+        match message:
+            case Begin():
+                self._begun.set_result(message)
+            case Answered() | Heard() | NotStored():
+                self._remote.answered(message)
+            case Keys(keyring=keyring) if self._collector is not None:
+                self._collector.keyring = keyring
+            case Forget():
+                door.forget()
+            case Drain():
+                if self._collector is not None:
+                    self._collector.draining = True
+                self._over.set()

@@ -1,0 +1,236 @@
+"""Admission: what is in hand, whose turn it is, and that refusing costs nothing that was acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from router import body as bodies
+from router.collect.admission import ASIDE, STRETCH, Admission, Turns
+from tests.running import KEY, collect_url, running_app, settings, stored
+
+EVENT = json.dumps({"event": "purchase", "value": 12, "currency": "EUR"})
+
+
+class TestAdmission:
+    @pytest.mark.parametrize(
+        ("entered", "full"),
+        [
+            pytest.param([], False, id="nothing in hand"),
+            pytest.param([50, 49], False, id="just below the bytes"),
+            pytest.param([50, 50], True, id="as many bytes"),
+            pytest.param([500], True, id="one that is larger than all"),
+            pytest.param([1, 1, 1], True, id="as many requests"),
+        ],
+    )
+    def test_it_is_full_by_bytes_and_by_requests(self, entered: list[int], full: bool):
+        """
+        Whichever is reached first.
+        """
+        admission = Admission(most_bytes=100, most_requests=3)
+        for size in entered:
+            admission.enter(size)
+
+        assert full == admission.full
+
+    def test_what_is_answered_is_no_longer_in_hand(self):
+        """
+        Nothing is left of it in the sums.
+        """
+        admission = Admission(most_bytes=100)
+        admission.enter(100)
+        admission.leave(100)
+
+        assert (0, 0, False) == (admission.bytes, admission.requests, admission.full)
+
+
+class Order:
+    """Runs takers and says in which round of the event loop each had its turn."""
+
+    def __init__(self, turns: Turns) -> None:
+        self.turns, self.had, self.round = turns, list[tuple[int, str]](), 0
+
+    async def take(self, name: str, size: int, *, begun: bool = False) -> None:
+        await self.turns.take(size, begun=begun)
+        self.had.append((self.round, name))
+
+    async def rounds(self, number: int) -> None:
+        for self.round in range(1, number + 1):
+            await asyncio.sleep(0)
+
+
+class TestTurns:
+    async def test_a_round_has_room_for_so_many_bytes(self):
+        """
+        Six bodies of 40 bytes where a round has 100: three at once (the last one may go over), the others a round later.
+        """
+        order = Order(Turns(100))
+        takers = [asyncio.create_task(order.take(f"{number}", 40)) for number in range(6)]
+        await order.rounds(6)
+        await asyncio.gather(*takers)
+
+        assert ["0", "1", "2", "3", "4", "5"] == [name for _, name in order.had]
+        first, last = order.had[0][0], order.had[5][0]
+        assert [first] * 3 == [at for at, _ in order.had[:3]]
+        assert first < order.had[3][0] <= last
+
+    async def test_one_larger_than_a_round_has_its_turn(self):
+        """
+        Nothing waits for ever.
+        """
+        order = Order(Turns(100))
+        takers = [asyncio.create_task(order.take(name, 1000)) for name in "abc"]
+        await order.rounds(8)
+        await asyncio.gather(*takers)
+
+        assert ["a", "b", "c"] == [name for _, name in order.had]
+        assert 3 == len({at for at, _ in order.had})
+
+    async def test_what_is_begun_goes_before_what_is_new(self):
+        """
+        So that memory holds few decoded bodies, and each is answered early.
+        """
+        order = Order(Turns(100))
+        takers = [asyncio.create_task(order.take(name, 100)) for name in ("first", "new")]
+        takers.append(asyncio.create_task(order.take("begun", 100, begun=True)))
+        await order.rounds(8)
+        await asyncio.gather(*takers)
+
+        assert ["first", "begun", "new"] == [name for _, name in order.had]
+
+    async def test_who_has_gone_uses_no_turn(self):
+        """
+        A cancelled request leaves the queue to the others.
+        """
+        order = Order(Turns(100))
+        gone = [asyncio.create_task(order.take(name, 100)) for name in ("first", "gone")]
+        waits = asyncio.create_task(order.take("waits", 100))
+        await asyncio.sleep(0)
+        gone[1].cancel()
+        await order.rounds(6)
+        await waits
+
+        assert ["first", "waits"] == [name for _, name in order.had]
+
+    async def test_refusals_do_not_take_the_work_s_time(self):
+        """
+        What is done aside makes the next round longer, to a limit.
+        """
+        turns = Turns()
+        await turns.take(STRETCH)
+        for _ in range(10):
+            turns.set_aside()
+        order = Order(turns)
+        takers = [asyncio.create_task(order.take(f"{number}", ASIDE)) for number in range(40)]
+        await order.rounds(2)
+        together = [at for at, _ in order.had]
+        await asyncio.gather(*takers)
+
+        assert STRETCH // ASIDE + 10 == together.count(together[0])
+
+
+class TestInflatedSize:
+    @pytest.mark.parametrize(
+        ("raw", "size"),
+        [
+            pytest.param(b"{}", 2, id="plain"),
+            pytest.param(gzip.compress(bytes(100_000)), 100_000, id="gzip says it"),
+            pytest.param(gzip.compress(bytes(10_000_000)), bodies.MAX_REQUEST, id="no more than is inflated"),
+            pytest.param(b"\x1f\x8b", 2, id="too short for a trailer"),
+        ],
+    )
+    def test_it_is_what_the_body_will_take(self, raw: bytes, size: int):
+        """
+        Known before anything is inflated.
+        """
+        assert size == bodies.inflated_size(raw)
+
+    def test_whoever_says_less_than_there_is_is_refused(self):
+        """
+        So the sum of what is in hand holds.
+        """
+        liar = gzip.compress(bytes(100_000))[:-4] + (5).to_bytes(4, "little")
+
+        assert 5 + 0 < len(liar) == bodies.inflated_size(liar)
+        assert "bad_gzip" == bodies.read(liar, "gzip").code
+
+
+class TestOverload:
+    async def test_beyond_what_can_be_in_hand_the_answer_is_429_and_nothing_is_stored(self, tmp_path: Path):
+        """
+        While the disk hangs with as much in hand as may be, the next is refused without waiting for it; what was in hand
+        is stored, and then everything is taken again.
+        """
+        async with running_app(settings(tmp_path)) as app, aiohttp.ClientSession(collect_url(app)) as http:
+            app.collector._admission = Admission(most_requests=2)
+            disk, honest = asyncio.Event(), app.store.append
+            waiting = asyncio.Semaphore(0)
+
+            async def slow(rows):
+                waiting.release()
+                await disk.wait()
+                return await honest(rows)
+
+            app.store.append = slow
+            taken = [asyncio.create_task(self.post(http)) for _ in range(2)]
+            for _ in taken:
+                await waiting.acquire()
+            async with http.post(f"/collect?token={KEY}", data=EVENT) as answer:
+                assert (429, "busy") == (answer.status, (await answer.json())["code"])
+                assert 1 <= int(answer.headers["Retry-After"]) <= 5
+            disk.set()
+
+            assert [200, 200, 200] == [await each for each in taken] + [await self.post(http)]
+            assert 3 == len(await stored(app))
+
+    async def test_a_refused_body_does_not_end_the_connection(self, tmp_path: Path):
+        """
+        Refusing is cheap only where the sender need not connect again: the same connection is answered 429, then 200.
+        """
+        async with running_app(settings(tmp_path)) as app:
+            reader, writer = await asyncio.open_connection("127.0.0.1", app.collect_port)
+            body = json.dumps([{"event": "x", "n": "y" * 20_000} for _ in range(10)]).encode()
+            request = f"POST /collect?token={KEY} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            app.collector._admission = Admission(most_requests=0)
+            writer.write(request + body)
+            statuses = [await self.status(reader)]
+            app.collector._admission = Admission()
+            writer.write(request + body)
+            statuses.append(await self.status(reader))
+            writer.close()
+
+        assert [429, 200] == statuses
+
+    async def test_half_bodies_do_not_shut_out_whole_ones(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        """
+        Slow senders that fill what may be under way are refused themselves; who sends in one go is taken.
+        """
+        monkeypatch.setattr("router.collect.http.UNDER_WAY", 10_000)
+        async with running_app(settings(tmp_path)) as app, aiohttp.ClientSession(collect_url(app)) as http:
+            head = f"POST /collect?token={KEY} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n".encode()
+            slow = [await asyncio.open_connection("127.0.0.1", app.collect_port) for _ in range(2)]
+            for _, writer in slow:
+                writer.write(head + b"[" + b" " * 8_000)
+            told, _ = await asyncio.wait(
+                [asyncio.create_task(self.status(reader)) for reader, _ in slow], return_when=asyncio.FIRST_COMPLETED
+            )
+
+            assert [429] == [each.result() for each in told]
+            assert 200 == await self.post(http)
+            for _, writer in slow:
+                writer.close()
+
+    async def post(self, http: aiohttp.ClientSession) -> int:
+        async with http.post(f"/collect?token={KEY}", data=EVENT) as answer:
+            return answer.status
+
+    async def status(self, reader: asyncio.StreamReader) -> int:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        await reader.readexactly(length)
+        return int(head[9:12])

@@ -1,0 +1,188 @@
+"""Collecting in processes of their own: nothing that a sender, an operator or a partner sees is different."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import hmac
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import pytest
+
+from router.app import App
+from router.person import Person
+from router.secret import Secret
+from router.settings import Settings, Snitcher, Source
+from tests.running import KEY, collect_url, running_app, settings, stored
+
+CONNECTIONS = 12  # of which the kernel gives each process some
+
+
+def beside(directory: Path, **changes: object) -> Settings:
+    chosen = settings(directory)
+    collect = msgspec.structs.replace(chosen.collect, workers=2)
+    return msgspec.structs.replace(chosen, collect=collect, **changes)
+
+
+@pytest.fixture
+async def app(tmp_path: Path) -> AsyncIterator[App]:
+    async with running_app(beside(tmp_path)) as running:
+        yield running
+
+
+async def everywhere(app: App, body: object, **headers: str) -> list[tuple[int, dict[str, object]]]:
+    """The same request over connections of its own, so that every process gets some of them."""
+
+    async def one() -> tuple[int, dict[str, object]]:
+        connector = aiohttp.TCPConnector(force_close=True)
+        async with (
+            aiohttp.ClientSession(collect_url(app), headers={"x-api-key": KEY, **headers}, connector=connector) as http,
+            http.post("/collect", json=body) as answer,
+        ):
+            return answer.status, await answer.json()
+
+    return await asyncio.gather(*(one() for _ in range(CONNECTIONS)))
+
+
+def pids(app: App) -> set[int]:
+    assert app.workers is not None
+    return {worker._process.pid for worker in app.workers._running}
+
+
+async def gone(pid: int) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                return
+            await asyncio.sleep(0.01)
+
+
+class TestSameAnswers:
+    async def test_an_event_is_stored_once_whoever_takes_it(self, app: App):
+        """
+        Processes do not know of each other, and still the second one to see an id is told that it is a duplicate.
+        """
+        answers = await everywhere(app, {"event": "purchase", "id": "e-1", "user": {"email": "jane@example.com"}})
+
+        assert {200} == {status for status, _ in answers}
+        assert 1 == sum(told["accepted"] for _, told in answers)
+        assert CONNECTIONS - 1 == sum(told["duplicate"] for _, told in answers)
+        assert ["e-1"] == [event.id for event in await stored(app)]
+
+    async def test_bad_members_are_kept_with_their_reason(self, app: App):
+        """
+        A batch with a bad member: the answer names its place, the good ones are stored, the bad one is in quarantine.
+        """
+        [(status, told), *_] = await everywhere(
+            app, [{"event": "a", "id": "1"}, {"event": ""}, {"event": "b", "id": "2"}]
+        )
+
+        assert (200, 1) == (status, told["rejected"])
+        assert [(1, "bad_event_name")] == [(each["index"], each["code"]) for each in told["problems"]]
+
+    async def test_click_ids_of_the_session_are_added(self, app: App):
+        """
+        The landing page may come to another process than the purchase that it led to.
+        """
+        landing = {"event": "page_view", "id": "l", "anonymous_id": "a-1", "url": "https://shop.example/?ScCid=abc"}
+        await everywhere(app, landing)
+        await everywhere(app, {"event": "purchase", "id": "p", "anonymous_id": "a-1"})
+
+        assert [{"ScCid": "abc"}] * 2 == [event.clicks for event in await stored(app)]
+
+    async def test_a_wrong_key(self, app: App):
+        """
+        Every process knows the keys, and only these.
+        """
+        assert {401} == {status for status, _ in await everywhere(app, {"event": "e"}, **{"x-api-key": "other"})}
+
+
+class TestActs:
+    async def test_a_reload_reaches_every_process(self, app: App, tmp_path: Path):
+        """
+        After a reload the new key works everywhere and the old one nowhere.
+        """
+        await app.reload(beside(tmp_path, sources={"shop": Source(tokens=(Secret("new"),))}))
+        async with asyncio.timeout(5):  # the order is on its way to the processes
+            while {200} != {status for status, _ in await everywhere(app, {"event": "e"}, **{"x-api-key": "new"})}:
+                pass
+
+        assert {401} == {status for status, _ in await everywhere(app, {"event": "e"})}
+
+    async def test_the_erased_stay_out(self, app: App):
+        """
+        Whoever was forgotten is turned away, whichever process their events come to.
+        """
+        event = {"event": "e", "user": {"email": "jane@example.com"}}
+        await everywhere(app, {**event, "id": "before"})
+        await app.store.erase([Person(email="jane@example.com")], "test")
+        answers = await everywhere(app, event)
+
+        assert {("erased_person",)} == {tuple(each["code"] for each in told["problems"]) for _, told in answers}
+
+    async def test_webhooks(self, tmp_path: Path):
+        """
+        A partner's webhook is checked where the secret is, which no collecting process has.
+        """
+        raw = json.dumps({"event": "company.identified", "data": {"uuid": "c-1"}}).encode()
+        signature = "sha256=" + hmac.new(b"a-secret", raw, hashlib.sha256).hexdigest()
+        crm = Snitcher(token=Secret("t"), webhook_secret=Secret("a-secret"), enabled=False)
+        async with running_app(beside(tmp_path, sources={"crm": crm})) as app, aiohttp.ClientSession() as http:
+            url = f"{collect_url(app)}/webhooks/crm"
+            codes = []
+            for signed in (signature, "sha256=00"):
+                async with http.post(url, data=raw, headers={"X-Snitcher-Signature": signed}) as answer:
+                    codes.append((answer.status, (await answer.json())["code"]))
+
+        assert [(403, "source_disabled"), (401, "bad_signature")] == codes
+
+
+class TestEnds:
+    async def test_one_that_is_killed_is_started_again(self, app: App):
+        """
+        The others go on meanwhile, and soon there are as many as before.
+        """
+        killed = min(pids(app))
+        os.kill(killed, signal.SIGKILL)
+        async with asyncio.timeout(30):
+            while killed in pids(app) or len(pids(app)) < 2:  # noqa: ASYNC110 - no event of ours says so
+                await asyncio.sleep(0.02)
+        assert app.workers is not None
+        for worker in app.workers._running:
+            await worker.listening(30)
+        answers = await everywhere(app, {"event": "e"})
+
+        assert {200} == {status for status, _ in answers}
+
+    async def test_none_is_left(self, tmp_path: Path):
+        """
+        A stop in good order ends every process.
+        """
+        async with running_app(beside(tmp_path)) as app:
+            started = pids(app)
+        for pid in started:
+            await gone(pid)
+
+        assert 2 == len(started)
+
+    async def test_a_second_server_is_told(self, app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        """
+        The port is shared among the processes of one server and with nobody else.
+        """
+        monkeypatch.setattr("router.collect.workers.PORT", 0.1)
+        other = beside(tmp_path / "other")
+        collect = msgspec.structs.replace(other.collect, listen=f"127.0.0.1:{app.collect_port}")
+
+        with pytest.raises(OSError) as refused:
+            async with running_app(msgspec.structs.replace(other, collect=collect)):
+                pass
+        assert errno.EADDRINUSE == refused.value.errno
