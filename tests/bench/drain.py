@@ -159,7 +159,23 @@ def drained(kind: str, url: str, sink: Sink, found: list[Event], profile: str | 
         try:
             started, before = json.loads(process.stdout.readline()), cpu_of(process.pid)
             if profile:
-                subprocess.Popen(["py-spy", "record", "-p", str(process.pid), "-o", profile, "-f", "raw", "-d", "3"])
+                subprocess.Popen(
+                    [
+                        "py-spy",
+                        "record",
+                        "-p",
+                        str(process.pid),
+                        "-o",
+                        profile,
+                        "-f",
+                        "raw",
+                        "-d",
+                        "4",
+                        "--gil",
+                        "-r",
+                        "250",
+                    ]
+                )
             _until_delivered(started["console"].rstrip("/"), len(found))
             told = sink.told()
             cpu = cpu_of(process.pid) - before
