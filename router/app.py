@@ -82,6 +82,8 @@ class App:
         self.store = await Outbox.open(Path(outbox.path), self.clock, policy=policy(outbox), room=room(outbox))
         stack.push_async_callback(self.store.close)
         self.store.on_failure = self._fail
+        if self.store.failed is not None:  # while it opened
+            self._fail(self.store.failed)
         await self.store.configure(*described(settings))
         self.metrics.configured(VERSION, self.store.config, self.clock.now())
         self.delivery = Delivery(self.store, self.clock, self.metrics)
@@ -318,6 +320,10 @@ async def _reload_for_ever(app: App, hang_up: asyncio.Event, reread: Callable[[]
         except (NotDurable, OSError) as error:  # of the disk; what runs goes on
             why = f"it could not be written down ({type(error).__name__}): reload again"
             log.warning("reload_refused", reason=why)
+        except (
+            Exception
+        ):  # a fault of ours is no reason to stop: what runs goes on, and a reload may be asked for again
+            log.exception("reload_failed")
 
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)

@@ -15,6 +15,10 @@ class Clock(Protocol):
         """UTC milliseconds since the epoch."""
         ...
 
+    def monotonic(self) -> float:
+        """Seconds since some moment: they go on as time does, whatever becomes of the wall clock."""
+        ...
+
     async def sleep(self, seconds: float) -> None: ...
 
 
@@ -23,6 +27,9 @@ class SystemClock:
 
     def now(self) -> int:
         return time.time_ns() // 1_000_000
+
+    def monotonic(self) -> float:
+        return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -29,7 +29,9 @@ from typing import Any, Final
 
 import msgspec
 
-from router.event import Digests
+from router import recall
+from router.event import Digests, User
+from router.recall import recalled
 
 NOTES: Final = frozenset(
     {
@@ -59,7 +61,7 @@ Forms = Mapping[str, str]
 Reading = tuple[Forms, str | None]
 
 
-class Raw(msgspec.Struct, kw_only=True):
+class Raw(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The raw values of one person as JSON gave them. Held in memory until ``digests`` has run, stored nowhere."""
 
     email: Any | None = None
@@ -91,22 +93,13 @@ def digests(raw: Raw, default_country: str | None = None) -> tuple[Digests, tupl
     Numbers are read as text; of a list the first usable member counts. ``default_country`` (ISO 3166-1 alpha-2) reads
     phone numbers that carry no country code; without it they are dropped.
     """
-    *values, has_plus = msgspec.structs.astuple(raw)
-    # Only texts are remembered: to a dictionary 1, 1.0 and true are one key.
-    if _TEXT_OR_NOTHING.issuperset(map(type, values)) and len("".join(filter(None, values))) <= _LONGEST:
-        return _remembered_digests(tuple(values), has_plus, default_country)
-    return _digests_of(raw, default_country)
+    return _person((raw, default_country))
 
 
-_TEXT_OR_NOTHING: Final = frozenset((str, type(None)))
-
-
-@lru_cache(maxsize=_REMEMBERED)
-def _remembered_digests(
-    values: tuple[str | None, ...], has_plus: bool, default_country: str | None
-) -> tuple[Digests, tuple[str, ...]]:
-    fields = dict(zip(_FIELDS, values, strict=True))
-    return _digests_of(Raw(**fields, phone_hash_has_plus=has_plus), default_country)
+@recalled
+def _person(said: Any) -> tuple[Digests, tuple[str, ...]]:
+    raw, default_country = said
+    return _digests_of(raw if isinstance(raw, Raw) else Raw(**raw), default_country)
 
 
 def _digests_of(raw: Raw, default_country: str | None) -> tuple[Digests, tuple[str, ...]]:
@@ -180,8 +173,9 @@ def load() -> None:
 
 def forget() -> None:
     """Empty the memory of raw values, as an erasure asks."""
-    for memory in (*_MEMORIES, _remembered_digests, _alpha2, _subdivision):
+    for memory in (*_MEMORIES, _alpha2, _subdivision):
         memory.cache_clear()
+    recall.forget()
 
 
 # Characters
@@ -300,7 +294,7 @@ def _prehashed(text: str) -> str | None:
     return lowered if _HEX.issuperset(lowered) else None
 
 
-_NONE: Final = Digests()
+_NONE: Final = User().digests  # the default object itself, which is left out of what is stored
 _OF_NOTHING: Final = frozenset(sha256(text) for text in ("", " ", "null", "undefined", "none"))
 _MEMORIES: list[Any] = []
 
@@ -601,15 +595,23 @@ def _countries() -> Mapping[str, str]:
 def _subdivisions() -> Mapping[str, Mapping[str, str]]:
     import pycountry  # noqa: PLC0415 - see _countries
 
+    # Read from its file: as pycountry's own objects they are 6 MB that stay.
+    with open(f"{pycountry.DATABASE_DIR}/iso3166-2.json", "rb") as file:  # noqa: PTH123 - no path beside this one
+        parts = msgspec.json.decode(file.read(), type=dict[str, list[_Subdivision]])["3166-2"]
     table: dict[str, dict[str, str]] = {"US": {"washingtondc": "DC"}}
-    for part in pycountry.subdivisions:
+    for part in parts:
         country, _, code = part.code.partition("-")
         names = table.setdefault(country, {})
         names.setdefault(_key(part.name), code)
-    for part in pycountry.subdivisions:  # codes last: no name may hide one
+    for part in parts:  # codes last: no name may hide one
         country, _, code = part.code.partition("-")
         table[country][_key(code)] = table[country][_key(part.code)] = code
     return table
+
+
+class _Subdivision(msgspec.Struct):
+    code: str
+    name: str
 
 
 @lru_cache(maxsize=1)

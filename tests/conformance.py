@@ -34,6 +34,7 @@ from router.outbox.log import KEPT, Row, Stored
 from router.outbox.memory import Visitor
 from router.outbox.outbox import LONGEST_WAIT, Outbox
 from router.outbox.reader import Reader
+from router.outbox.replays import Chosen, Counts, Replay
 from router.outbox.retention import KEEP_QUARANTINE, LONGEST_CLEAR, Policy
 from router.outbox.state import Attempt, Closing, Due, Held, Mark, Quarantined, Selection
 from router.outbox.views import Settled
@@ -146,7 +147,7 @@ class Destination:
     duplicate: int = 0
     unverified: int = 0
     used: Counter[str] = field(default_factory=Counter)
-    closed: dict[str, tuple[str, int]] = field(default_factory=dict)
+    closed: dict[str, Closing] = field(default_factory=dict)
 
     def last(self, last: int) -> int:
         return last if self.stop is None else self.stop
@@ -205,6 +206,7 @@ class Model:
     visitors: dict[tuple[str, str], Visitor] = field(default_factory=dict)
     erased: set[str] = field(default_factory=set)
     purged: dict[str, int] = field(default_factory=dict)  # up to when what has expired may have been taken away
+    replays: list[Replay] = field(default_factory=list)  # none is changed in place
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Model:
         new = replace(
@@ -220,7 +222,7 @@ class Model:
                 for name, each in self.lanes.items()
             },
         )
-        for name in ("home", "quarantine", "configs", "notes", "visitors", "erased", "purged"):
+        for name in ("home", "quarantine", "configs", "notes", "visitors", "erased", "purged", "replays"):
             setattr(new, name, copy.copy(getattr(self, name)))
         return new
 
@@ -322,8 +324,8 @@ class Model:
             now = max((mark.at for mark in marks), default=0)
             self.purged["closed"] = max(self.purged.get("closed", 0), now)
             for each in closing:
-                if each.until > lane.closed.get(each.subject, ("", 0))[1]:
-                    lane.closed[each.subject] = (each.reason, each.until)
+                if each.subject not in lane.closed or each.until > lane.closed[each.subject].until:
+                    lane.closed[each.subject] = each
 
     def due(self, name: str, now: int, limit: int, besides: Sequence[int]) -> list[Due]:
         rows = self.lanes[name].rows("waiting").items()
@@ -352,6 +354,8 @@ class Model:
         found = self.chosen(name, chosen) if chosen.state in {"waiting", "dead"} else {}
         for each in found.values():
             each.state, each.due, each.at, each.since = "waiting", now, now, now
+            if each.subject in (closed := self.lanes[name].closed) and not closed[each.subject].final:
+                del closed[each.subject]  # the partner is asked anew about what it refused
         return len(found)
 
     def drop(self, name: str, chosen: Selection, fresh: Sequence[int], now: int) -> int:
@@ -423,6 +427,26 @@ class Model:
             "quarantined": quarantined,
             "sessions": len(sessions),
         }
+
+    def begin_replay(self, lane: int, chosen: Chosen, first: int, now: int) -> Replay:
+        made = Replay(
+            id=len(self.replays) + 1,
+            lane=lane,
+            at=now,
+            who="test",
+            chosen=chosen,
+            cursor=first - 1,
+            last=self.last,
+            counts=Counts(),
+        )
+        self.replays.append(made)
+        return made
+
+    def note_replay(self, noted: Replay) -> None:
+        """A cancelled one stays cancelled."""
+        kept = self.replays[noted.id - 1]
+        state = noted.state if kept.state == "running" else kept.state
+        self.replays[noted.id - 1] = msgspec.structs.replace(noted, state=state)
 
     def configure(self, digest: str) -> int:
         if not self.configs or self.configs[-1] != digest:
@@ -797,7 +821,7 @@ class Conformance(RuleBasedStateMachine):
         now = self.clock.now()
         drawn = st.tuples(st.sampled_from(SUBJECTS), st.sampled_from(("bot", "sold")), st.sampled_from((HOUR, DAY)))
         return [
-            Closing(subject, reason, now + seconds)
+            Closing(subject, reason, now + seconds, final=subject == SUBJECTS[-1])
             for subject, reason, seconds in data.draw(st.lists(drawn, max_size=2), label="closing")
         ]
 
@@ -892,6 +916,39 @@ class Conformance(RuleBasedStateMachine):
         most = data.draw(st.integers(1, 5), label="most")
         known = sorted((each.seen for each in self.model.visitors.values() if each.seen >= since), reverse=True)
         assert known[:most][::-1] == [each.seen for each in self.run(self.store.visitors(since, most))]
+
+    # Replays
+
+    @precondition(lambda self: self.model.lanes and self.model.last > self.model.gone)
+    @rule(data=st.data())
+    def replayed(self, data: st.DataObject) -> None:
+        """A replay begins, or one goes on, ends or is cancelled; to deliveries and their sums nothing happens."""
+        running = [each for each in self.model.replays if each.state == "running"]
+        if running and data.draw(st.integers(0, 2), label="go on"):
+            self.replay_goes_on(data, data.draw(st.sampled_from(running), label="replay"))
+            return
+        there, now = self.found(self.a_lane(data)), self.clock.now()
+        first = data.draw(st.integers(self.model.gone + 1, self.model.last), label="first")
+        chosen = Chosen(name="page_view", states=("delivered",))
+        self.agreed(
+            self.does(
+                [lambda store: store.begin_replay(store.lanes[there.name], chosen, first, "test")],
+                [lambda model: model.begin_replay(there.id, chosen, first, now)],
+            )
+        )
+
+    def replay_goes_on(self, data: st.DataObject, replay: Replay) -> None:
+        cursor = data.draw(st.integers(replay.cursor, replay.last), label="cursor")
+        sent = range(max(replay.cursor, self.model.gone) + 1, cursor + 1)
+        noted = msgspec.structs.replace(
+            replay,
+            cursor=cursor,
+            counts=Counts(sent=replay.counts.sent + len(sent)),
+            state=data.draw(st.sampled_from(("running", "done", "cancelled")), label="state"),
+        )
+        now = self.clock.now()
+        tries = [Attempt(seqs=sent, began=now, at=now, outcome="delivered", status=200)] if sent else []
+        self.does([lambda store: store.note_replay(noted, tries)], [lambda model: model.note_replay(noted)])
 
     # Forgetting
 
@@ -1060,6 +1117,7 @@ class Conformance(RuleBasedStateMachine):
             found += await self.lane_memory(model, name)
         found += await self.stored(model)
         found += await self.remembered(model)
+        found += unequal("the replays", model.replays[::-1], await store.replays())
         return found + unequal(
             "the configurations", list(reversed(model.configs)), [each.digest for each in await reader.configs()]
         )
@@ -1095,8 +1153,12 @@ class Conformance(RuleBasedStateMachine):
         found += unequal(f"who is behind at {name}", model.behind(name), await self.store.behind(there, SUBJECTS))
         for at in {month(each): each for each in (now, *(end.at for end in lane.ends.values()))}.values():
             found += unequal(f"what is used at {name}", lane.used[month(at)], await self.store.used(there, at))
-        wanted = {subject: (reason, until) for subject, (reason, until) in lane.closed.items()}
+        wanted = {subject: (each.reason, each.until) for subject, each in lane.closed.items()}
         told = await self.store.closed(there, SUBJECTS, now)
+        became = await self.store.states(there, model.gone + 1, model.last)  # as a replay chooses
+        found += unequal(
+            f"what became of events at {name}", {s: e.state for s, e in lane.ends.items() if s > model.gone}, became
+        )
         return found + open_ended(f"what is closed at {name}", wanted, told, now, model.purged.get("closed", 0))
 
     async def remembered(self, model: Model) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -22,6 +23,13 @@ hypothesis.settings.load_profile("turnout")
 def _short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused bodies are drained for less long than in the product; nothing tested depends on how long."""
     monkeypatch.setattr("router.collect.http.LINGER", 0.2)
+
+
+@pytest.fixture(autouse=True)
+def _as_long_as_it_takes(request: pytest.FixtureRequest) -> None:
+    """The long form of a proof goes on for minutes; it has not hung where others would have."""
+    if request.node.get_closest_marker("proof"):
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ class Quiet:
     """The time of another clock, for an outbox beside it: its own chores wait for ever and move nobody's time."""
 
     def __init__(self, clock: SteppedClock) -> None:
-        self.now = clock.now
+        self.now, self.monotonic = clock.now, clock.monotonic
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.Event().wait()

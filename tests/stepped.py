@@ -12,12 +12,22 @@ class SteppedClock:
 
     def __init__(self, now: int = 1_795_000_000_000) -> None:
         self._now = now
+        self._jumped = 0
         self._sleepers: list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
         self._slept = asyncio.Event()
 
     def now(self) -> int:
         return self._now
+
+    def monotonic(self) -> float:
+        return (self._now - self._jumped) / 1000
+
+    def jump(self, seconds: float) -> None:
+        """Somebody sets the wall clock; no time passes, and nobody is due by it."""
+        self._now += int(seconds * 1000)
+        self._jumped += int(seconds * 1000)
+        self._sleepers = [(due + int(seconds * 1000), number, future) for due, number, future in self._sleepers]
 
     async def sleep(self, seconds: float) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

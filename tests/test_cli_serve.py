@@ -198,6 +198,27 @@ class TestRefusal:
         assert (75, "") == (code, out)
         assert f"process {first.pid} already owns the outbox" in err
 
+    async def test_two_at_the_same_instant(self, tmp_path: Path):
+        """
+        One of them serves; the other exits 75 and names it. A lock that a kill leaves behind stops nobody.
+        """
+        path = config(tmp_path)
+        for _ in range(3):
+            async with contextlib.AsyncExitStack() as stack:
+                both = [
+                    await stack.enter_async_context(turnout("serve", "--config", path, "--json", **ENVIRON))
+                    for _ in range(2)
+                ]
+                lines = await asyncio.gather(*(each.line() for each in both))
+                winner, loser = both if lines[0] else both[::-1]
+                code, _, err = await loser.ended(30)
+                winner.signal(signal.SIGKILL)
+                await winner.ended(30)
+
+            assert 1 == sum(map(bool, lines))
+            assert 75 == code
+            assert f"process {winner.pid} already owns" in err
+
     async def test_a_bad_configuration(self, tmp_path: Path):
         """
         All its problems are said at once, as ``check`` says them; nothing is printed as started, nothing is made.
@@ -289,6 +310,30 @@ class TestReload:
 
         assert 0 == code
         assert "before" not in partner.taken
+
+    async def test_a_storm_of_signals(self, tmp_path: Path):
+        """
+        Two hundred SIGHUPs while events come, and one more with SIGTERM: few reloads, no event lost, exit code 0.
+        """
+        path, acknowledged = config(tmp_path, enabled=True), set[str]()
+        async with (
+            turnout("serve", "--config", path, "--json", **ENVIRON) as process,
+            aiohttp.ClientSession(headers=HEADERS) as session,
+        ):
+            collect = (await process.object())["collect"]
+            for number in range(200):
+                process.signal(signal.SIGHUP)
+                if number % 5 == 0:
+                    async with session.post(collect + "/collect", json={"event": "x", "id": str(number)}) as answer:
+                        assert 200 == answer.status
+                    acknowledged.add(str(number))
+            process.signal(signal.SIGHUP)
+            process.signal(signal.SIGTERM)
+            code, _, err = await process.ended(30)
+
+        assert 0 == code
+        assert 0 < err.count("reloaded") < 100
+        assert acknowledged <= await ids(tmp_path)
 
     async def test_a_bad_file_changes_nothing(self, tmp_path: Path):
         """

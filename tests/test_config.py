@@ -235,6 +235,8 @@ FAULTS = [
     ('[console]\nlisten = "127.0.0.1:8080"', "2:1 error collect listens there already", "its own port"),
     ('[outbox]\ndedup = "8d"', "2:9 error dedup reaches back 7d at most", 'dedup = "7d"'),
     ('[outbox]\nkeep_dead = "7 days"', "2:13 error outbox.keep_dead cannot be read", '"72h"'),
+    ('[outbox]\nmin_free = "200M"', "2:12 error outbox.min_free cannot be read", '"64MB"'),
+    ('[outbox]\nballast = "1MB"', "2:11 error so little is used up at once", 'ballast = "64MB"'),
     ("[sources.a]", '1:10 error missing key "tokens" in [sources.a]', 'tokens = ["env:A_TOKEN"]'),
     ("[sources.a]\ntokens = []", "2:10 error sources.a.tokens: expected a list of length >= 1", "Keys of this source"),
     ('[sources.a]\ntoken = ["env:SHOP_TOKEN"]', '2:1 error unknown key "token"', 'did you mean "tokens"?'),

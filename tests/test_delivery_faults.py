@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
@@ -18,7 +19,7 @@ from router.delivery.lane import LaneRunner, Observer
 from router.destination import Destination, Request, Response, by_status
 from router.event import Clear, Event
 from router.outbox.outbox import Lane, Outbox
-from router.outbox.state import Held, Mark, Selection
+from router.outbox.state import Attempt, Held, Mark, Selection
 from router.outcome import Hold, Outcome, Retry, Split
 from router.secret import Secret
 from tests.builders import NOW, an_event, many, rows
@@ -484,6 +485,27 @@ class TestHolding:
 
             assert 1 == sums(store).get("delivered")
 
+    async def test_time_in_which_nothing_ran_is_not_held_against_an_event(self, tmp_path: Path, clock: SteppedClock):
+        """
+        One fault, then the machine is off for a week (or its clock comes up wrong): the event is sent, not expired.
+        """
+        store = await Outbox.open(tmp_path / "outbox", clock)
+        lane = await store.lane("ids", "ids")
+        await store.append(many(1))
+        now = clock.now()
+        tried = Attempt(seqs=[1], began=now, at=now, outcome="retry", status=503)
+        await store.settle(lane, [Mark(seqs=[1], state="waiting", at=now, attempts=1, due=now + 1000)], [tried])
+        await store.close()
+        clock.step(7 * 24 * 3600)
+        again = await Outbox.open(tmp_path / "outbox", clock)
+        lane = await again.lane("ids", "ids")
+        async with partner(lambda *_: http(200)) as peer, running(again, clock, lane, url=peer.url):
+            await until(lambda: sums(again).get("delivered") or sums(again).get("dead"), lambda: clock.step(1))
+            delivered = sums(again).get("delivered")
+        await again.close()
+
+        assert 1 == delivered
+
     async def test_an_operator_may_try_again_after_days(self, store: Outbox, clock: SteppedClock):
         """
         Rejected on Monday, the mapping corrected on Friday: retry sends it.
@@ -510,6 +532,22 @@ class TestHolding:
             clock._now -= 365 * 24 * HOUR
             clock._sleepers = [(0, order, future) for _, order, future in clock._sleepers]
             await until(lambda: sums(store).get("delivered"), lambda: clock.step(60))
+
+    async def test_a_clock_that_is_set_forward_expires_nothing(self, store: Outbox, clock: SteppedClock):
+        """
+        A year goes by on the wall while an event waits a second: it is sent, for its time is not over.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(1))
+        async with (
+            partner(lambda n, _: http(503 if n == 1 else 200)) as peer,
+            running(store, clock, lane, url=peer.url),
+        ):
+            await until(lambda: sums(store).get("parked"))
+            clock.jump(365 * 24 * 3600)
+            await until(lambda: sums(store).get("delivered") or sums(store).get("dead"), lambda: clock.step(60))
+
+            assert 1 == sums(store).get("delivered")
 
 
 class TestNeighbours:

@@ -20,10 +20,11 @@ from router.event import Clear, User
 from router.identifiers import Raw
 from router.mocks.partner import Trouble, running
 from router.mocks.webhook import Webhook as Partner
+from router.outbox.errors import Busy
 from router.outbox.memory import Visitor
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
-from router.outbox.state import Mark, Quarantined
+from router.outbox.state import Attempt, Mark, Quarantined
 from router.person import Person, marks, marks_of
 from router.secret import Secret
 from router.settings import Source
@@ -169,6 +170,35 @@ class TestErasure:
         assert (3, 1, 0) == (ledger.destinations["a"].erased, ledger.destinations["a"].delivered, ledger.difference)
         assert {"other-1": 1} == dict(partner.taken)
         await store.close()
+
+    async def test_what_was_cut_short_is_finished_when_asked_again(self, tmp_path, clock: SteppedClock, monkeypatch):
+        """
+        A process that ended just after the events were emptied has ended their deliveries, answers and sessions before:
+        no second look could find whose they are.
+        """
+        store = await opened(tmp_path, clock)
+        lane = await store.lane("a", "webhook")
+        await store.append(rows(janes(1), others(2)))
+        tried = Attempt(seqs=[1, 2], began=NOW, at=NOW, outcome="retry", answer="what of jane-1")
+        await store.settle(lane, [Mark(seqs=[1, 2], state="dead", at=NOW, attempts=1)], [tried])
+        await store.remember_visitors([Visitor("shop", "a-jane-4711", {}, NOW)], 0)
+        honest = store.journal.on_open
+
+        async def cut_short(*arguments):
+            await honest(*arguments)
+            raise Busy("cut short")
+
+        monkeypatch.setattr(store.journal, "on_open", cut_short)
+        with pytest.raises(Busy):
+            await store.erase([Person(email=JANE)], "test")
+        monkeypatch.undo()
+        await store.erase([Person(email=JANE)], "test")
+
+        told = (await Reader(store.directory).ledger()).destinations["a"]
+        assert (1, 1) == (told.erased, told.dead)
+        assert [] == await store.visitors(0, 10)
+        await store.close()
+        assert [] == found_in(tmp_path, *TRACES)
 
     async def test_a_request_under_way_finishes(self, tmp_path, clock: SteppedClock):
         """

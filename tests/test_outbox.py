@@ -7,6 +7,7 @@ import hashlib
 import os
 import sqlite3
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from router.event import Clear
 from router.outbox import lock, log, schema, state
 from router.outbox.compression import _FIRST, pack, unpack
 from router.outbox.dedup import Seen, marks
-from router.outbox.errors import Broken, Busy, DiskFull, Locked, OutboxError
+from router.outbox.errors import Broken, Busy, DiskFull, Locked, NotDurable, OutboxError
 from router.outbox.journal import Tail
 from router.outbox.outbox import Outbox
 from router.outbox.retention import Policy
@@ -120,6 +121,29 @@ class TestAppend:
 
         assert [False] * 500 == await store.append(many(500))
 
+    @pytest.mark.parametrize("writer", ["log", "state"])
+    async def test_without_a_writer_nothing_is_acknowledged_and_the_owner_is_told(self, store: Outbox, writer: str):
+        """
+        The thread that writes is gone: appends and settlements fail at once, and the process is told to end.
+        """
+        told: list[object] = []
+        store.on_failure = told.append
+        lane = await store.lane("hook", "webhook")
+        await store.append(many(1))
+        owner = store.journal._writer if writer == "log" else store._state
+        owner._pool.shutdown()
+        with pytest.raises(NotDurable):
+            await (
+                store.append(many(1, start=2))
+                if writer == "log"
+                else store.settle(lane, [Mark(seqs=[1], state="delivered", at=NOW, attempts=1)])
+            )
+        with pytest.raises(Broken):
+            await store.append(many(1, start=3))
+        owner._pool = ThreadPoolExecutor(1)  # for the fixture's close
+
+        assert [Broken] == [type(each) for each in told]
+
     async def test_a_failing_disk_is_never_acknowledged_again(self, store: Outbox):
         """
         After an I/O error the outbox is broken for good: the owner is told once, and appends fail.
@@ -171,6 +195,38 @@ class TestSegments:
         assert [(True,)] == query(
             tmp_path / "outbox/state.db", "SELECT sealed IS NOT NULL FROM segment WHERE number = 1"
         )
+
+    async def test_a_segment_that_is_being_sealed_is_not_searched(
+        self, tmp_path: Path, clock: SteppedClock, monkeypatch
+    ):
+        """
+        Its index is not there yet and a search would read it through: its ids are in memory until the sealing is done, also
+        where it fails, and are read again at the next start.
+        """
+        store = await Outbox.open(tmp_path / "outbox", clock, segment_events=10)
+
+        async def fails(*_):
+            raise DiskFull("full")
+
+        def never(*_):
+            raise AssertionError("it was searched")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(store.segments, "seal", fails)
+            broken.setattr(log, "known", never)
+            await store.append(many(10))
+            assert [False] == await store.append(many(1, start=11))
+            await store.journal.settled()
+            assert [True] * 10 == await store.append(many(10))
+        await store.close()
+        store = await Outbox.open(tmp_path / "outbox", clock, segment_events=10)
+        at_once = await store.append(many(10))
+        await store.journal.settled()
+        sealed = await store.append(many(12))
+        await store.close()
+
+        assert [True] * 10 == at_once
+        assert [True] * 11 + [False] == sealed
 
     async def test_damaged_bytes_are_known_as_such(self, tmp_path: Path, clock: SteppedClock):
         """
@@ -264,6 +320,18 @@ class TestLanes:
         assert [("retry", 1), ("retry", 0), ("drop", 1)] == query(
             store.directory / "state.db", "SELECT what, count FROM audit ORDER BY id"
         )
+
+    async def test_a_retry_makes_nothing_else_late(self, store: Outbox):
+        """
+        What was due before an operator's retry is still known to be due then, also where the clock goes back meanwhile.
+        """
+        lane = await store.lane("hook", "webhook")
+        await store.append(many(2))
+        await store.settle(lane, [Mark(seqs=[1], state="waiting", at=NOW, attempts=1, due=NOW - 1000)])
+        await store.settle(lane, [Mark(seqs=[2], state="dead", at=NOW, attempts=1)])
+        await store.revive(lane, Selection(state="dead"), "cli")
+
+        assert NOW - 1000 == lane.next_due
 
     async def test_what_was_delivered_is_not_sent_again_by_a_retry(self, store: Outbox):
         """
@@ -421,11 +489,15 @@ class TestOpening:
         Sequence numbers are never used twice: a log that ends before what was settled is not written on.
         """
         store = await Outbox.open(tmp_path / "outbox", clock)
+        await store.close()
+        segment = tmp_path / "outbox/log/00000001.db"
+        older = segment.read_bytes()
+        store = await Outbox.open(tmp_path / "outbox", clock)
         lane = await store.lane("hook", "webhook")
         await store.append(many(5))
         await store.settle(lane, [Mark(seqs=range(1, 6), state="delivered", at=NOW, attempts=1)])
         await store.close()
-        (tmp_path / "outbox/log/00000001.db").write_bytes(b"")
+        segment.write_bytes(older)
         with pytest.raises(OutboxError, match="event 5 was settled"):
             await Outbox.open(tmp_path / "outbox", clock)
 
@@ -516,6 +588,23 @@ class TestOpening:
         await store.close()
 
         assert clock.now() + 86_400_000 == lane.next_due
+
+    async def test_a_wait_of_a_clock_that_was_ahead_is_as_long_as_it_was(self, tmp_path: Path, clock: SteppedClock):
+        """
+        Five seconds to wait, then a start with the clock a year behind: five seconds from then.
+        """
+        store = await Outbox.open(tmp_path / "outbox", clock)
+        lane = await store.lane("hook", "webhook")
+        await store.append(many(1))
+        at = clock.now()
+        await store.settle(lane, [Mark(seqs=[1], state="waiting", at=at, attempts=1, due=at + 5_000)])
+        await store.close()
+        clock.jump(-365 * 86_400)
+        store = await Outbox.open(tmp_path / "outbox", clock)
+        lane = await store.lane("hook", "webhook")
+        await store.close()
+
+        assert clock.now() + 5_000 == lane.next_due
 
 
 class TestVault:

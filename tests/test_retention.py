@@ -16,7 +16,7 @@ from router.outbox.log import KEPT
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
 from router.outbox.retention import LONGEST_CLEAR, Policy
-from router.outbox.state import LaneRow, Mark, Quarantined, Selection
+from router.outbox.state import Attempt, LaneRow, Mark, Quarantined, Selection
 from tests.builders import NOW, an_event, many, rows
 from tests.stepped import SteppedClock
 
@@ -55,6 +55,14 @@ def kept(store: Outbox) -> list[str]:
     connection = sqlite3.connect(store.directory / "log" / f"{KEPT:08d}.db")
     try:
         return [event_id for (event_id,) in connection.execute("SELECT id FROM event ORDER BY seq")]
+    finally:
+        connection.close()
+
+
+def answers(store: Outbox) -> list[tuple[str | None]]:
+    connection = sqlite3.connect(store.directory / "state.db")
+    try:
+        return connection.execute("SELECT answer FROM attempt ORDER BY id").fetchall()
     finally:
         connection.close()
 
@@ -129,6 +137,29 @@ class TestSegments:
         assert "00000001" not in files(store)
         assert "00000002" in files(store)
         assert [11] == [each.seq for each in await store.read(10, 1)]
+        await store.close()
+
+    async def test_a_partners_words_go_with_the_first_event_that_they_are_about(self, tmp_path, clock):
+        """
+        Words about one event that is gone and one that is kept go: nobody could find the first one's in them any more.
+        """
+        store = await opened(tmp_path, clock)
+        lane = await store.lane("a", "webhook")
+        await full_segments(store)
+        words = [
+            Attempt(seqs=seqs, began=NOW, at=NOW, outcome="retry", answer=f"about {seqs}")
+            for seqs in ([1, 2], [2], [3])
+        ]
+        await store.settle(lane, [Mark(seqs=[2, 3], state="dead", at=NOW, attempts=1)], words)
+        await delivered(store, lane, 1, *range(4, 22))
+        clock.step(8 * DAY)
+        await store.retention.look()
+        assert [(None,), ("about [2]",), ("about [3]",)] == answers(store)
+        await store.revive(lane, Selection(state="dead", seqs=[2]), "test")
+        await store.settle(lane, [Mark(seqs=[2], state="delivered", at=NOW, parked=True, attempts=2)])
+        await store.retention.look()
+
+        assert [(None,), (None,), ("about [3]",)] == answers(store)
         await store.close()
 
     async def test_what_waits_or_is_dead_is_kept_and_can_still_be_sent(self, tmp_path, clock):

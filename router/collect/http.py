@@ -14,12 +14,14 @@ import asyncio
 import ipaddress
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import structlog
 from aiohttp import HttpVersion10, web
+from aiohttp.hdrs import AUTHORIZATION, CONTENT_TYPE
 from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDict, istr
 
 from router import body as bodies
 from router.clock import Clock
@@ -66,6 +68,9 @@ _ALLOWED_HEADERS = (
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 _GIF = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c000000000100010000020144003b")
 _JSON = "application/json"
+_HEADERS = CIMultiDict({CONTENT_TYPE: _JSON, "Server": SERVER})
+ORIGIN, API_KEY, TEST = istr("Origin"), istr("x-api-key"), istr("x-turnout-test")
+KNOWN = 1024  # addresses with keys that are remembered
 _encode = msgspec.json.Encoder().encode
 
 
@@ -98,6 +103,14 @@ class Network:
         except ValueError:
             return False
         return any(ip in network for network in self._trusted if network.version == ip.version)
+
+
+class _Known(NamedTuple):
+    """A request's address and key, looked up: senders use the same ones for every request. Only right keys are kept."""
+
+    method: str
+    path: str
+    sender: Sender | None  # None: the key is in the body
 
 
 class Taker(Protocol):
@@ -141,8 +154,17 @@ class Collector:
             chance,
         )
 
+    @property
+    def keyring(self) -> Keyring:
+        return self._keyring
+
+    @keyring.setter
+    def keyring(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+        self._known: dict[tuple[str, str, str | None, str | None], _Known] = {}
+
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        origin = request.headers.get("Origin")
+        origin = request.headers.get(ORIGIN)
         try:
             if request.method == "OPTIONS" and origin is not None:
                 return self._preflight(origin)
@@ -155,13 +177,12 @@ class Collector:
             answer, sender = self._later(503, "internal", "this could not be handled; send it again later"), None
         if origin is not None and sender is not None and origin in sender.origins:
             _allow(answer, origin)
-        answer.headers["Server"] = SERVER
         return answer
 
     # Browsers
 
     def _preflight(self, origin: str) -> web.Response:
-        answer = web.Response(status=204)
+        answer = web.Response(status=204, headers={"Server": SERVER})
         if self.keyring.listed(origin):
             _allow(answer, origin)
             answer.headers["Access-Control-Allow-Methods"] = "POST, GET"
@@ -172,17 +193,18 @@ class Collector:
     # One request
 
     async def _answer(self, request: web.BaseRequest) -> tuple[web.Response, Sender | None]:
-        path = request.path.rstrip("/") or "/"
-        if path.startswith(WEBHOOKS):
-            return await self._told(request, path.removeprefix(WEBHOOKS)), None
-        pixel = request.method == "GET" and path in PIXELS
-        if (refused := self._refused(request, path, pixel=pixel)) is not None:
+        headers = request.headers
+        asked = (request.method, request.raw_path, headers.get(AUTHORIZATION), headers.get(API_KEY))
+        known = self._known.get(asked) or self._looked_up(request)
+        if isinstance(known, web.Response):
+            return known, None
+        if isinstance(known, str):
+            return await self._told(request, known), None
+        if known.method == "POST" and len(self._known) < KNOWN:
+            self._known[asked] = known
+        if (refused := self._not_now(request)) is not None:
             return refused, None
-        query = request.query
-        key = keys.presented(request.headers, list(query.items()))
-        sender = self.keyring.sender(key, query.get("tc_s")) if key is not None else None
-        if key is not None and sender is None:
-            return _unauthorized(), None
+        path, sender, pixel = known.path, known.sender, known.method == "GET"
         raw = b"" if pixel else await self._raw(request)
         if isinstance(raw, web.Response):
             return raw, sender
@@ -200,26 +222,36 @@ class Collector:
         self, request: web.BaseRequest, path: str, raw: bytes, sender: Sender | None, *, pixel: bool
     ) -> tuple[web.Response, Sender | None]:
         """The answer to a request that is whole and in hand."""
-        query = request.query
         body = _pixel(request) if pixel else self._body(request, raw)
         if isinstance(body, web.Response):
             return body, sender
         if sender is None:
             named = keys.in_body(body.wrapper, body.items[0].value if body.items else None)
-            sender = self.keyring.sender(named, query.get("tc_s")) if named is not None else None
+            sender = self.keyring.sender(named, request.query.get("tc_s")) if named is not None else None
             if sender is None:
                 return _unauthorized(), None
         if not sender.enabled:
             return _error(403, "source_disabled", "this source is switched off; ask its operator"), sender
         return await self._taken(request, path, body, sender, pixel=pixel), sender
 
-    def _refused(self, request: web.BaseRequest, path: str, *, pixel: bool) -> web.Response | None:
-        """What the request line alone decides."""
+    def _looked_up(self, request: web.BaseRequest) -> _Known | str | web.Response:
+        """What the address and the headers with a key say, or the name of a webhook, or why not."""
+        path, method = request.path.rstrip("/") or "/", request.method
+        if path.startswith(WEBHOOKS):
+            return path.removeprefix(WEBHOOKS)
         if path not in PATHS:
             return _error(404, "not_found", "send events to POST /collect")
-        if request.method != "POST" and not pixel:
+        if method != "POST" and not (method == "GET" and path in PIXELS):
             allowed = "GET, POST, OPTIONS" if path in PIXELS else "POST, OPTIONS"
             return _error(405, "method_not_allowed", "send events with POST", {"Allow": allowed})
+        query = request.query
+        key = keys.presented(request.headers, list(query.items()))
+        sender = self._keyring.sender(key, query.get("tc_s")) if key is not None else None
+        if key is not None and sender is None:
+            return self._not_now(request) or _unauthorized()
+        return _Known(method, path, sender)
+
+    def _not_now(self, request: web.BaseRequest) -> web.Response | None:
         if request.version < HttpVersion10:
             return _closing(_error(400, "bad_request", "send HTTP/1.1"))
         if self.draining:
@@ -276,14 +308,15 @@ class Collector:
         self, request: web.BaseRequest, path: str, body: bodies.Body, sender: Sender, *, pixel: bool
     ) -> web.Response:
         # A connection is the visitor's own only where a browser made it: servers send events of others.
-        browser = pixel or "Origin" in request.headers
+        headers = request.headers
+        browser = pixel or ORIGIN in headers
         visit = Visit(
             received=self._clock.now(),
             call=PATHS[path],
             wrapper=body.wrapper,
-            ip=self._network.visitor(request.remote, request.headers.get("X-Forwarded-For")) if browser else None,
-            user_agent=request.headers.get("User-Agent") if browser else None,
-            test="x-turnout-test" in request.headers,
+            ip=self._network.visitor(request.remote, headers.get("X-Forwarded-For")) if browser else None,
+            user_agent=headers.get("User-Agent") if browser else None,
+            test=TEST in headers,
         )
         try:
             answer = await self._intake.take(body, sender, visit)
@@ -293,8 +326,10 @@ class Collector:
             return self._later(503, error.code, "this could not be stored; send it again later")
         failpoint("collect_before_answer")
         if pixel and "image/" in request.headers.get("Accept", ""):
-            return web.Response(body=_GIF, content_type="image/gif", headers={"Cache-Control": "no-store"})
-        return web.Response(body=_encode(answer), content_type=_JSON)
+            return web.Response(
+                body=_GIF, content_type="image/gif", headers={"Cache-Control": "no-store", "Server": SERVER}
+            )
+        return web.Response(body=_encode(answer), headers=_HEADERS)
 
     # Webhooks
 
@@ -311,15 +346,18 @@ class Collector:
         raw = await self._raw(request)
         if isinstance(raw, web.Response):
             return raw
-        await self.turns.take(first_turn(len(raw)))
+        self._admission.enter(len(raw))
         try:
+            await self.turns.take(first_turn(len(raw)))
             told = await self._webhooks.tell(name, raw, request.headers.get(SIGNATURE, ""))
         except NotDurable as error:
             return self._not_stored(error)
+        finally:
+            self._admission.leave(len(raw))
         if told.code is not None:
             return _error(told.status, told.code, told.message)
         counts = {"accepted": told.accepted, "duplicate": told.duplicate, "rejected": told.rejected}
-        return web.Response(body=_encode({"success": True, **counts}), content_type=_JSON)
+        return web.Response(body=_encode({"success": True, **counts}), headers=_HEADERS)
 
     def _not_stored(self, error: NotDurable) -> web.Response:
         if isinstance(error, Busy):
@@ -367,7 +405,7 @@ def _allow(answer: web.StreamResponse, origin: str) -> None:
 
 def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> web.Response:
     return web.Response(
-        status=status, body=_encode(Error(code=code, message=message)), content_type=_JSON, headers=headers
+        status=status, body=_encode(Error(code=code, message=message)), headers=CIMultiDict(_HEADERS, **(headers or {}))
     )
 
 
@@ -385,7 +423,7 @@ def _unauthorized() -> web.Response:
 def _malformed(problem: Malformed) -> web.Response:
     errors = [{"field": problem.field, "message": problem.message}] if problem.field else []
     body = Error(code=problem.code, message=problem.message, errors=errors)
-    return web.Response(status=problem.status, body=_encode(body), content_type=_JSON)
+    return web.Response(status=problem.status, body=_encode(body), headers=_HEADERS)
 
 
 def _closing(answer: web.Response) -> web.Response:
@@ -409,11 +447,9 @@ class _Handler(Connection):
         del request, message  # they hold what was sent
         if status >= 500:
             log.error("collect_failed", reason=type(exc).__name__)
-            headers = {"Retry-After": "1", "Server": SERVER}
+            headers = {"Retry-After": "1"}
             return _closing(_error(503, "internal", "this could not be handled; send it again later", headers))
-        answer = _closing(_error(400, "bad_request", "this is not a well-formed HTTP request; check the client"))
-        answer.headers["Server"] = SERVER
-        return answer
+        return _closing(_error(400, "bad_request", "this is not a well-formed HTTP request; check the client"))
 
 
 _BUSY = Error(code="busy", message="too much is under way; send it again later")

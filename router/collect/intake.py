@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -135,10 +134,13 @@ class Intake:
         self, prepared: Prepared, rows: Sequence[Row], repeated: Sequence[bool], refused: Sequence[Refused]
     ) -> None:
         source = prepared.source
-        stored = Counter(row.dialect for row, again in zip(rows, repeated, strict=True) if not again)
+        stored: dict[str, int] = {}
+        for row, again in zip(rows, repeated, strict=True):
+            if not again:
+                stored[row.dialect] = stored.get(row.dialect, 0) + 1
         for dialect, count in stored.items():
             self._tally.received(source, dialect, count)
-        if duplicate := len(rows) - stored.total():
+        if duplicate := sum(repeated):
             self._tally.duplicate(source, duplicate)
         for each in refused:
             self._tally.rejected(source, each.problem.code)

@@ -24,6 +24,7 @@ from router.secret import Secret
 from router.settings import Settings, Snitcher, Source, per_second, seconds, size
 
 LONGEST_DEDUP = "7d"
+LEAST_BALLAST = 32 << 20  # bytes: the WALs of the log and of the state grow to 8 MB each before SQLite folds them in
 SHORTEST_INTERVAL, LONGEST_INTERVAL = 10.0, 86_400.0  # seconds, of Snitcher
 MOST_PER_PAGE = 100  # Snitcher, "List endpoints support pagination"
 
@@ -107,8 +108,10 @@ class Rules:
             kept = _attempt(self.report, key, partial(seconds, getattr(outbox, name)))
             if kept is not None and name == "dedup" and kept > seconds(LONGEST_DEDUP):
                 self.report.error(key, f"dedup reaches back {LONGEST_DEDUP} at most", 'dedup = "7d"', at="value")
-        for name in ("min_free", "ballast"):
-            _attempt(self.report, ("outbox", name), partial(size, getattr(outbox, name)))
+        _attempt(self.report, ("outbox", "min_free"), partial(size, outbox.min_free))
+        ballast = _attempt(self.report, ("outbox", "ballast"), partial(size, outbox.ballast))
+        if ballast and ballast < LEAST_BALLAST:
+            self.report.error(("outbox", "ballast"), "so little is used up at once", 'ballast = "64MB"', at="value")
 
     def _origins(self, name: str, source: Source) -> None:
         for place, origin in enumerate(source.origins):

@@ -50,6 +50,7 @@ SHORTEST_HOLD = 60_000  # ms; a partner that says "until" a moment that is gone 
 UNSETTLED = 4  # times the concurrency: requests answered but not yet written down
 MOST_CAREFUL = 1_000  # events after a crash that are looked at one by one
 WRONG_ADDRESS_AFTER = 5  # answers 404 or 405 in a row
+SET_FORWARD = 60_000  # ms that the wall clock may gain on the other one before somebody has set it
 FOR_EVER = 1e9  # seconds: until something new arrives
 
 
@@ -110,8 +111,9 @@ class LaneRunner:
         self._epoch = 0  # begins anew with every hold and resumption: answers to older requests change neither
         self._unwritten_hold = False
         self._probe_at = (lane.held.until or 0) if lane.held else 0
-        self._open_since = 0  # the end of the last hold: time spent held is nobody's fault
-        self._seen = clock.now()
+        # The end of the last hold, or of time that did not pass or in which nobody ran: it is no event's fault.
+        self._open_since = store.away_until
+        self._seen, self._elapsed = clock.now(), clock.monotonic()
         # What may have been in hand when the last process died.
         in_hand = 2 * self._concurrency * self._batch + max(self._batch, TAKE)
         self._careful = min(MOST_CAREFUL, in_hand) if store.crashes >= CAREFUL_AFTER else 0
@@ -158,10 +160,7 @@ class LaneRunner:
 
     async def _step(self) -> None:
         self.lane.more.clear()
-        now = self._clock.now()
-        if now < self._seen:
-            await self._set_back(self._seen - now)
-        self._seen = now
+        now = await self._time()
         if (wait := self._closed_for(now)) > 0:
             await self._idle(wait)
         elif jobs := await self._next(now):
@@ -196,11 +195,24 @@ class LaneRunner:
                 await self._patiently(self._store.out_of_hand)
         self._careful -= len(jobs)
 
+    async def _time(self) -> int:
+        """Now (UTC ms), with what is counted by the wall clock put right where that was set."""
+        now, elapsed = self._clock.now(), self._clock.monotonic()
+        ahead = now - self._seen - int((elapsed - self._elapsed) * 1000)
+        if now < self._seen:
+            await self._set_back(self._seen - now)
+        elif ahead > SET_FORWARD:
+            log.warning("clock_set_forward", destination=self.name, wait_s=ahead // 1000)
+            self._open_since = now  # the time that did not pass expires nothing
+        self._seen, self._elapsed = now, elapsed
+        return now
+
     async def _set_back(self, by: int) -> None:
         """The clock was set back: waits are lengths of time, and none becomes longer by it."""
+        await self._store.set_back(self.lane, by)
         self._pace.paused_until -= by
         self._probe_at -= by
-        await self._store.set_back(self.lane, by)
+        self._open_since -= by
 
     def _closed_for(self, now: int) -> float:
         """Seconds that the lane must not send; 0 where it may, be it for a probe."""
@@ -273,6 +285,7 @@ class LaneRunner:
             whole.update(erased)
         if lost := [seq for seq in rows if seq not in whole]:
             reason = "the stored event is damaged or gone: run turnout doctor"
+            log.error("event_damaged", destination=self.name, seq=lost[0], count=len(lost), reason=reason)
             self._settle_soon([Mark(seqs=lost, state="dead", at=now, parked=True, reason=reason)])
         return jobs
 
@@ -282,6 +295,7 @@ class LaneRunner:
             self._settle_soon([Mark(seqs=erased, state="erased", at=now)])
         if damaged := [each.seq for each in found if each.event is None and not each.erased]:
             reason = "the stored event is damaged: run turnout doctor"
+            log.error("event_damaged", destination=self.name, seq=damaged[0], count=len(damaged), reason=reason)
             self._settle_soon([Mark(seqs=damaged, state="dead", at=now, reason=reason)])
         return [Job(each.seq, each.event) for each in found if each.event is not None]
 

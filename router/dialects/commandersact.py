@@ -14,10 +14,7 @@ specificity", "Mobile SDK event specificity", "Consent Object"; its web containe
 
 from __future__ import annotations
 
-from copy import copy
 from typing import Any, Final
-
-from msgspec import Struct
 
 from router.dialects.people import glean, identify
 from router.dialects.reading import Object, Reading, built, copied, fill, first, keep
@@ -86,10 +83,8 @@ def _person(properties: Object) -> Object:
 def _read(dialect: str, properties: Object, context: Object, user: Object) -> Reading:
     for key in _ADDRESSING & properties.keys():
         del properties[key]
-    known = _user(user)
-    raw = copy(known.raw)  # the event's own properties may add to it
+    raw = Raw(phone_hash_has_plus=True)  # their phone numbers are E.164, hashed or not
     reading = Reading(dialect=dialect, raw=raw, named="event_name" in properties)
-    reading.anonymous_id, reading.granted, reading.traits = known.anonymous_id, known.granted, known.traits
     reading.name = properties.pop("event_name", None)
     reading.id = first(context.pop("event_id", None), properties.pop("event_id", None))
     if reading.id is None:
@@ -97,6 +92,7 @@ def _read(dialect: str, properties: Object, context: Object, user: Object) -> Re
     reading.time = context.get("created")
     if "ts_override" in properties:
         reading.time = _milliseconds(properties.pop("ts_override"))
+    _user(reading, user)
     _device(reading, context)
     _page(reading, context, properties)
     if app := _taken(context, "app"):
@@ -155,23 +151,15 @@ def _items(reading: Reading, properties: Object) -> None:
     keep(properties, "items", items)
 
 
-class _User(Struct, frozen=True):
-    raw: Raw
-    anonymous_id: Any
-    granted: Any
-    traits: Object
-
-
-@recalled
-def _user(user: Any) -> _User:
-    raw = Raw(phone_hash_has_plus=True)  # their phone numbers are E.164, hashed or not
+def _user(reading: Reading, user: Object) -> None:
+    raw = reading.raw
     raw.user_id = first(user.pop("id", None), user.pop("ID", None))
-    anonymous_id = user.pop("consistent_anonymous_id", None)
+    reading.anonymous_id = user.pop("consistent_anonymous_id", None)
     if not _OLDER_IDS.isdisjoint(user):
-        anonymous_id = first(anonymous_id, *(user.pop(key, None) for key in _OLDER_IDS))
-    granted = user.pop("consent_categories", None)
+        reading.anonymous_id = first(reading.anonymous_id, *(user.pop(key, None) for key in _OLDER_IDS))
+    reading.granted = user.pop("consent_categories", None)
     identify(user, raw)
-    return _User(raw, anonymous_id, granted, user)
+    reading.traits = user
 
 
 def _device(reading: Reading, context: Object) -> None:
@@ -188,8 +176,9 @@ def _device(reading: Reading, context: Object) -> None:
     reading.anonymous_id = first(reading.anonymous_id, device.get("sdk_id"))
     fields, rest = _described(device)
     fill(reading, fields)
-    rest = dict(rest)
-    keep(rest, "lifecycle", lifecycle)
+    if lifecycle:
+        rest = dict(rest)
+        keep(rest, "lifecycle", lifecycle)
     keep(context, "device", rest)
 
 
@@ -239,9 +228,8 @@ def _cookies(reading: Reading, holder: Object) -> None:
 def _page(reading: Reading, context: Object, properties: Object) -> None:
     """The page, wherever the sender has it: their web SDK writes it at the root of a page_view as well."""
     if page := _taken(context, "page"):
-        fields, rest = _own_page(page)
-        fill(reading, fields)
-        keep(context, "page", rest)
+        _own_page(reading, page)
+        keep(context, "page", page)
     if reading.name == "page_view":
         reading.url = _either(reading.url, properties, "url")
         reading.title = _either(reading.title, properties, "title")
@@ -250,22 +238,17 @@ def _page(reading: Reading, context: Object, properties: Object) -> None:
             properties.pop("path", None)  # part of the url
 
 
-@recalled
-def _own_page(page: Any) -> tuple[Object, Object]:
-    """The page, and what of it has no field."""
-    url = page.pop("url", None)
+def _own_page(reading: Reading, page: Object) -> None:
+    reading.url = page.pop("url", None)
     if location := _taken(page, "location"):
-        url = _either(url, location, "href")
-        for part in _IN_HREF if url else ():
+        reading.url = _either(reading.url, location, "href")
+        for part in _IN_HREF if reading.url else ():
             location.pop(part, None)
         keep(page, "location", location)
-    fields = {
-        "url": _either(url, page, "location"),
-        "title": page.pop("title", None),
-        "referrer": page.pop("referrer", None),
-        "language": _either(page.pop("lang", None), page, "language"),
-    }
-    return fields, page
+    reading.url = _either(reading.url, page, "location")
+    reading.title = page.pop("title", None)
+    reading.referrer = page.pop("referrer", None)
+    reading.language = _either(page.pop("lang", None), page, "language")
 
 
 def _either(value: Any, holder: Object, key: str) -> Any:

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from router.failpoint import failpoint
-from router.outbox import lock
+from router.outbox import crashes, lock
 from router.outbox.errors import OutboxError
 from router.outbox.log import Segment
 from router.outbox.state import segments
@@ -68,6 +68,7 @@ def _copy(directory: Path, part: Path, *, keys: bool) -> Copied:
     part.chmod(0o700)
     state = part / "state.db"
     _snapshot(directory / "state.db", state)
+    _as_ended(state)
     if not keys:
         _without_keys(state)
     failpoint("backup_after_state")
@@ -110,6 +111,16 @@ def _snapshot(source: Path, target: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _as_ended(state: Path) -> None:
+    """No process runs on the copy, and none was killed on it."""
+    connection = sqlite3.connect(state, isolation_level=None)
+    try:
+        crashes.end(connection)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    finally:
+        connection.close()
 
 
 def _without_keys(state: Path) -> None:

@@ -50,6 +50,11 @@ def begin(connection: sqlite3.Connection, now: int) -> int:
     return count
 
 
+def unfinished(connection: sqlite3.Connection) -> bool:
+    """Did the process before this one not end as it should?"""
+    return _get(connection, _RUNNING) is not None
+
+
 def take(connection: sqlite3.Connection, lane: int, seq: int) -> None:
     """This event is in hand now."""
     _set(connection, _IN_HAND, msgspec.json.encode(Suspect(lane, seq)).decode())

@@ -70,6 +70,8 @@ def meaning(error: Exception) -> NotDurable:
     """What any fault of a write means. An error of the disk outside of SQLite (a sync of ours) is as final as one in it."""
     if isinstance(error, NotDurable):
         return error
+    if isinstance(error, sqlite3.Error):
+        return fault(error)
     if isinstance(error, OSError) and error.errno in _FULL:
         return DiskFull(NO_ROOM)
     if isinstance(error, OSError) and error.errno in _FEW:

@@ -90,10 +90,7 @@ class Forgetting:
             for segment in [*self._segments.all, self._segments.newest]:
                 carried |= await self._erase_in(segment, wanted, receipt, now)
         values = {mark.partition(":")[2] for mark in wanted}
-        sessions = {
-            value for kind, _, value in (mark.partition(":") for mark in wanted | carried) if kind == "anonymous"
-        }
-        receipt.sessions = await self._books.written(partial(erasure.forget_sessions, people=sessions))
+        sessions = await self._forget_sessions(wanted | carried, receipt)
         after: int | None = 0
         while after is not None:
             count, after = await self._books.written(partial(erasure.forget_quarantined, values=values, after=after))
@@ -102,6 +99,12 @@ class Forgetting:
         failpoint("erase_before_checkpoint")
         await self._books.checkpoint()
         return receipt
+
+    async def _forget_sessions(self, marks: Collection[str], receipt: Receipt) -> set[str]:
+        """Of everybody who carries one of these. Returns their anonymous ids."""
+        found = {value for kind, _, value in (mark.partition(":") for mark in marks) if kind == "anonymous"}
+        receipt.sessions += await self._books.written(partial(erasure.forget_sessions, people=found))
+        return found
 
     async def _find(self, wanted: Collection[str]) -> tuple[list[int], frozenset[str]]:
         """Numbers of the events that carry any of the marks, and all the marks that these carry."""
@@ -130,6 +133,13 @@ class Forgetting:
         seqs, carried = await self._find_in(segment, wanted)
         if not seqs:
             return set()
+        for part in erasure.parts(seqs):  # before they are emptied: what a kill cuts short is found again
+            had = await self._books.written(partial(erasure.delivered, seqs=part))
+            ended = await self._books.written(partial(erasure.end, seqs=part, now=now))
+            for total, more in ((receipt.delivered, had), (receipt.ended, ended)):
+                for name, count in more.items():
+                    total[name] = total.get(name, 0) + count
+        await self._forget_sessions(carried, receipt)
         unit = partial(erasure.empty, seqs=seqs)
         failpoint("erase_before_empty")
         if await self._journal.on_open(segment, unit) is None:
@@ -138,12 +148,6 @@ class Forgetting:
         failpoint("erase_after_empty")
         self._journal.tail.erase(frozenset(seqs))
         receipt.events += len(seqs)
-        for part in erasure.parts(seqs):
-            had = await self._books.written(partial(erasure.delivered, seqs=part))
-            ended = await self._books.written(partial(erasure.end, seqs=part, now=now))
-            for total, more in ((receipt.delivered, had), (receipt.ended, ended)):
-                for name, count in more.items():
-                    total[name] = total.get(name, 0) + count
         return carried
 
 

@@ -20,14 +20,14 @@ import structlog
 
 from router.clock import Clock
 from router.failpoint import failpoint
-from router.outbox import crashes, log, memory, replays, schema, state, suppression
+from router.outbox import crashes, memory, replays, schema, state, suppression
 from router.outbox.erasure import Receipt
 from router.outbox.errors import NO_ROOM, Busy, DiskFull, NotDurable, OutboxError, meaning
 from router.outbox.forgetting import Forgetting, Traces
 from router.outbox.journal import SEGMENT_EVENTS, Journal
 from router.outbox.lane import Lane
 from router.outbox.lock import Lock
-from router.outbox.log import Row, Segment, Stored
+from router.outbox.log import Row, Segment, Stored, has_events
 from router.outbox.memory import Visitor
 from router.outbox.replays import Chosen, Replay
 from router.outbox.retention import Books, Policy, Retention, sweep
@@ -38,11 +38,14 @@ from router.outbox.suppression import Suppression
 from router.outbox.writer import Writer, fold, sync_directory
 from router.person import Person
 
+log: Any = structlog.get_logger()
+
 T = TypeVar("T")
 
 _log: Any = structlog.get_logger()
 
 ROWS_AT_ONCE = 5_000  # in one transaction of an operator's
+LONGEST_PAUSE = 86_400_000  # ms; lanes that retry ask at least as often, so nobody ran for longer
 LONGEST_WAIT = 86_400_000  # ms; a due time further off than this was written under another clock
 
 
@@ -73,6 +76,7 @@ class Outbox:
         self.quarantine_full = False
         self.failed: NotDurable | None = None  # set once; from then on nothing is acknowledged or settled
         self.erasures = 0  # since this process began: what was read before one may be somebody's who is forgotten
+        self.away_until = 0  # where nobody had run for long before this process: when it began (UTC ms)
         self.crashes = 0  # processes before this one that did not end as they should, in a row
         self.careful = asyncio.Lock()  # one event in hand at a time, while lanes go carefully
         self.lanes: dict[str, Lane] = {}
@@ -153,13 +157,16 @@ class Outbox:
         self._lock.release()
 
     async def _recover(self, policy: Policy, segment_events: int) -> None:
-        if not (self.directory / "state.db").exists() and any((self.directory / "log").iterdir()):
-            raise OutboxError(f"{self.directory} has a log but no state.db: restore it from a backup")
+        if not _filled(self.directory / "state.db") and any((self.directory / "log").iterdir()):
+            raise OutboxError(f"{self.directory} has a log but no state.db, or an empty one: restore it from a backup")
         await self._state.open(self.directory / "state.db", schema.STATE)
         segments = Segments(self.directory, await self._state.read(state.segments))
         for segment in segments.all:
-            if not segment.path(self.directory).exists():
-                raise OutboxError(f"{segment.path(self.directory)} is missing: restore it from a backup")
+            if not _filled(segment.path(self.directory)):
+                raise OutboxError(f"{segment.path(self.directory)} is missing or empty: restore it from a backup")
+        killed = await self._state.read(crashes.unfinished)
+        if segments.all and killed:
+            _look_for_wal(segments.newest.path(self.directory))
         self._segments = segments
         self._journal = Journal(
             segments,
@@ -192,8 +199,10 @@ class Outbox:
             )
         now = self.clock.now()
         failpoint("open_before_begin")
-        await self._state.write(lambda unit: state.clamp_due(unit, now + LONGEST_WAIT))
+        await self._state.write(lambda unit: state.clamp_due(unit, now, now + LONGEST_WAIT))
         self.crashes = await self._state.write(lambda unit: crashes.begin(unit, now))
+        last = await self._state.read(state.last_attempt)
+        self.away_until = now if last is not None and now - last > LONGEST_PAUSE else 0
 
     async def _register(self, segment: Segment) -> None:
         await self._state.write(lambda unit: state.add_segment(unit, segment))
@@ -328,7 +337,8 @@ class Outbox:
 
     def _wake_lanes(self) -> None:
         for lane in self.lanes.values():
-            lane.more.set()
+            if lane.held is None:  # a held one looks when it is let go, or by its own clock
+                lane.more.set()
         for watcher in self.watchers:
             watcher.accepted(self.last)
 
@@ -470,24 +480,23 @@ class Outbox:
             while self._settlements:
                 group = list(self._settlements)
                 self._settlements.clear()
-                fault = await self._settle_group(group)
+                fault = self.failed
+                try:
+                    if fault is None:
+                        await self._settle_group(group)
+                except Exception as error:  # noqa: BLE001 - whoever waits must be told, whatever went wrong
+                    # The lanes in memory are ahead of the disk now: nothing may be written over the gap.
+                    fault = self._fail(error)
+                    self._break(fault)
                 for each in group:
                     _finish(each, fault)
             if self._stopping:
                 return
 
-    async def _settle_group(self, group: Sequence[_Settling]) -> NotDurable | None:
-        if self.failed is not None:
-            return self.failed
+    async def _settle_group(self, group: Sequence[_Settling]) -> None:
         settlements = [_settlement(each) for each in group]
-        try:
-            failpoint("settle_before_write")
-            await self._until_written(lambda unit: state.settle(unit, settlements, self.config))
-        except Exception as error:  # noqa: BLE001 - whoever waits must be told, whatever went wrong
-            # The lanes in memory are ahead of the disk now: nothing may be written over the gap.
-            fault = self._fail(error)
-            self._break(fault)
-            return fault
+        failpoint("settle_before_write")
+        await self._until_written(lambda unit: state.settle(unit, settlements, self.config))
         failpoint("settle_after_write")
         for each, settlement in zip(group, settlements, strict=True):
             each.lane.written = settlement.cursor
@@ -497,7 +506,6 @@ class Outbox:
         for watcher in self.watchers:
             for each, written in zip(group, settlements, strict=True):
                 watcher.settled(each.lane.name, written.marks)
-        return None
 
     async def _until_written(self, unit: Callable[[sqlite3.Connection], None]) -> None:
         """What a partner took must not be forgotten: while the disk is full, lanes wait here and send nothing more."""
@@ -522,7 +530,8 @@ class Outbox:
             return count
 
         count = await self._written(unit)
-        lane.next_due = now if count else lane.next_due
+        if count and (lane.next_due is None or now < lane.next_due):
+            lane.next_due = now
         lane.more.set()
         return count
 
@@ -610,9 +619,21 @@ def _settlement(each: _Settling) -> Settlement:
     )
 
 
+def _filled(path: Path) -> bool:
+    """Is it there, and more than a name? What was written is never made anew over an empty file."""
+    return path.exists() and path.stat().st_size > 0
+
+
+def _look_for_wal(path: Path) -> None:
+    """After a kill the last commits stand beside the file; where that is gone, they went with it."""
+    if not path.with_name(f"{path.name}-wal").exists():
+        reason = "after a kill its -wal is missing: unless a program has folded it in, the last events went with it"
+        log.error("wal_missing", file=path.name, reason=f"{reason}; compare with a backup")
+
+
 def _refuse_unknown_events(directory: Path, known: Sequence[Segment]) -> None:
     """A log that goes on beyond the state is not overwritten: the state is an older one, put back."""
     newest = known[-1].number if known else 0
     for path in sorted((directory / "log").glob("*.db")):
-        if path.stem.isdigit() and int(path.stem) > newest and log.has_events(path):
+        if path.stem.isdigit() and int(path.stem) > newest and has_events(path):
             raise OutboxError(f"{path} is newer than state.db: restore both from one backup")

@@ -235,6 +235,7 @@ class Retention:
         if forgotten or abs(now - self._emptied) >= EMPTY_EVERY:  # what waited there may have been delivered
             self._emptied = now
             await self._empty_home()
+            await self._repeat(pruning.forget_answers, gone)
         await self._repeat(pruning.forget_quarantine, now - KEEP_QUARANTINE, MOST_QUARANTINED)
         await self._repeat(pruning.forget_attempts, now - self._policy.dead, MOST_ATTEMPTS)
 

@@ -7,6 +7,7 @@ Readers have a thread of their own and read-only connections, of which only so m
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -93,11 +94,10 @@ class Segments:
 
     async def load(self, since: int) -> None:
         """Read the marks of the segments in the dedup window."""
-
-        def read() -> dict[int, Marks]:
-            return {each.number: log.marks(self._file(each)[0]) for each in self._window(since)}
-
-        self._seen.load(await self._reading(read))
+        window = self._window(since)
+        self._seen.load(
+            await self._reading(lambda: {each.number: _marks(each.path(self.directory)) for each in window})
+        )
 
     async def prepare(self) -> None:
         """What makes looking for ids quick, after a start."""
@@ -165,8 +165,7 @@ class Segments:
         if entry is None:
             if len(self._files) >= OPEN_FILES:
                 self._files.pop(next(iter(self._files)))[0].close()
-            where = f"{segment.path(self.directory).absolute().as_uri()}?mode=ro"
-            entry = sqlite3.connect(where, uri=True, isolation_level=None), Vault(segment.key)
+            entry = _reading(segment.path(self.directory)), Vault(segment.key)
         self._files[segment.number] = entry
         return entry
 
@@ -183,3 +182,13 @@ class Segments:
             if damaged(error):
                 raise fault(error) from error
             raise Busy("the log cannot be read now: run turnout doctor if this goes on") from error
+
+
+def _reading(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+
+
+def _marks(path: Path) -> Marks:
+    """Of a sealed segment. The connection is not kept: its pages would be."""
+    with contextlib.closing(_reading(path)) as connection:
+        return log.marks(connection)

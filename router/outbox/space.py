@@ -23,7 +23,7 @@ from router.clock import Clock
 
 log: Any = structlog.get_logger()
 
-EVERY = 1.0  # seconds between two looks
+EVERY = 0.5  # seconds between two looks
 LITTLE = 5  # times the least room: whoever has less is told
 ENOUGH = 1.1  # times the least room, before events are taken again: it shall not flap
 TRIAL = 1 << 20  # bytes that are tried where no ballast is wanted

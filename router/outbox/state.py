@@ -353,9 +353,21 @@ def next_due(connection: sqlite3.Connection, number: int, besides: Sequence[int]
     return None if found is None else int(found[0])
 
 
-def clamp_due(connection: sqlite3.Connection, latest: int) -> None:
-    """A due time beyond ``latest`` was written under another clock."""
+def clamp_due(connection: sqlite3.Connection, now: int, latest: int) -> None:
+    """What was written later than now was so under another clock: it waits as long as it was to, from now on. Nothing
+    is due beyond ``latest``.
+    """
+    connection.execute(
+        "UPDATE delivery SET due = ?1 + due - at, since = min(since, ?1), at = ?1 WHERE state = 'waiting' AND at > ?1",
+        (now,),
+    )
     connection.execute("UPDATE delivery SET due = ? WHERE state = 'waiting' AND due > ?", (latest, latest))
+
+
+def last_attempt(connection: sqlite3.Connection) -> int | None:
+    """When the newest remembered request was answered (UTC ms)."""
+    found = connection.execute("SELECT at FROM attempt ORDER BY id DESC LIMIT 1").fetchone()
+    return None if found is None else int(found[0])
 
 
 def set_back(connection: sqlite3.Connection, number: int, by: int) -> None:

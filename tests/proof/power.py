@@ -65,13 +65,13 @@ JUDGES = 2
 SABOTAGES = ("normal", "off", "early")
 
 
-def compiled(directory: Path) -> Path | None:
-    """The recorder as a library; None where there is no C compiler, or no LD_PRELOAD."""
+def compiled(directory: Path, name: str = "power") -> Path | None:
+    """The recorder, or another C file of this directory, as a library; None without a C compiler or LD_PRELOAD."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None or sys.platform != "linux":
         return None
-    library = directory / "power.so"
-    source = Path(__file__).with_name("power.c")
+    library = directory / f"{name}.so"
+    source = Path(__file__).with_name(f"{name}.c")
     # Headers that give pwrite another name, as these two ask for, would take the recorder's own names away.
     flags = ("-std=gnu11", "-O1", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", "-U_FILE_OFFSET_BITS")
     subprocess.run([compiler, *flags, "-o", library, source, "-ldl", "-lpthread"], check=True)

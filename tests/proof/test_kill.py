@@ -31,6 +31,6 @@ async def test_no_acknowledged_event_is_lost_to_a_hundred_kills():
     """
     The long form.
     """
-    result = await prove(kills=100, seed=3, sabotage=False)
+    result = await prove(kills=100, events=100_000, seed=3, sabotage=False)
 
     assert "ok" == result["verdict"], result
