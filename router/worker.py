@@ -53,13 +53,13 @@ class Worker:
             strict_utf8=begin.strict_utf8,
         )
         connections.raise_open_files()
-        server = Server(self._collector, self._turns)
+        server = Server(self._collector)
         runner = web.ServerRunner(server, shutdown_timeout=GRACE)
         await runner.setup()
         listening = Listener(listener(begin.host, begin.port), server)
         listening.start()
         gc.collect()
-        gc.set_threshold(5_000, 3, 1_000)  # as turnout serve
+        gc.set_threshold(10_000, 2, 1_000)  # as turnout serve
         gc.freeze()
         self._wire.send(Ready())
         await self._over.wait()
