@@ -810,7 +810,7 @@ class Conformance(RuleBasedStateMachine):
         found = []
         for mark in marks:
             # What is gone is in nobody's hand, so nobody can be told about it any more.
-            there = [seq for seq in mark.seqs if seq > self.model.gone or seq in self.model.home]
+            there = [seq for seq in mark.seqs if seq > self.model.gone or self.model.needed(seq)]
             about = [self.model.events[seq] for seq in there]
             if about and mark.state in {"waiting", "dead"}:
                 words = " ".join(f"what of {each.person}" for each in about if not each.erased)
