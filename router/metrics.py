@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from router.collect.intake import Tally
-from router.delivery.lane import Observer
+from router.delivery.observer import Observer
 from router.outbox import SQLITE, space
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
@@ -74,6 +74,8 @@ class Metrics(Observer, Tally):
             "turnout_config_last_reload_success_timestamp_seconds", "Last configuration in force.", registry=own
         )
         self._info = Gauge("turnout_build_info", "Always 1.", ["version", "python", "sqlite", "config"], registry=own)
+        self._ages: dict[str, Histogram] = {}
+        self._told: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
         self._stored = _Stored()
         self.registry.register(self._stored)
 
@@ -104,11 +106,16 @@ class Metrics(Observer, Tally):
     # Delivery
 
     def attempted(self, lane: str, outcome: str, status: int | None, duration: float) -> None:
-        self._attempts.labels(lane, outcome, bucketed(status)).inc()
-        self._attempt.labels(lane).observe(duration)
+        series = (lane, outcome, bucketed(status))
+        if (told := self._told.get(series)) is None:  # finding a series by its labels takes longer than to count in it
+            told = self._told[series] = self._attempts.labels(*series), self._attempt.labels(lane)
+        told[0].inc()
+        told[1].observe(duration)
 
     def delivered(self, lane: str, count: int, oldest: float) -> None:  # noqa: ARG002 - counted from the ledger, durably
-        self._age.labels(lane).observe(max(0.0, oldest))
+        if (age := self._ages.get(lane)) is None:
+            age = self._ages[lane] = self._age.labels(lane)
+        age.observe(max(0.0, oldest))
 
     # The process
 

@@ -12,9 +12,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import re
 import socket
 import ssl
 import threading
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import aiohttp
@@ -22,13 +24,16 @@ import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from router import wire
 from router.clock import Clock
 from router.destination import Header, Request, Response
 from router.secret import Secret
+from router.wire import Connector
 
 MAX_ANSWER = 65_536
 CONNECT_TIMEOUT = 5.0
-USER_AGENT = "Turnout/0.1"
+KEPT_ADDRESSES = 64
+OURS = {"User-Agent": "Turnout/0.1", "Accept-Encoding": "identity"}
 
 FailureKind = Literal["name", "connect", "timeout", "closed", "tls", "blocked", "request"]
 
@@ -152,18 +157,6 @@ def _tell(answer: asyncio.Future[list[Any]], found: list[Any] | OSError | Unicod
         answer.set_result(found)
 
 
-class _Connector(aiohttp.TCPConnector):
-    """Gives no kept connection on which the partner has spoken unasked: aiohttp (3.14) would take those words for the
-    answer to the next request, which would be called delivered and never have left. Its own check is of the socket alone.
-    """
-
-    async def _get(self, key: Any, traces: Any) -> Any:
-        for protocol, _ in tuple(self._conns.get(key, ())):
-            if protocol.should_close:
-                protocol.close()
-        return await super()._get(key, traces)
-
-
 def _text(value: Header) -> str:
     return value.reveal() if isinstance(value, Secret) else value
 
@@ -188,10 +181,12 @@ class Transport:
         self._resolver: _Resolver | None = None
         self._kept: aiohttp.ClientSession | None = None  # keeps its connections
         self._fresh: aiohttp.ClientSession | None = None  # one connection a request
+        self._urls: dict[str, URL] = {}
+        self._heads: dict[URL, str] = {}
 
     def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
         self._resolver = self._resolver or _Resolver(self._name)
-        connector = _Connector(
+        connector = Connector(
             limit=self._concurrency,
             resolver=self._resolver,
             ttl_dns_cache=30,
@@ -203,7 +198,7 @@ class Transport:
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
-            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+            headers=OURS,
             timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=CONNECT_TIMEOUT),
         )
 
@@ -212,20 +207,55 @@ class Transport:
         new one: the same dedup key travels, so a double arrival is recognised there.
         """
         try:
-            url = URL(request.url)
-            headers = {name: _header(value) for name, value in request.headers.items()}
+            url = self._url(request.url)
+            headers = _headers(request)
             if request.query:
                 url = url.update_query({name: _text(value) for name, value in request.query.items()})
         except ValueError:
             return _failure("request")
         if url.scheme != "https" and not (self._allow_private and url.scheme == "http"):
             return _failure("blocked")
-        self._kept = self._kept or self._session(fresh=False)
-        answer = await self._tried(self._kept, url, headers, request)
+        if (answer := await self._on_a_kept_one(url, headers, request)) is None:
+            self._kept = self._kept or self._session(fresh=False)
+            answer = await self._tried(self._kept, url, headers, request)
         if answer is _RACED:
             self._fresh = self._fresh or self._session(fresh=True)
             return await self._tried(self._fresh, url, headers, request)
         return answer
+
+    def _url(self, text: str) -> URL:
+        """Parsed once for the many requests that go to one address."""
+        if (url := self._urls.get(text)) is None:
+            if len(self._urls) >= KEPT_ADDRESSES:
+                self._urls.clear()
+            url = self._urls[text] = URL(text)
+        return url
+
+    async def _on_a_kept_one(self, url: URL, headers: dict[str, str], request: Request) -> Response | Failure | None:
+        """The answer to an ordinary POST on an open connection; None where there is none free."""
+        if self._kept is None or request.method != "POST" or not wire.ordinary(url, headers):
+            return None
+        connector = self._kept.connector
+        if not isinstance(connector, Connector) or (connection := await connector.kept(url)) is None:
+            return None
+        try:
+            answer = await wire.post(
+                connection, self._head(url), headers, request.body, within=self._timeout, longest=self._longest
+            )
+        except _FAULTS as error:
+            return _RACED if _raced(error) else _failure(_kind(error))
+        return self._response(answer.status, answer.headers, answer.body, request)
+
+    def _head(self, url: URL) -> str:
+        if (head := self._heads.get(url)) is None:
+            if len(self._heads) >= KEPT_ADDRESSES:
+                self._heads.clear()
+            head = self._heads[url] = wire.head(url, "".join([f"{name}: {value}\r\n" for name, value in OURS.items()]))
+        return head
+
+    def _response(self, status: int, headers: Mapping[str, str], body: bytes, request: Request) -> Response:
+        lower = {name.lower(): value for name, value in headers.items()}
+        return Response(status=status, request=request, at=self._clock.now(), headers=lower, body=body)
 
     async def _tried(
         self, session: aiohttp.ClientSession, url: URL, headers: dict[str, str], request: Request
@@ -234,14 +264,10 @@ class Transport:
             async with session.request(
                 request.method, url, data=request.body, headers=headers, allow_redirects=False
             ) as answer:
-                body = await _read(answer, self._longest)
-                return Response(
-                    status=answer.status,
-                    request=request,
-                    at=self._clock.now(),
-                    headers={name.lower(): value for name, value in answer.headers.items()},
-                    body=body,
-                )
+                body = await wire.content_of(answer.content, self._longest)
+                if len(body) >= self._longest or not answer.content.at_eof():
+                    answer.close()
+                return self._response(answer.status, answer.headers, body, request)
         except _FAULTS as error:
             return _RACED if _raced(error) else _failure(_kind(error))
 
@@ -254,28 +280,15 @@ class Transport:
         self._kept = self._fresh = self._resolver = None
 
 
-def _header(value: Header) -> str:
-    """A header's value as it may travel: no line break, no half character. ValueError for another."""
-    text = _text(value)
-    text.encode()
-    if any((character < " " and character != "\t") or character == "\x7f" for character in text):
-        raise ValueError("a control character")
-    return text
+_NO_HEADER = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 
 
-async def _read(answer: aiohttp.ClientResponse, longest: int) -> bytes:
-    """At most so many bytes. An answer that breaks off after its status still counts by its status."""
-    parts: list[bytes] = []
-    size = 0
-    try:
-        while size < longest and (part := await answer.content.read(longest - size)):
-            parts.append(part)
-            size += len(part)
-    except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError):
-        answer.close()
-    if size >= longest:
-        answer.close()
-    return b"".join(parts)
+def _headers(request: Request) -> dict[str, str]:
+    """The headers as they may travel: no line break, no half character in a value. ValueError for others."""
+    headers = {name: value if isinstance(value, str) else value.reveal() for name, value in request.headers.items()}
+    if _NO_HEADER.search("\t".join([*headers, *headers.values()])):  # a tab may travel, so it is no find
+        raise ValueError("a control character or half a character")
+    return headers
 
 
 _FAULTS = (aiohttp.ClientError, TimeoutError, OSError, ValueError)

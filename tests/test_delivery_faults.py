@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 
-from router.delivery.lane import LaneRunner, Observer
+from router.delivery.lane import LaneRunner
+from router.delivery.observer import Observer
 from router.destination import Destination, Request, Response, by_status
 from router.event import Clear, Event
 from router.outbox.outbox import Lane, Outbox
@@ -570,7 +571,7 @@ class TestNeighbours:
         await asyncio.sleep(0)
         async with running(store, clock, lane, url="https://partner.example/", events=("never",)) as runner:
             before = turns
-            await until(lambda: runner._taken == 9000)
+            await until(lambda: runner._taking.taken == 9000)
             after = turns
         neighbour.cancel()
 
@@ -596,7 +597,7 @@ class TestNeighbours:
         ):
             await until(lambda: sums(store).get("parked") == 16)
 
-            assert 10 > runner._closed_for(clock.now())
+            assert 10 > runner._gate.closed_for(clock.now())
 
 
 class TestLeaks:

@@ -187,7 +187,7 @@ class TestOrder:
         async with clicks(store, clock, Trouble(hang=True)) as (delivery, _):
             await store.append(rows(*(click(number, "a") for number in range(1, 21))))
             runner = delivery.lanes["clicks"]
-            await until(lambda: runner._subjects.waiting == 19)
+            await until(lambda: runner._hand.subjects.waiting == 19)
             assert 19 == await runner.drop(Selection(state="waiting"), "test")
         ledger = await Reader(store.directory).ledger()
 
@@ -295,13 +295,12 @@ class TestCloses:
 
 
 class TestABusyOutbox:
-    @pytest.mark.parametrize("asked_of", ["closed", "behind", "in_hand"])
+    @pytest.mark.parametrize("asked_of", ["closed", "behind"])
     async def test_costs_a_moment_and_no_event(self, tmp_path, clock: SteppedClock, monkeypatch, asked_of):
         """
         Where the outbox is busy just when a lane asks it about events in hand, these are sent a moment later.
         """
         store = await Outbox.open(tmp_path / "outbox", clock)
-        store.crashes = 1  # so that the lane goes carefully, too
         faults = [Busy("later"), Busy("later")]
         really = getattr(store, asked_of)
 
@@ -429,7 +428,7 @@ class TestRaces:
             monkeypatch.setattr(state, "settle", lambda *given: (time.sleep(0.03), settle(*given))[1])
             clock.step(5)
             await until(lambda: asked(store, "SELECT delivered, parked FROM lane") == [(1, 1)] and not partner.trouble)
-            await until(lambda: delivery.lanes["clicks"]._unsettled == 0)
+            await until(lambda: delivery.lanes["clicks"]._settling.waiting == 0)
             monkeypatch.undo()
             await until(lambda: asked(store, "SELECT delivered FROM lane") == [(2,)], lambda: clock.step(1))
 
@@ -440,7 +439,7 @@ class TestRaces:
         async with clicks(store, clock, Trouble(delay=0.3, match='"e-001"')) as (delivery, partner):
             runner, read = delivery.lanes["clicks"], store.read
             await store.append(rows(click(1, "a"), click(2, "a"), click(3, "a"), click(9, "b")))
-            await until(lambda: runner._subjects.waiting == 2)
+            await until(lambda: runner._hand.subjects.waiting == 2)
             reading = asyncio.Event()
 
             async def slow(after: int, limit: int):

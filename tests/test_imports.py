@@ -30,7 +30,7 @@ RULES = [
     "preview",
     "samples",
 ]
-EDGES = ["failpoint", "clock", "outbox", "transport", "sources", "mocks"]
+EDGES = ["failpoint", "clock", "outbox", "wire", "transport", "sources", "mocks"]
 ENGINES = ["collect", "delivery", "pull", "console"]
 WIRING = ["terminal", "metrics", "logs", "config", "worker", "app", "demo", "cli", "__main__"]
 ROOMS = [*WORDS, *RULES, *EDGES, *ENGINES, *WIRING]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from router import lifecycle, retry
 from router.delivery.bisection import Bisection
-from router.delivery.pace import FAILURES_TO_OPEN, RAMP_DOUBLING, Pace
+from router.delivery.pace import FAILURES_TO_OPEN, RAMP_DOUBLING, Pace, Turns
 
 NOW = 1_795_000_000_000
 
@@ -88,6 +88,42 @@ class TestPace:
         pace.pause(NOW + 60_000)
         pace.resume()
         assert 8 == pace.allowed(NOW)
+
+
+class TestTurns:
+    @given(st.integers(1, 40), st.lists(st.integers(0, 400), min_size=1, max_size=200))
+    def test_no_second_has_more(self, most, pauses):
+        """
+        However requests come, and after whatever pause, no second of the clock sees more of them than the rate says.
+        """
+        turns, now, left = Turns(float(most)), NOW, []
+        for pause in pauses:
+            now += pause
+            while (wait := turns.wait(now)) > 0:
+                now += wait
+            turns.take(now)
+            left.append(now)
+
+        assert all(later - sooner >= 1000 for sooner, later in zip(left, left[most:], strict=False))
+
+    def test_less_than_one_a_second(self):
+        """
+        "6/m" is one in ten seconds.
+        """
+        turns = Turns(0.1)
+        turns.take(NOW)
+
+        assert 10_000 <= turns.wait(NOW) <= 10_500
+        assert 0 == turns.wait(NOW + 10_500)
+
+    def test_a_clock_that_is_set_back_makes_nobody_wait_longer(self):
+        """
+        Nobody waits longer than the rate asks, whatever the clock says.
+        """
+        turns = Turns(1.0)
+        turns.take(NOW)
+
+        assert 1100 > turns.wait(NOW - 86_400_000)
 
 
 class TestBisection:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -425,6 +426,94 @@ class TestKeptConnections:
         assert isinstance(answers[0], asyncio.CancelledError)
         assert isinstance(answers[1], Response)
         assert b"ok" == answers[1].body
+
+    async def test_a_further_request_is_like_the_first(self):
+        """
+        On a connection that was kept, a request has the same address and headers, and nothing else, in whatever order.
+        """
+
+        async def for_ever(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while True:
+                await peer.request(reader)
+                writer.write(OK)
+
+        async with listening(for_ever) as peer, sending() as transport:
+            asked = {"headers": {"X-Key": Secret("s"), "Content-Type": "application/json"}, "query": {"a": "b c&d"}}
+            for _ in range(2):
+                await transport.send(post(peer.url, body="é".encode(), **asked))
+            other = msgspec.structs.replace(post(peer.url, body=b""), method="GET")
+            assert "HTTP 200" == kind(await transport.send(other))
+
+            assert 1 == peer.connections
+        first, second, third = (each.partition(b"\r\n\r\n") for each in peer.requests)
+        assert sorted(first[0].lower().split(b"\r\n")) == sorted(second[0].lower().split(b"\r\n"))
+        assert first[0].split(b"\r\n")[0] == second[0].split(b"\r\n")[0]
+        assert ("é".encode(), b"") == (second[2], third[2])
+
+    @pytest.mark.parametrize(
+        ("said", "expected"),
+        [
+            (b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\n" + OK, "HTTP 200"),
+            (b"HTTP/1.1 204 No Content\r\n\r\n", "HTTP 204"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbroken", "HTTP 200"),
+            (b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel", "HTTP 503"),
+            (b"\x16\x03\x01garbage\r\n\r\n", "closed"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n", "closed"),
+            (b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", "HTTP 302"),
+            (None, "timeout"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx", "timeout"),
+        ],
+        ids=[
+            "early hints",
+            "no content",
+            "cut body",
+            "half a chunk",
+            "garbage",
+            "negative",
+            "redirect",
+            "silence",
+            "slow body",
+        ],
+    )
+    async def test_what_a_kept_connection_brings_is_a_value(self, said: bytes | None, expected: str):
+        """
+        As on a new one; and the connection is used no more where the answer was not whole.
+        """
+        stays = expected == "timeout"
+
+        async def then(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await peer.request(reader)
+            writer.write(OK)
+            await peer.request(reader)
+            writer.write(said or b"")
+            if stays:
+                await reader.read()
+
+        async with listening(then) as peer, sending(timeout=0.5) as transport:
+            assert "HTTP 200" == kind(await transport.send(post(peer.url)))
+            assert expected == kind(await transport.send(post(peer.url)))
+            assert 1 == peer.connections
+            assert "HTTP 200" == kind(await transport.send(post(peer.url)))
+            assert 2 == peer.connections
+
+    async def test_a_long_answer_on_a_kept_connection_is_cut(self):
+        """
+        64 KB are read there, too, and the connection is closed.
+        """
+
+        async def then(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await peer.request(reader)
+            writer.write(OK)
+            await flood(peer, reader, writer)
+
+        async with listening(then) as peer, sending() as transport:
+            await transport.send(post(peer.url))
+            answer = await transport.send(post(peer.url))
+            async with asyncio.timeout(5):
+                await peer.finished.wait()
+
+        assert isinstance(answer, Response)
+        assert (200, MAX_ANSWER, 1) == (answer.status, len(answer.body), peer.connections)
 
 
 class TestRequests:

@@ -49,18 +49,17 @@ def faults(
     it, so that most of its fields have their form.
     """
     user, custom, app = _object(body, "user_data"), _object(body, "custom_data"), _object(body, "app_data")
-    shapes = _COPIED if ours else _EVERY
+    shapes, source = _COPIED if ours else _EVERY, body.get("action_source")
     yield from _root_faults(body, now, age)
     yield from _shape_faults(body, shapes.root, "")
-    yield from _user_faults(user, body.get("action_source"))
+    yield from _user_faults(user, source)
     yield from _shape_faults(user, shapes.user, "user_data.")
     yield from _custom_faults(custom, _name(body), notes)
     yield from _shape_faults(custom, shapes.custom, "custom_data.")
     if shapes.content:
         yield from _contents_faults(custom.get("contents"), shapes.content)
-    yield from _app_faults(app, body.get("action_source"))
-    yield from _shape_faults(app, shapes.app, "app_data.")
-    yield from _store_faults(app)
+    if app or source == "MOBILE_APP":
+        yield from _app_faults(app, source, shapes.app)
 
 
 def hints(event: Event) -> Iterator[str]:
@@ -161,12 +160,10 @@ _UNREADABLE: Mapping[str, str] = MappingProxyType(
 )
 
 
-def _app_faults(app: Mapping[str, Any], source: object) -> Iterator[str]:
+def _app_faults(app: Mapping[str, Any], source: object, rules: Mapping[str, Rule]) -> Iterator[str]:
     if source == "MOBILE_APP" and "extinfo" not in app:
         yield f"app_data.extinfo: {_EXTINFO[1]}; correct map"
-
-
-def _store_faults(app: Mapping[str, Any]) -> Iterator[str]:
+    yield from _shape_faults(app, rules, "app_data.")
     extinfo, app_id = app.get("extinfo"), app.get("app_id")
     of_ios = isinstance(extinfo, list) and extinfo[:1] == ["i2"]
     if of_ios and isinstance(app_id, str) and not _APP_STORE.fullmatch(app_id):

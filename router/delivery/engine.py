@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping
 from functools import partial
 
 from router.clock import Clock
-from router.delivery.lane import LaneRunner, Observer
+from router.delivery.lane import LaneRunner
+from router.delivery.observer import Observer
 from router.delivery.replay import BEHIND, Replayer
 from router.destination import Destination
 from router.outbox.lane import Lane

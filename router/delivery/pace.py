@@ -1,6 +1,8 @@
-"""How fast a lane may go: breaker, ramp and concurrency as a state machine that is told the time. Pure."""
+"""How fast a lane may go: breaker, ramp, concurrency and rate as state machines that are told the time. Pure."""
 
 from __future__ import annotations
+
+from collections import deque
 
 from router import retry
 
@@ -17,7 +19,7 @@ class Pace:
     """
 
     def __init__(self, concurrency: int) -> None:
-        self._most = concurrency
+        self.most = concurrency
         self._limit = float(concurrency)
         self._failures = 0
         self._ramp_from: int | None = None
@@ -38,17 +40,17 @@ class Pace:
 
     def _ramp(self, now: int) -> int:
         if self._ramp_from is None:
-            return self._most
+            return self.most
         most = 1 << min(20, max(0, now - self._ramp_from) // RAMP_DOUBLING)
-        if most >= self._most:
+        if most >= self.most:
             self._ramp_from = None
-        return min(most, self._most)
+        return min(most, self.most)
 
     def succeeded(self, now: int) -> None:
         if self.open:
             self._ramp_from = now
         self._failures = 0
-        self._limit = min(float(self._most), self._limit + 1.0 / self._limit)
+        self._limit = min(float(self.most), self._limit + 1.0 / self._limit)
 
     def failed(self, now: int, chance: float) -> None:
         if self.open and now < self.paused_until:
@@ -68,3 +70,28 @@ class Pace:
         """An operator or a reload lets the lane go at once."""
         self.paused_until = 0
         self._failures = 0
+
+
+class Turns:
+    """At most so many requests in any second; below one a second, one in so many seconds.
+
+    A leaking bucket would let a second's worth go at once and as many again within the second that follows, and a
+    partner that counts the same second would refuse half of them.
+    """
+
+    MARGIN = 1.02  # requests do not arrive as evenly as they leave
+
+    def __init__(self, rate: float) -> None:
+        most = max(1, int(rate))
+        self._span = int(1000 * self.MARGIN * most / rate)
+        self._lately: deque[int] = deque(maxlen=most)
+
+    def wait(self, now: int) -> int:
+        """Milliseconds until a request may leave; 0 where one may."""
+        if len(self._lately) < (self._lately.maxlen or 1):
+            return 0
+        return min(self._span, max(0, self._lately[0] + self._span - now))
+
+    def take(self, now: int) -> None:
+        """A request leaves."""
+        self._lately.append(now)

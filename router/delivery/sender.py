@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from router.transport import Failure, Transport
 
 log: Any = structlog.get_logger()
 
-_NOTHING = Clear()
+_NOTHING: Clear = Event.__struct_defaults__[-1]  # what an event without any has
 _A_CODE = 2  # letters of a country, which say nothing of a person and occur in any text
 
 
@@ -47,6 +48,7 @@ class Sender:
             concurrency=concurrency,
             allow_private=destination.allow_private,
         )
+        self._withheld = tuple(name for name in Clear.__struct_fields__ if name not in destination.clear)
         self._secrets = tuple(secret for secret in _secrets(destination) if secret)
 
     async def close(self) -> None:
@@ -58,8 +60,8 @@ class Sender:
         """Every job is in one request or ended. A fault in the destination's mapping ends one event, never the lane."""
         now = self._clock.now()
         try:
-            pieces = list(self._destination.requests([self._visible(job.event) for job in jobs], now))
-            return _paired(jobs, pieces)
+            visible = [self._visible(job.event) for job in jobs]
+            return _paired(jobs, visible, list(self._destination.requests(visible, now)))
         except Exception as error:  # noqa: BLE001 - whatever a partner's file raises ends one event, not the lane
             if len(jobs) > 1:
                 parts = [self.write([job]) for job in jobs]
@@ -87,7 +89,12 @@ class Sender:
 
     def _visible(self, event: Event) -> Event:
         """The event with only those clear values that this destination declares."""
-        if event.clear == _NOTHING:
+        clear = event.clear
+        if clear is _NOTHING:
+            return event
+        if not self._destination.clear:
+            return msgspec.structs.replace(event, clear=_NOTHING)
+        if not any(getattr(clear, name) for name in self._withheld):
             return event
         kept = {name: getattr(event.clear, name) for name in self._destination.clear}
         return msgspec.structs.replace(event, clear=Clear(**kept))
@@ -133,7 +140,10 @@ def remarkable(outcome: Outcome, jobs: Sequence[Job]) -> bool:
     return not isinstance(outcome, Delivered) or bool(outcome.rejected) or any(job.attempts for job in jobs)
 
 
-def _paired(jobs: Sequence[Job], pieces: Sequence[Request | Refusal]) -> Written:
+def _paired(jobs: Sequence[Job], visible: Sequence[Event], pieces: Sequence[Request | Refusal]) -> Written:
+    """Who is in which request. Nearly always all are in one, in their own order."""
+    if len(pieces) == 1 and isinstance(pieces[0], Request) and _same(pieces[0].events, visible):
+        return Written([(pieces[0], list(jobs))], [])
     by_id: dict[tuple[str, str], list[Job]] = {}
     for job in jobs:
         by_id.setdefault((job.event.source, job.event.id), []).append(job)
@@ -146,6 +156,10 @@ def _paired(jobs: Sequence[Job], pieces: Sequence[Request | Refusal]) -> Written
     if any(by_id.values()):
         raise ValueError("the destination left an event out")
     return written
+
+
+def _same(carried: Sequence[Event], given: Sequence[Event]) -> bool:
+    return len(carried) == len(given) and all(map(operator.is_, carried, given))
 
 
 def _sane(outcome: Outcome, answer: Response, at: int) -> Outcome:

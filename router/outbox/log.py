@@ -19,7 +19,7 @@ from router.event import Clear, Event
 from router.failpoint import failpoint
 from router.outbox.compression import pack, unpack
 from router.outbox.dedup import Marks, key
-from router.outbox.schema import SEALED_INDEXES
+from router.outbox.schema import LATE, SEALED_INDEXES
 from router.outbox.vault import Vault
 from router.outbox.writer import fold
 
@@ -158,6 +158,14 @@ def read(connection: sqlite3.Connection, vault: Vault, after: int, limit: int) -
 def pick(connection: sqlite3.Connection, vault: Vault, seqs: Sequence[int]) -> list[Stored]:
     """The events with these sequence numbers, in order; missing ones are left out."""
     return _all_stored(connection.execute(_THESE, (msgspec.json.encode(seqs).decode(),)).fetchall(), vault)
+
+
+_LATE = f"SELECT time, seq FROM event WHERE {LATE} AND time BETWEEN ? AND ? AND seq > ? ORDER BY time, seq LIMIT ?"  # noqa: S608 - a constant
+
+
+def late(connection: sqlite3.Connection, after: int, since: int, until: int, limit: int) -> list[tuple[int, int]]:
+    """(time, sequence number) of a sealed segment's late uploads that happened between two instants, the earliest first."""
+    return connection.execute(_LATE, (since, until, after, limit)).fetchall()
 
 
 def _all_stored(found: Sequence[tuple[int, bytes, bytes | None, int]], vault: Vault) -> list[Stored]:

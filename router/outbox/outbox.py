@@ -24,6 +24,7 @@ from router.outbox import crashes, memory, replays, schema, state, suppression
 from router.outbox.erasure import Receipt
 from router.outbox.errors import NO_ROOM, Busy, DiskFull, NotDurable, OutboxError, meaning
 from router.outbox.forgetting import Forgetting, Traces
+from router.outbox.inhand import InHand
 from router.outbox.journal import SEGMENT_EVENTS, Journal
 from router.outbox.lane import Lane
 from router.outbox.lock import Lock
@@ -77,8 +78,7 @@ class Outbox:
         self.failed: NotDurable | None = None  # set once; from then on nothing is acknowledged or settled
         self.erasures = 0  # since this process began: what was read before one may be somebody's who is forgotten
         self.away_until = 0  # where nobody had run for long before this process: when it began (UTC ms)
-        self.crashes = 0  # processes before this one that did not end as they should, in a row
-        self.careful = asyncio.Lock()  # one event in hand at a time, while lanes go carefully
+        self.past = crashes.Past(0, ())  # how the processes before this one ended
         self.lanes: dict[str, Lane] = {}
         self.on_failure: Callable[[NotDurable], None] = lambda _fault: None
         self.on_erase: Callable[[Collection[str]], None] = lambda _anonymous_ids: None  # what else remembers people
@@ -93,6 +93,7 @@ class Outbox:
         self._segments: Segments | None = None
         self._retention: Retention | None = None
         self._forgetting: Forgetting | None = None
+        self._in_hand: InHand | None = None
         self.space = Space(directory, clock, Room(), self._relieve)
 
     # Opening and closing
@@ -154,6 +155,8 @@ class Outbox:
             await self._segments.close()
         with contextlib.suppress(sqlite3.Error):  # a failing disk: what was acknowledged is in the WAL
             await self._state.close()
+        if self._in_hand is not None:
+            self._in_hand.close()
         self._lock.release()
 
     async def _recover(self, policy: Policy, segment_events: int) -> None:
@@ -198,9 +201,11 @@ class Outbox:
                 f"the log ends at event {self.last}, but event {reached} was settled: restore both from one backup"
             )
         now = self.clock.now()
+        self._in_hand = hand = InHand(self.directory / "in-hand")
         failpoint("open_before_begin")
         await self._state.write(lambda unit: state.clamp_due(unit, now, now + LONGEST_WAIT))
-        self.crashes = await self._state.write(lambda unit: crashes.begin(unit, now))
+        self.past = await self._state.write(lambda unit: crashes.begin(unit, now, hand.found()))
+        hand.release()
         last = await self._state.read(state.last_attempt)
         self.away_until = now if last is not None and now - last > LONGEST_PAUSE else 0
 
@@ -335,6 +340,12 @@ class Outbox:
         except NotDurable as error:  # a damaged file ends the outbox, whoever meets it
             raise self._fail(error) from error
 
+    async def late(self, after: int, since: int, until: int, limit: int) -> list[tuple[int, int]]:
+        """(time, sequence number) of up to ``limit`` late uploads above ``after`` that happened between two instants
+        (UTC ms), the earliest first, as far as the segments that hold them are sealed.
+        """
+        return await self.segments.late(after, since, until, limit)
+
     def _wake_lanes(self) -> None:
         for lane in self.lanes.values():
             if lane.held is None:  # a held one looks when it is let go, or by its own clock
@@ -373,13 +384,15 @@ class Outbox:
         asked = list(subjects)
         return await self._written(lambda unit: memory.behind(unit, lane.id, asked))
 
-    async def in_hand(self, lane: Lane, seq: int) -> None:
-        """Write down that this event is about to be mapped; for a lane that goes carefully."""
-        await self._written(lambda unit: crashes.take(unit, lane.id, seq))
+    @property
+    def in_hand(self) -> InHand:
+        if self._in_hand is None:
+            raise OutboxError("this outbox is not open")
+        return self._in_hand
 
-    async def out_of_hand(self) -> None:
-        """It was mapped, and the process lives."""
-        await self._written(crashes.release)
+    def suspects(self, lane: Lane) -> list[range]:
+        """Events of a lane that may have killed the last process: they are looked at one by one."""
+        return [range(each.first, each.last + 1) for each in self.past.suspects if each.lane == lane.id]
 
     async def used(self, lane: Lane, at: int) -> int:
         """Events that counted against the lane's quota in the month of ``at``."""
@@ -400,7 +413,7 @@ class Outbox:
 
         def take(unit: sqlite3.Connection) -> tuple[state.LaneRow, Lane]:
             row = state.lane(unit, name, kind, last, quota)
-            return row, Lane(row, *state.done_beyond(unit, row.id, row.cursor), state.next_due(unit, row.id))
+            return row, Lane(row, state.ended_beyond(unit, row.id, row.cursor), state.next_due(unit, row.id))
 
         row, made = await self._written(take)
         known = self.lanes.setdefault(name, made)

@@ -36,7 +36,12 @@ LOG: Sequence[Migration] = (
 )
 
 # Built when a segment is sealed: an index kept during ingest would dirty a page per (random) id.
-SEALED_INDEXES: Migration = ("CREATE INDEX IF NOT EXISTS event_id ON event(id, source)",)
+# The second holds late uploads only: all others leave a partner's window in the order of the log, or nearly so.
+LATE = "time < received - 3600000"
+SEALED_INDEXES: Migration = (
+    "CREATE INDEX IF NOT EXISTS event_id ON event(id, source)",
+    f"CREATE INDEX IF NOT EXISTS event_late ON event(time) WHERE {LATE}",
+)
 
 
 def _weighed(table: str, column: str) -> Migration:

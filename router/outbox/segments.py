@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -60,6 +61,16 @@ class Segments:
             ]
 
         return await self._reading(look)
+
+    async def late(self, after: int, since: int, until: int, limit: int) -> list[tuple[int, int]]:
+        """(time, sequence number) of late uploads above ``after`` that happened between two instants, the earliest first.
+        Only sealed segments have an index of them; they are asked one by one, and other readers come in between.
+        """
+        found: list[tuple[int, int]] = []
+        for segment, following in itertools.pairwise(self.all):
+            if segment.sealed is not None and segment.number != log.KEPT and following.first > after + 1:
+                found += await self.ask(segment, lambda unit: log.late(unit, after, since, until, limit))
+        return sorted(found)[:limit]
 
     async def known(self, pairs: Sequence[Pair], since: int) -> set[str]:
         """Keys of those ids that a sealed segment holds, received at ``since`` (UTC ms) or later.

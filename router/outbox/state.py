@@ -293,22 +293,12 @@ def lanes(connection: sqlite3.Connection) -> list[LaneRow]:
     ]
 
 
-_A_STRETCH = 1_000  # events of a run that are better kept as a stretch than one by one
-
-
-def done_beyond(connection: sqlite3.Connection, number: int, cursor: int) -> tuple[set[int], list[range]]:
-    """Events above the cursor that already have an end or a row, and long runs of such: requests finish out of order."""
-    done = {
-        seq for (seq,) in connection.execute("SELECT seq FROM delivery WHERE lane = ? AND seq > ?", (number, cursor))
-    }
-    long: list[range] = []
-    for first, last in connection.execute("SELECT first, last FROM run WHERE lane = ? AND first > ?", (number, cursor)):
-        stretch = range(first, last + 1)
-        if len(stretch) > _A_STRETCH:
-            long.append(stretch)
-        else:
-            done.update(stretch)
-    return done, long
+def ended_beyond(connection: sqlite3.Connection, number: int, cursor: int) -> list[range]:
+    """Stretches above the cursor that already have an end or a row: requests finish out of order."""
+    rows = connection.execute("SELECT seq FROM delivery WHERE lane = ? AND seq > ?", (number, cursor))
+    runs = connection.execute("SELECT first, last FROM run WHERE lane = ? AND first > ?", (number, cursor))
+    single = [range(first, last + 1) for first, last in stretches([seq for (seq,) in rows])]
+    return single + [range(first, last + 1) for first, last in runs]
 
 
 def stop(connection: sqlite3.Connection, number: int, last: int, now: int) -> None:

@@ -19,6 +19,8 @@ import time
 import urllib.request
 from pathlib import Path
 
+from tests.bench.load import MARK
+
 EVENT = {
     "event_name": "purchase",
     "id": "O_1",
@@ -38,7 +40,7 @@ EVENT = {
         "consent_categories": ["1", "3"],
     },
     "context": {
-        "event_id": "@@@@@@@@@@@@@@@@",
+        "event_id": MARK,
         "page": {"title": "Thank you", "url": "https://shop.example/thanks?utm_source=x", "lang": "en"},
         "device": {"user_agent": "Mozilla/5.0 (X11; Linux x86_64) Firefox/131.0", "ip": "203.0.113.7", "lang": "fr"},
     },

@@ -1,75 +1,129 @@
-"""How much a dead and a slow destination cost a healthy one: time to delivery side by side, A B A B, medians.
+"""How much a dead, a slow and a flapping destination cost the healthy ones beside them.
 
-    python -m tests.bench.isolation
+``python -m tests.bench.isolation [--among 8] [--rounds 3] [--seconds 8] [--sabotage]``: A is the healthy destinations
+alone, B the same beside one that never answers, one that takes 40 ms where the others take about two, and one that fails
+every other second; A B A B in one run, medians. The server is on one core, partners and load on the other. Events come by
+the clock, at a rate that one core can carry: each of them is one request to every destination.
 
-A is a healthy destination alone; B is the same beside one that never answers, one that takes two seconds for each
-answer and one that refuses connections. Prints one JSON line: milliseconds from receipt to the partner, and B ÷ A.
+Prints one JSON line: deliveries a second to the healthy ones and ms from receipt to them, alone and beside. "ok" means at
+most 5 % fewer, and p99 at most 10 ms later. The control must not be ok: with ``--sabotage`` all lanes share the
+connections of one pool.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
+import argparse
 import json
 import statistics
+import sys
 import tempfile
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import aiohttp
+from tests.bench.accept import SERVER, load, on_core
+from tests.bench.drain import CONFIG, SIGNING, Sink
+from tests.bench.load import MARK
 
-from destinations.webhook import Webhook
-from router.clock import SystemClock
-from router.mocks.partner import Trouble, running
-from router.mocks.webhook import Webhook as Partner
-from router.secret import Secret
-from tests.running import KEY, collect_url, running_app, settings
-
-ROUNDS, EVENTS, RATE = 4, 1000, 250
-SIGNING = Secret("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")
-
-
-def webhook(url: str) -> Webhook:
-    return Webhook(url=f"{url}/hook", secrets=(SIGNING,), allow_private=True)
-
-
-async def measured(*, troubled: bool) -> list[float]:
-    """Milliseconds from receipt to the healthy partner, for every event."""
-    partners = {name: Partner(now=SystemClock().now) for name in ("well", "hangs", "slow")}
-    partners["hangs"].trouble = [Trouble(hang=True)]
-    partners["slow"].trouble = [Trouble(delay=2.0)]
-    async with contextlib.AsyncExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        urls = {name: await stack.enter_async_context(running(each)) for name, each in partners.items()}
-        destinations = {"well": webhook(urls["well"])}
-        if troubled:
-            destinations |= {name: webhook(urls[name]) for name in ("hangs", "slow")}
-            destinations["refuses"] = webhook("http://127.0.0.1:9")
-        app = await stack.enter_async_context(running_app(settings(directory, destinations=destinations)))
-        async with aiohttp.ClientSession(collect_url(app), headers={"x-api-key": KEY}) as http:
-            for number in range(EVENTS):
-                async with http.post("/collect", json={"event": "e", "id": f"e-{number}"}) as answer:
-                    assert answer.status == 200
-                await asyncio.sleep(1 / RATE)
-            await asyncio.wait_for(partners["well"].wait_for_events(EVENTS), 30)
-        return [each.at - int(each.body["data"]["received"]) for each in partners["well"].received]
+DELIVERIES = 1000  # a second, over all healthy destinations
+LANE = """
+[destinations.{name}]
+type = "webhook"
+url = "{url}"
+secrets = ["file:{key}"]
+allow_private = true
+"""
+SABOTAGE = """
+from router import transport
+honest, shared = transport.Transport._session, []
+def one(self, *, fresh):
+    if not shared:
+        self._concurrency = 8
+        shared.append(honest(self, fresh=fresh))
+    return shared[0]
+transport.Transport._session = one
+"""
 
 
-def p(values: list[float], share: float) -> float:
-    return sorted(values)[int(share * (len(values) - 1))]
+class Seen(NamedTuple):
+    throughput: float
+    p50: float
+    p99: float
 
 
-async def main() -> None:
-    rounds: dict[bool, list[list[float]]] = {False: [], True: []}
-    for _ in range(ROUNDS):
-        for troubled in (False, True):
-            rounds[troubled].append(await measured(troubled=troubled))
-    figures: dict[str, Any] = {}
-    for share, name in ((0.5, "p50"), (0.99, "p99")):
-        alone, beside = (statistics.median(p(each, share) for each in rounds[key]) for key in (False, True))
-        figures[name] = {"alone_ms": alone, "beside_ms": beside, "ratio": round(beside / max(alone, 1.0), 2)}
-    print(json.dumps({"bench": "isolation", "events": EVENTS, "rounds": ROUNDS, **figures}))
+def measured(sink: Sink, among: int, seconds: float, *, troubled: bool, sabotage: bool) -> Seen:
+    """What reached the healthy ones of so many destinations."""
+    healthy = {f"well-{number}": f"{sink.url}/timed/{number}" for number in range(among - 3)}
+    bad = {name: f"{sink.url}{path}" for name, path in (("dead", "/hang"), ("slow", "/slow/40"), ("flaps", "/flap"))}
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        key, config = Path(name) / "key", Path(name) / "config.toml"
+        key.write_text(SIGNING)
+        key.chmod(0o600)
+        lanes = {**(bad if troubled else {}), **healthy}
+        words = [LANE.format(name=name, url=url, key=key) for name, url in lanes.items()]
+        config.write_text(CONFIG.format(path=Path(name) / "outbox") + "".join(words))
+        code = f"{SABOTAGE if sabotage else ''}\nfrom router.__main__ import main\nmain()"
+        process = on_core(SERVER, "-c", code, "serve", "--json", "--log-level", "error", "--config", str(config))
+        assert process.stdout is not None
+        try:
+            url = f"{json.loads(process.stdout.readline())['collect']}/collect?token=foo"
+            asked = {"body": f'{{"event":"e","id":"{MARK}"}}', "connections": 16}
+            asked["rate"] = DELIVERIES / len(healthy)
+            load(url, seconds=2.0, **asked)  # connections are made, trouble has begun
+            time.sleep(0.5)
+            sink.told()
+            answered = load(url, seconds=seconds, first=10**9, **asked)["answered"]
+            return _seen(sink, int(answered) * len(healthy))
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _seen(sink: Sink, expected: int) -> Seen:
+    """Once everything has arrived, or what has after ten seconds."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and len(sink.heard()["ages"]) < expected:
+        time.sleep(0.1)
+    told = sink.told()
+    ages = sorted(told["ages"])
+    return Seen(len(ages) / (told["until"] - told["since"]), ages[len(ages) // 2], ages[int(0.99 * (len(ages) - 1))])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--among", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--sabotage", action="store_true")
+    asked = parser.parse_args()
+    told = compared(asked.among, asked.rounds, asked.seconds, sabotage=asked.sabotage)
+    print(json.dumps(told))
+    sys.exit(told["verdict"] != "ok")
+
+
+def compared(among: int, rounds: int, seconds: float, *, sabotage: bool) -> dict[str, Any]:
+    sink = Sink()
+    seen: dict[bool, list[Seen]] = {False: [], True: []}
+    try:
+        for _ in range(rounds):
+            for troubled in (False, True):
+                seen[troubled].append(measured(sink, among, seconds, troubled=troubled, sabotage=sabotage))
+    finally:
+        sink.stop()
+    alone, beside = (Seen(*map(statistics.median, zip(*seen[key], strict=True))) for key in (False, True))
+    ratio, later = beside.throughput / alone.throughput, beside.p99 - alone.p99
+    return {
+        "name": "isolation",
+        "among": among,
+        "rounds": rounds,
+        "alone": {name: round(value, 1) for name, value in alone._asdict().items()},
+        "beside": {name: round(value, 1) for name, value in beside._asdict().items()},
+        "throughput": round(ratio, 3),
+        "p99_later_ms": round(later, 1),
+        "control": sabotage,
+        "verdict": "ok" if ratio >= 0.95 and later <= 10 else "not isolated",
+    }
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

@@ -43,6 +43,8 @@ class Told(msgspec.Struct):
     refused: int = 0
     first: float = 0.0
     last: float = 0.0
+    since: float = 0.0  # from the first to the last of those that ``ages`` are of
+    until: float = 0.0
     ages: list[float] = []
 
 
@@ -65,6 +67,8 @@ class Sink:
         if kind == "snap":
             return VALID, 0.0
         if kind == "timed" and (found := _RECEIVED.search(body)):
+            told.since = told.since or now
+            told.until = now
             told.ages.append(time.time() * 1000 - int(found[1]))
         if kind == "slow":
             return OK, int(number) / 1000

@@ -11,6 +11,8 @@ from router.clock import SystemClock
 from router.mocks.partner import running
 from router.mocks.webhook import Webhook
 from router.outbox import crashes
+from router.outbox.crashes import Suspect, suspected
+from router.outbox.inhand import InHand, Marked
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
 from router.outbox.state import Mark
@@ -18,12 +20,12 @@ from tests.builders import NOW, an_event, rows
 from tests.running import ROOT
 from tests.stepped import SteppedClock
 
-RESTARTS = crashes.CAREFUL_AFTER + crashes.TIMES
+RESTARTS = crashes.TIMES
 
 
 async def test_the_killer_is_isolated(tmp_path: Path):
     """
-    One event of sixty kills the process whenever it is mapped: after four restarts it is dead with the reason, the other
+    One event of sixty kills the process whenever it is mapped: after three restarts it is dead with the reason, the other
     fifty-nine are delivered, and the ledger adds up.
     """
     clock, partner = SystemClock(), Webhook(now=SystemClock().now)
@@ -71,30 +73,54 @@ class TestWhoIsSuspected:
             if end == 1:
                 await store.append(rows(an_event()))
             assert lane.open(1)
-            await store.in_hand(lane, 1)
+            store.in_hand.take(lane.id, 1, 1)
             await crashed(store)
         store = await Outbox.open(tmp_path / "outbox", clock)
         lane = await store.lane("a", "webhook")
 
         assert not lane.open(1)
-        assert 3 == store.crashes
+        assert 3 == store.past.ends
         await store.close()
         store = await Outbox.open(tmp_path / "outbox", clock)
-        assert 0 == store.crashes
+        assert crashes.Past(0, ()) == store.past
         await store.close()
 
     async def test_what_was_done_meanwhile_stays_done(self, tmp_path, clock: SteppedClock):
         """
-        An event that has its end is not made dead by having been in hand.
+        An event that has its end, also one beyond the cursor, is not made dead by having been in hand.
         """
         for _ in range(4):
             store = await Outbox.open(tmp_path / "outbox", clock)
             lane = await store.lane("a", "webhook")
             if store.last == 0:
-                await store.append(rows(an_event()))
-                await store.settle(lane, [Mark(seqs=(1,), state="delivered", at=NOW, attempts=1)])
-            await store.in_hand(lane, 1)
+                await store.append(rows(an_event("e-1"), an_event("e-2")))
+                await store.settle(lane, [Mark(seqs=(2,), state="delivered", at=NOW, attempts=1)])
+            store.in_hand.take(lane.id, 2, 2)
             await crashed(store)
         ledger = await Reader(tmp_path / "outbox").ledger()
 
         assert (1, 0, 0) == (ledger.destinations["a"].delivered, ledger.destinations["a"].dead, ledger.difference)
+
+    def test_a_batch_is_narrowed_and_nobody_else_is_to_blame(self):
+        """
+        Whoever is in hand again is the more suspect, alone of its batch; an end at other events blames others.
+        """
+        batch = suspected([], Marked(1, 1, 100))
+        alone = suspected(batch, Marked(1, 33, 33))
+        both = suspected(alone, Marked(2, 7, 7))
+
+        assert [Suspect(1, 33, 33, 2)] == alone
+        assert [Suspect(1, 33, 33, 2), Suspect(2, 7, 7, 1)] == both
+        assert Suspect(1, 33, 33, 3) in suspected(both, Marked(1, 33, 33))
+
+    def test_an_end_elsewhere_blames_nobody(self, tmp_path):
+        """
+        A mark stands only while the partner's code runs: of a process that is killed in between nothing is found.
+        """
+        hand = InHand(tmp_path / "in-hand")
+        hand.take(1, 5, 9)
+        found = InHand(tmp_path / "in-hand").found()
+        hand.release()
+
+        assert Marked(1, 5, 9) == found
+        assert InHand(tmp_path / "in-hand").found() is None

@@ -1,0 +1,137 @@
+"""Everything at once: single events accepted at half of the most, while three lanes deliver them.
+
+``python -m tests.bench.together [--rounds 3] [--seconds 6]``: first the most that this build accepts one by one with its
+lanes held; then, at half of that rate, A with the lanes held and B with three lanes delivering, A B A B in one run,
+medians. The server is on one core, the load and the partners on the other. The lanes are Snap and two webhooks, in batches
+of 100.
+
+Prints one JSON line: p99 of acceptance in both, B ÷ A, and what was delivered ÷ accepted, at the end of the load and a
+second later. Singles to three partners would be more requests a second than the load itself; batches are what a site of
+this size uses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.bench.accept import EVENT, SERVER, load, on_core
+from tests.bench.drain import CONFIG, SIGNING, Sink
+
+LANES = """
+[destinations.snap]
+type = "snap"
+pixel_id = "snap"
+access_token = "file:{key}"
+base_url = "{url}"
+allow_private = true
+[destinations.one]
+type = "webhook"
+url = "{url}/hook/1"
+secrets = ["file:{key}"]
+allow_private = true
+batch = 100
+[destinations.two]
+type = "webhook"
+url = "{url}/hook/2"
+secrets = ["file:{key}"]
+allow_private = true
+batch = 100
+"""
+NAMES = ("snap", "one", "two")
+
+
+class Seen(NamedTuple):
+    accepted: float  # a second
+    p50: float
+    p99: float
+    delivered: float  # of what was accepted, the slowest lane, when the load ended
+    later: float  # and a second after that
+
+
+class Server:
+    """The real one, with three lanes, held or not."""
+
+    def __init__(self, sink: Sink, *, held: bool) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="bench-")
+        key, config = Path(self._directory.name) / "key", Path(self._directory.name) / "config.toml"
+        key.write_text(SIGNING)
+        key.chmod(0o600)
+        outbox = Path(self._directory.name) / "outbox"
+        config.write_text(CONFIG.format(path=outbox) + LANES.format(url=sink.url, key=key))
+        self._process = on_core(SERVER, "-m", "router", "serve", "--json", "--config", str(config))
+        assert self._process.stdout is not None
+        started = json.loads(self._process.stdout.readline())
+        self.url, self._console = f"{started['collect']}/collect?token=foo", started["console"].rstrip("/")
+        for name in NAMES if held else ():
+            asked = {"Content-Type": "application/json"}
+            url = f"{self._console}/api/v1/destinations/{name}:hold"
+            urllib.request.urlopen(urllib.request.Request(url, b"{}", asked)).read()
+
+    def delivered(self) -> float:
+        """Of what was accepted, the share that the slowest lane has delivered."""
+        with urllib.request.urlopen(f"{self._console}/api/v1/ledger") as answer:
+            ledger: dict[str, Any] = json.load(answer)
+        return min(lane["delivered"] for lane in ledger["destinations"].values()) / max(1, ledger["accepted"])
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(30)
+        self._directory.cleanup()
+
+
+def measured(sink: Sink, seconds: float, rate: float | None, *, held: bool) -> Seen:
+    server = Server(sink, held=held)
+    try:
+        told = load(server.url, body=json.dumps(EVENT), seconds=seconds, rate=rate, first=os.getpid() * 10**6)
+        at_once = server.delivered()
+        time.sleep(1.0)
+        return Seen(told["answered"] / told["seconds"], told["p50"], told["p99"], at_once, server.delivered())
+    finally:
+        server.stop()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=6.0)
+    asked = parser.parse_args()
+    sink = Sink()
+    held: list[Seen] = []
+    together: list[Seen] = []
+    try:
+        most = measured(sink, 3.0, None, held=True).accepted
+        for _ in range(asked.rounds):
+            held.append(measured(sink, asked.seconds, most / 2, held=True))
+            together.append(measured(sink, asked.seconds, most / 2, held=False))
+    finally:
+        sink.stop()
+    alone, beside = (Seen(*map(statistics.median, zip(*seen, strict=True))) for seen in (held, together))
+    print(
+        json.dumps(
+            {
+                "name": "together",
+                "rounds": asked.rounds,
+                "most_s": round(most),
+                "accepted_s": round(beside.accepted),
+                "held_p50_ms": round(alone.p50, 1),
+                "held_p99_ms": round(alone.p99, 1),
+                "together_p50_ms": round(beside.p50, 1),
+                "together_p99_ms": round(beside.p99, 1),
+                "p99_ratio": round(beside.p99 / alone.p99, 2),
+                "delivered": round(beside.delivered, 3),
+                "delivered_1s_later": round(beside.later, 3),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
