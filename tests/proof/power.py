@@ -476,7 +476,7 @@ def differences(root: Path, operations: Iterable[Operation]) -> list[str]:
     real = {
         os.fspath(path.relative_to(root)): path.read_bytes()
         for path in root.rglob("*")
-        if path.is_file() and not path.name.endswith("-shm")
+        if path.is_file() and not path.name.endswith("-shm") and path.name != "in-hand"
     }
     return sorted(name for name in played.keys() | real.keys() if played.get(name) != real.get(name))
 
