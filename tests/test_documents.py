@@ -771,7 +771,7 @@ def _limits() -> str:
         ("Keys in one event", body.MAX_KEYS),
         ("An event's name", f"{door.MAX_NAME} characters"),
         ("An event's id", f"{door.MAX_ID} characters; a longer one is replaced by ours"),
-        ("A key", f"{door.MAX_KEY} characters"),
+        ("A key", f"{scrub.LONGEST_KEY} characters"),
     )
     return _made(("What", "At most"), rows)
 
