@@ -562,7 +562,7 @@ class TestFiles:
         monkeypatch.setattr(reading.os, "access", lambda *_: False)  # the tests may run as root, who may write anywhere
 
         assert 2 == (await Reader(store.directory).ledger()).accepted
-        assert ["lock", "log", "state.db"] == sorted(each.name for each in store.directory.iterdir())
+        assert ["in-hand", "lock", "log", "state.db"] == sorted(each.name for each in store.directory.iterdir())
 
     async def test_a_path_with_signs_is_a_path(self, tmp_path: Path, clock: SteppedClock):
         """
