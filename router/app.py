@@ -123,7 +123,7 @@ class App:
             turns=turns,
             strict_utf8=collect.strict_utf8,
         )
-        return await _collect(stack, Server(self.collector, turns), collect.listen)
+        return await _collect(stack, Server(self.collector), collect.listen)
 
     async def _collect_beside(self, stack: contextlib.AsyncExitStack, intake: Intake) -> int:
         """In processes of their own."""

@@ -159,6 +159,8 @@ def currency(value: object) -> str | None:
     """An ISO 4217 code in upper case, or None. Names and signs are not guessed: a dollar has many countries."""
     if not isinstance(value, str) or len(value) > _LONGEST:
         return None
+    if value in _currencies():
+        return value
     code = _visible(value).upper()
     return code if code in _currencies() else None
 

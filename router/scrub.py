@@ -581,7 +581,7 @@ _HOST_END: Final = re.compile(r"[/?#\\]")
 def _url(value: str, depth: int) -> str | None:
     whole = value.strip() if value[:1] <= " " or value[-1:] <= " " else value
     if not whole.isprintable():  # browsers drop tabs and line ends inside a URL, and so hide "java\nscript:"
-        whole = "".join(filter(str.isprintable, whole))
+        whole = "".join(filter(str.isprintable, whole)).strip()
     rest = whole
     prefix = ""
     if (scheme := _SCHEME.match(whole)) is not None:

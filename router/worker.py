@@ -27,10 +27,10 @@ GRACE = 4.0  # seconds for what was admitted
 class Worker:
     def __init__(self, link: socket.socket) -> None:
         self._link = link
-        self._begun: asyncio.Future[Begin] = asyncio.get_running_loop().create_future()
+        self._begun: asyncio.Future[Begin | None] = asyncio.get_running_loop().create_future()
         self._over = asyncio.Event()
         self._turns = Turns()
-        self._wire = Wire(Order, self._received, self._over.set)
+        self._wire = Wire(Order, self._received, self._lost)
         self._remote = Remote(self._wire, lambda: str(uuid_utils.uuid7()), self._turns)
         self._collector: Collector | None = None
 
@@ -39,7 +39,8 @@ class Worker:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # they are for the first process, which tells us
             signal.signal(number, signal.SIG_IGN)
         await asyncio.get_running_loop().create_connection(lambda: self._wire, sock=self._link)
-        begin = await self._begun
+        if (begin := await self._begun) is None:
+            return
         logs.configure(begin.log_level, logs.Detached(sys.stderr))
         await asyncio.to_thread(identifiers.load)
         self._collector = Collector(
@@ -52,19 +53,26 @@ class Worker:
             strict_utf8=begin.strict_utf8,
         )
         connections.raise_open_files()
-        server = Server(self._collector, self._turns)
+        server = Server(self._collector)
         runner = web.ServerRunner(server, shutdown_timeout=GRACE)
         await runner.setup()
         listening = Listener(listener(begin.host, begin.port), server)
         listening.start()
         gc.collect()
-        gc.set_threshold(5_000, 3, 1_000)  # as turnout serve
+        gc.set_threshold(10_000, 2, 1_000)  # as turnout serve
         gc.freeze()
         self._wire.send(Ready())
         await self._over.wait()
         await listening.stop()
         await runner.cleanup()
         self._wire.close()
+
+    def _lost(self) -> None:
+        """The first process is gone, and with it the outbox."""
+        self._remote.lost()
+        self._over.set()
+        if not self._begun.done():
+            self._begun.set_result(None)
 
     def _received(self, message: Any) -> None:
         match message:

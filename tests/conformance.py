@@ -341,7 +341,7 @@ class Model:
 
     def set_back(self, name: str, by: int) -> None:
         for each in self.lanes[name].rows("waiting").values():
-            each.due, each.since = each.due - by, each.since - by
+            each.due, each.since, each.at = each.due - by, each.since - by, each.at - by
 
     def chosen(self, name: str, chosen: Selection) -> dict[int, Delivery]:
         return {
@@ -369,6 +369,8 @@ class Model:
     def opened(self, now: int) -> None:
         for lane in self.lanes.values():
             for each in lane.rows("waiting").values():
+                if each.at > now:  # it waits as long as it was to
+                    each.due, each.since, each.at = now + each.due - each.at, min(each.since, now), now
                 each.due = min(each.due, now + LONGEST_WAIT)
 
     def look(self, now: int, gone: int) -> list[str]:
@@ -810,7 +812,7 @@ class Conformance(RuleBasedStateMachine):
         found = []
         for mark in marks:
             # What is gone is in nobody's hand, so nobody can be told about it any more.
-            there = [seq for seq in mark.seqs if seq > self.model.gone or seq in self.model.home]
+            there = [seq for seq in mark.seqs if seq > self.model.gone or self.model.needed(seq)]
             about = [self.model.events[seq] for seq in there]
             if about and mark.state in {"waiting", "dead"}:
                 words = " ".join(f"what of {each.person}" for each in about if not each.erased)

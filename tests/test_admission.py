@@ -12,9 +12,15 @@ import pytest
 
 from router import body as bodies
 from router.collect.admission import ASIDE, STRETCH, Admission, Turns
+from router.collect.http import Collector
 from tests.running import KEY, collect_url, running_app, settings, stored
 
 EVENT = json.dumps({"event": "purchase", "value": 12, "currency": "EUR"})
+
+
+def request(body: str, more: str = "") -> bytes:
+    head = f"POST /collect?token={KEY} HTTP/1.1\r\nHost: x\r\n{more}Content-Length: {len(body)}\r\n\r\n"
+    return f"{head}{body}".encode()
 
 
 class TestAdmission:
@@ -205,6 +211,64 @@ class TestOverload:
             writer.close()
 
         assert [429, 200] == statuses
+
+    async def test_a_refusal_costs_no_look_at_the_request(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        """
+        On a connection that waits for its next request, what comes while everything is full is answered by the connection
+        itself, as often as it comes; when there is room the same connection is served.
+        """
+        looked, honest = [], Collector.__call__
+
+        async def look(self, request):
+            looked.append(request)
+            return await honest(self, request)
+
+        monkeypatch.setattr(Collector, "__call__", look)
+        async with running_app(settings(tmp_path)) as app:
+            reader, writer = await asyncio.open_connection("127.0.0.1", app.collect_port)
+            statuses = []
+            for room in (9, 0, 0, 0, 9):
+                app.collector._admission = Admission(most_requests=room)
+                writer.write(request(EVENT))
+                statuses.append(await self.status(reader))
+            writer.close()
+
+        assert [200, 429, 429, 429, 200] == statuses
+        assert 2 == len(looked)
+
+    @pytest.mark.parametrize(
+        ("sent", "heard"),
+        [
+            pytest.param(request(EVENT), [429], id="one"),
+            pytest.param(request(EVENT) * 3, [429] * 3, id="three at once"),
+            pytest.param(request(EVENT, "Connection: close\r\n"), [429, 0], id="one that ends its connection"),
+            pytest.param(request(EVENT).replace(b"HTTP/1.1", b"HTTP/1.0"), [429, 0], id="HTTP/1.0"),
+            pytest.param(request(EVENT)[:-5], [429], id="half a body"),
+            pytest.param(
+                f"GET /collect?token={KEY}&event_name=x HTTP/1.1\r\nHost: x\r\n\r\n".encode(), [429], id="pixel"
+            ),
+            pytest.param(b"PUT /collect HTTP/1.1\r\nHost: x\r\n\r\n", [405], id="another method"),
+            pytest.param(b"POST nonsense\r\n\r\n", [400, 0], id="no HTTP"),
+        ],
+    )
+    async def test_whatever_comes_while_full_is_answered_in_order(self, tmp_path: Path, sent: bytes, heard: list[int]):
+        """
+        The short cut takes only what it can answer; 0: the connection ends.
+        """
+        async with running_app(settings(tmp_path)) as app:
+            reader, writer = await asyncio.open_connection("127.0.0.1", app.collect_port)
+            writer.write(request(EVENT))
+            assert 200 == await self.status(reader)
+            app.collector._admission = Admission(most_requests=0)
+            writer.write(sent)
+            statuses = [await self.status(reader) for each in heard if each]
+            if 0 in heard:
+                assert b"" == await asyncio.wait_for(reader.read(), 5)
+                statuses.append(0)
+            writer.close()
+            assert 1 == len(await stored(app))
+
+        assert heard == statuses
 
     async def test_half_bodies_do_not_shut_out_whole_ones(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         """

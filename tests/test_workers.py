@@ -9,6 +9,7 @@ import hmac
 import json
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,11 +18,24 @@ import msgspec
 import pytest
 
 from router.app import App
+from router.outbox.errors import Busy, DiskFull
+from router.outbox.reader import Reader
 from router.person import Person
 from router.secret import Secret
 from router.settings import Settings, Snitcher, Source
-from tests.running import KEY, collect_url, running_app, settings, stored
+from tests.running import KEY, collect_url, running_app, settings, stored, turnout
 
+CONFIG = """\
+[collect]
+listen = "127.0.0.1:{port}"
+workers = 2
+[console]
+listen = "127.0.0.1:0"
+[outbox]
+path = "{directory}/outbox"
+[sources.shop]
+tokens = ["env:SHOP_TOKEN"]
+"""
 CONNECTIONS = 12  # of which the kernel gives each process some
 
 
@@ -49,6 +63,20 @@ async def everywhere(app: App, body: object, **headers: str) -> list[tuple[int, 
             return answer.status, await answer.json()
 
     return await asyncio.gather(*(one() for _ in range(CONNECTIONS)))
+
+
+async def posted(url: str, name: str) -> int:
+    async with (
+        aiohttp.ClientSession(headers={"x-api-key": KEY}) as http,
+        http.post(f"{url}/collect", json={"event": "e", "id": name}) as answer,
+    ):
+        return answer.status
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def pids(app: App) -> set[int]:
@@ -104,6 +132,21 @@ class TestSameAnswers:
         Every process knows the keys, and only these.
         """
         assert {401} == {status for status, _ in await everywhere(app, {"event": "e"}, **{"x-api-key": "other"})}
+
+    async def test_what_cannot_be_stored(self, app: App, monkeypatch: pytest.MonkeyPatch):
+        """
+        A full disk, a queue that is full and a fault of ours are answered as they are by one process.
+        """
+        answers = []
+        for fault in (DiskFull("full"), Busy("too much"), RuntimeError("ours")):
+
+            async def fail(rows: object, fault: Exception = fault) -> list[bool]:
+                raise fault
+
+            monkeypatch.setattr(app.store, "append", fail)
+            answers.append({(status, told["code"]) for status, told in await everywhere(app, {"event": "e"})})
+
+        assert [{(503, "disk_full")}, {(429, "busy")}, {(503, "not_durable")}] == answers
 
 
 class TestActs:
@@ -173,6 +216,28 @@ class TestEnds:
             await gone(pid)
 
         assert 2 == len(started)
+
+    async def test_they_end_with_the_first_process(self, tmp_path: Path):
+        """
+        The first process is killed: the others, which can store nothing any more, end by themselves, and a new server
+        takes the port and every event that was acknowledged.
+        """
+        (tmp_path / "config.toml").write_text(CONFIG.format(directory=tmp_path, port=free_port()))
+        arguments = ("serve", "--config", str(tmp_path / "config.toml"), "--json")
+        async with turnout(*arguments, SHOP_TOKEN=KEY) as server:
+            said = await server.object()
+            children = Path(f"/proc/{said['pid']}/task/{said['pid']}/children").read_text().split()
+            assert 200 == await posted(said["collect"], "e-1")
+            os.kill(said["pid"], signal.SIGKILL)
+            for pid in children:
+                await gone(int(pid))
+        async with turnout(*arguments, SHOP_TOKEN=KEY) as server:
+            assert 200 == await posted((await server.object())["collect"], "e-2")
+            server.signal(signal.SIGTERM)
+            code, _, err = await server.ended(15)
+
+        assert (2, 0) == (len(children), code), err
+        assert {"e-1", "e-2"} == {event.id for event in (await Reader(tmp_path / "outbox").recent(10, None)).items}
 
     async def test_a_second_server_is_told(self, app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         """

@@ -17,13 +17,17 @@ _BEGIN = _PACKED + b"\x28\xb5\x2f\xfd"  # a zstd frame's magic number (RFC 8878,
 
 
 def unpacked(path: Path) -> bytes:
-    """The file's bytes, followed by every payload that can be unpacked from some place among them."""
-    whole = path.read_bytes()
-    found, at = [whole], whole.find(_BEGIN)
+    """The file's bytes with every payload unpacked that can be; what is left of others stands as it is."""
+    whole, parts, done = path.read_bytes(), list[bytes](), 0
+    at = whole.find(_BEGIN)
     while at >= 0:
+        frame = ZstdDecompressor(dict_data=_dictionary).decompressobj()
         with contextlib.suppress(ZstdError):  # the rest of one that was overwritten
-            found.append(
-                ZstdDecompressor(dict_data=_dictionary).decompressobj().decompress(whole[at + 1 : at + 65_536])
-            )
-        at = whole.find(_BEGIN, at + 1)
-    return b"\n".join(found)
+            payload = frame.decompress(whole[at + 1 : at + 65_536])
+            if frame.eof:  # its own bytes are left out: words of it that happen to stand side by side there say nothing
+                parts += [whole[done:at], b"\n", payload, b"\n"]
+                done = min(len(whole), at + 65_536) - len(frame.unused_data)
+            else:
+                parts += [payload, b"\n"]
+        at = whole.find(_BEGIN, max(done, at + 1))
+    return b"".join([*parts, whole[done:]])

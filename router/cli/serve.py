@@ -45,7 +45,7 @@ def command(path: Path, log_level: str, as_json: bool) -> None:
     def ready(app: App) -> None:
         _say(app, path, as_json=as_json)
         gc.collect()
-        gc.set_threshold(5_000, 3, 1_000)  # short looks at what is young: looking at what is in hand stalls everybody
+        gc.set_threshold(10_000, 2, 1_000)  # short looks at what is young: looking at what is in hand stalls everybody
         gc.freeze()  # what start has made stays: the collector need not look at it again
 
     try:

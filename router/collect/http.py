@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -44,6 +44,7 @@ UNDER_WAY = 32 * 1024 * 1024  # bytes of half bodies; a thousand slow senders mu
 KEEP_ALIVE = 15.0
 LINGER = 2.0  # seconds for the rest of a body that was refused: a sender that still writes would not see the answer
 MAX_HEADER = 8190
+LATEST = 5  # seconds that whoever is sent away is asked to wait, at most
 SERVER = "Turnout"  # else the library's name and version
 
 _LETTERS = {"t": "track", "p": "page", "s": "screen", "i": "identify", "g": "group", "a": "alias", "b": None}
@@ -142,7 +143,7 @@ class Collector:
     ) -> None:
         self.keyring = keyring
         self.draining = False
-        self._turns, self._admission = turns or Turns(), admission or Admission()
+        self.turns, self._admission = turns or Turns(), admission or Admission()
         self._webhooks = webhooks
         self._under_way = 0  # bytes of bodies that are not whole yet, of all connections
         self._intake, self._clock, self._network, self._strict, self._chance = (
@@ -212,7 +213,7 @@ class Collector:
         size = bodies.inflated_size(raw)
         self._admission.enter(size)
         try:
-            await self._turns.take(first_turn(size))
+            await self.turns.take(first_turn(size))
             return await self._judged(request, path, raw, sender, pixel=pixel)
         finally:
             self._admission.leave(size)
@@ -345,11 +346,14 @@ class Collector:
         raw = await self._raw(request)
         if isinstance(raw, web.Response):
             return raw
-        await self._turns.take(first_turn(len(raw)))
+        self._admission.enter(len(raw))
         try:
+            await self.turns.take(first_turn(len(raw)))
             told = await self._webhooks.tell(name, raw, request.headers.get(SIGNATURE, ""))
         except NotDurable as error:
             return self._not_stored(error)
+        finally:
+            self._admission.leave(len(raw))
         if told.code is not None:
             return _error(told.status, told.code, told.message)
         counts = {"accepted": told.accepted, "duplicate": told.duplicate, "rejected": told.rejected}
@@ -360,13 +364,23 @@ class Collector:
             return self._later(429, error.code, str(error))
         return self._later(503, error.code, "this could not be stored; send it again later")
 
+    def refusal(self) -> bytes | None:
+        """The answer to any POST while too much is in hand; None while it is to be looked at."""
+        if self.draining or not self._admission.full:
+            return None
+        self.turns.set_aside()
+        return _REFUSALS[self._some()]
+
     def _busy(self) -> web.Response:
-        self._turns.set_aside()
-        return self._later(429, "busy", "too much is under way; send it again later")
+        self.turns.set_aside()
+        return self._later(429, _BUSY.code, _BUSY.message)
 
     def _later(self, status: int, code: str, message: str) -> web.Response:
         """Come back in 1 to 5 seconds: an integer, because Segment's browser SDK reads nothing else."""
-        return _error(status, code, message, {"Retry-After": str(1 + int(self._chance() * 5))})
+        return _error(status, code, message, {"Retry-After": str(1 + self._some())})
+
+    def _some(self) -> int:
+        return int(self._chance() * LATEST)
 
 
 def _pixel(request: web.BaseRequest) -> bodies.Body | web.Response:
@@ -395,11 +409,11 @@ def _error(status: int, code: str, message: str, headers: dict[str, str] | None 
     )
 
 
-def _whole(status: str, error: Error) -> bytes:
-    """An answer to whoever is told nothing else, as it goes over the wire."""
+def _whole(status: str, error: Error, connection: str, retry_after: int) -> bytes:
+    """An answer as it goes over the wire, to whoever is told nothing else."""
     body = _encode(error)
     head = f"HTTP/1.1 {status}\r\nServer: {SERVER}\r\nContent-Type: {_JSON}\r\nContent-Length: {len(body)}\r\n"
-    return f"{head}Retry-After: 5\r\nConnection: close\r\n\r\n".encode() + body
+    return f"{head}Retry-After: {retry_after}\r\nConnection: {connection}\r\n\r\n".encode() + body
 
 
 def _unauthorized() -> web.Response:
@@ -438,23 +452,23 @@ class _Handler(Connection):
         return _closing(_error(400, "bad_request", "this is not a well-formed HTTP request; check the client"))
 
 
+_BUSY = Error(code="busy", message="too much is under way; send it again later")
+_REFUSALS = [_whole("429 Too Many Requests", _BUSY, "keep-alive", 1 + some) for some in range(LATEST)]
 _TOO_MANY = Error(code="too_many_connections", message="too many connections are open; come back later")
 
 
 class Server(web.Server):
     """The low-level server: no routing table, no decompression, no access log, short keep-alive, so many connections."""
 
-    def __init__(
-        self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], turns: Turns | None = None
-    ) -> None:
-        super().__init__(handler)
-        self._turns = turns or Turns()
+    def __init__(self, collector: Collector) -> None:
+        super().__init__(collector)
+        self._collector = collector
         self._most = connections.most()
         self._silent: set[Silent] = set()
-        self._farewells = Farewells(_whole("503 Service Unavailable", _TOO_MANY))
+        self._farewells = Farewells(_whole("503 Service Unavailable", _TOO_MANY, "close", 5))
 
     def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # what the event loop asks of it
-        self._turns.set_aside()
+        self._collector.turns.set_aside()
         if len(self._connections) + len(self._silent) >= self._most:
             return self._farewells()
         return Silent(self._silent, self._speaking, KEEP_ALIVE)
@@ -467,11 +481,11 @@ class Server(web.Server):
     def _speaking(self) -> _Handler:
         return _Handler(
             self,
-            loop=asyncio.get_running_loop(),
+            self._collector.refusal,
             auto_decompress=False,
             keepalive_timeout=KEEP_ALIVE,
             lingering_time=LINGER,
-            access_log=None,  # type: ignore[arg-type]  # what web.AppRunner passes for no access log
+            access_log=None,  # what web.AppRunner passes for no access log
             max_line_size=MAX_HEADER,
             max_field_size=MAX_HEADER,
         )

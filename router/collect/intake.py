@@ -7,6 +7,7 @@ out here, and the click ids of a visitor's session are added: both need to know 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Sequence
 
@@ -70,81 +71,82 @@ class Intake:
 
     async def take(self, body: Body, sender: Sender, visit: door.Visit) -> Answer:
         """Store what is good, quarantine what is not. NotDurable where the good ones are not on disk."""
-        return await self.store(await prepare(body, sender, visit, self._new_id, self._turns))
+        [answer] = await self.store([await prepare(body, sender, visit, self._new_id, self._turns)])
+        return answer
 
-    async def store(self, prepared: Prepared) -> Answer:
-        """NotDurable where the rows are not on disk. From here to the queue of the log nobody else runs."""
-        rows, refused = prepared.rows, prepared.refused
-        if len(self._store.suppression):
-            rows, refused = self._not_erased(prepared)
+    async def store(self, requests: Sequence[Prepared]) -> list[Answer]:
+        """An answer to each. NotDurable where the rows are not on disk."""
+        kept = [self._kept(each) for each in requests]  # from here to the queue of the log nobody else runs
+        rows = kept[0].rows if len(kept) == 1 else [row for each in kept for row in each.rows]
         rows, seen = self._visitors.attend(rows)
         failpoint("collect_before_append")
-        if refused or seen:
-            repeated, _, _ = await asyncio.gather(
-                self._append(rows), self._quarantine(prepared, refused), self._remember(seen, prepared.received)
-            )
+        if seen or any(each.refused for each in kept):
+            repeated, _, _ = await asyncio.gather(self._append(rows), self._quarantine(kept), self._remember(seen))
         else:  # nearly always; three tasks would cost a tenth of the request
             repeated = await self._append(rows)
-        duplicate = sum(repeated)
-        self._count(prepared, rows, repeated, refused)
+        told = iter(zip(rows, repeated, strict=True))
+        return [self._answered(each, list(itertools.islice(told, len(each.rows)))) for each in kept]
+
+    def _answered(self, request: Prepared, stored: Sequence[tuple[Row, bool]]) -> Answer:
+        duplicate = sum(again for _, again in stored)
+        self._count(request, stored, duplicate)
         return Answer(
-            accepted=len(rows) - duplicate,
+            accepted=len(stored) - duplicate,
             duplicate=duplicate,
-            rejected=len(refused),
-            problems=[each.problem for each in refused],
-            id=rows[0].id if prepared.single and rows else msgspec.UNSET,
+            rejected=len(request.refused),
+            problems=[each.problem for each in request.refused],
+            id=request.rows[0].id if request.single and stored else msgspec.UNSET,
         )
 
-    def _not_erased(self, prepared: Prepared) -> tuple[list[Row], list[Refused]]:
-        """Without those of people who are forgotten by now."""
-        kept, refused = [], list(prepared.refused)
-        for index, row in zip(prepared.places, prepared.rows, strict=True):
+    def _kept(self, request: Prepared) -> Prepared:
+        """Without the events of people who are forgotten by now."""
+        if not len(self._store.suppression):
+            return request
+        kept = Prepared(request.source, request.received, request.single, request.began, refused=[*request.refused])
+        for index, row in zip(request.places, request.rows, strict=True):
             if self._store.suppression.blocks(row.read().user):
-                refused.append(Refused(_erased(index, row)))
+                kept.refused.append(Refused(_erased(index, row)))
             else:
-                kept.append(row)
-        return kept, refused
+                kept.rows.append(row)
+        return kept
 
     async def _append(self, rows: Sequence[Row]) -> list[bool]:
         return await self._store.append(rows) if rows else []
 
-    async def _remember(self, seen: Sequence[Visitor], now: int) -> None:
+    async def _remember(self, seen: Sequence[Visitor]) -> None:
         if seen:
-            await self._store.remember_visitors(seen, now - self._visitors.session)
+            await self._store.remember_visitors(seen, max(each.seen for each in seen) - self._visitors.session)
 
-    async def _quarantine(self, prepared: Prepared, refused: Sequence[Refused]) -> None:
+    async def _quarantine(self, requests: Sequence[Prepared]) -> None:
+        refused = [
+            Quarantined(
+                at=request.received,
+                source=request.source,
+                event_id=each.problem.id,
+                code=each.problem.code,
+                field=each.problem.field,
+                message=each.problem.message,
+                item=each.item,
+            )
+            for request in requests
+            for each in request.refused
+        ]
         if refused:
             failpoint("collect_before_quarantine")
-            await self._store.quarantine(
-                [
-                    Quarantined(
-                        at=prepared.received,
-                        source=prepared.source,
-                        event_id=each.problem.id,
-                        code=each.problem.code,
-                        field=each.problem.field,
-                        message=each.problem.message,
-                        item=each.item,
-                    )
-                    for each in refused
-                ]
-            )
+            await self._store.quarantine(refused)
 
-    def _count(
-        self, prepared: Prepared, rows: Sequence[Row], repeated: Sequence[bool], refused: Sequence[Refused]
-    ) -> None:
-        source = prepared.source
-        stored: dict[str, int] = {}
-        for row, again in zip(rows, repeated, strict=True):
+    def _count(self, request: Prepared, stored: Sequence[tuple[Row, bool]], duplicate: int) -> None:
+        fresh: dict[str, int] = {}
+        for row, again in stored:
             if not again:
-                stored[row.dialect] = stored.get(row.dialect, 0) + 1
-        for dialect, count in stored.items():
-            self._tally.received(source, dialect, count)
-        if duplicate := sum(repeated):
-            self._tally.duplicate(source, duplicate)
-        for each in refused:
-            self._tally.rejected(source, each.problem.code)
-        self._tally.ingest(time.perf_counter() - prepared.began)
+                fresh[row.dialect] = fresh.get(row.dialect, 0) + 1
+        for dialect, count in fresh.items():
+            self._tally.received(request.source, dialect, count)
+        if duplicate:
+            self._tally.duplicate(request.source, duplicate)
+        for each in request.refused:
+            self._tally.rejected(request.source, each.problem.code)
+        self._tally.ingest(time.perf_counter() - request.began)
 
 
 def _erased(index: int, row: Row) -> Problem:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeAlias, cast
 
 import msgspec
+import structlog
 
 from router.body import Body
 from router.collect.admission import Turns
@@ -21,6 +22,8 @@ from router.collect.prepared import Prepared, prepare
 from router.collect.webhooks import Told, Webhooks
 from router.door import Visit
 from router.outbox.errors import Broken, Busy, DiskFull, NotDurable
+
+log: Any = structlog.get_logger()
 
 LENGTH = 4
 
@@ -164,6 +167,12 @@ class Remote:
         finally:
             del self._asked[number]
 
+    def lost(self) -> None:
+        """Nobody is there any more to answer."""
+        for future in self._asked.values():
+            if not future.done():
+                future.set_exception(NotDurable("the process that keeps the outbox is gone"))
+
     def answered(self, message: Answered | Heard | NotStored) -> None:
         future = self._asked.get(message.number)
         if future is None or future.done():
@@ -178,27 +187,56 @@ class Remote:
 
 
 class Desk:
-    """Answers one collecting process, on the outbox's side."""
+    """Answers one collecting process, on the outbox's side. What came in one round of the event loop is stored as one."""
 
     def __init__(self, wire: Wire, intake: Intake, webhooks: Webhooks) -> None:
         self._wire, self._intake, self._webhooks = wire, intake, webhooks
+        self._came: list[Store] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     def asked(self, message: Store | Tell) -> None:
-        task = asyncio.create_task(self._answer(message))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        if isinstance(message, Tell):
+            self._begin(self._tell(message))
+            return
+        if not self._came:
+            asyncio.get_running_loop().call_soon(self._take)
+        self._came.append(message)
 
     async def settled(self) -> None:
         """Until every question is answered: what a process that is gone has asked is stored all the same."""
+        self._take()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _answer(self, message: Store | Tell) -> None:
+    def _take(self) -> None:
+        came, self._came = self._came, []
+        if came:
+            self._begin(self._store(came))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _store(self, came: list[Store]) -> None:
         try:
-            match message:
-                case Store(number=number, prepared=prepared):
-                    self._wire.send(Answered(number, await self._intake.store(prepared)))
-                case Tell(number=number, name=name, raw=raw, signature=signature):
-                    self._wire.send(Heard(number, await self._webhooks.tell(name, raw, signature)))
-        except NotDurable as fault:
-            self._wire.send(NotStored(message.number, fault.code, str(fault)))
+            answers = await self._intake.store([each.prepared for each in came])
+        except Exception as fault:  # noqa: BLE001 - whoever waits over there must be told, whatever went wrong
+            self._fail([each.number for each in came], fault)
+            return
+        for each, answer in zip(came, answers, strict=True):
+            self._wire.send(Answered(each.number, answer))
+
+    async def _tell(self, message: Tell) -> None:
+        try:
+            told = await self._webhooks.tell(message.name, message.raw, message.signature)
+        except Exception as fault:  # noqa: BLE001 - as above
+            self._fail([message.number], fault)
+            return
+        self._wire.send(Heard(message.number, told))
+
+    def _fail(self, numbers: Sequence[int], fault: Exception) -> None:
+        if not isinstance(fault, NotDurable):
+            log.error("collect_failed", exc_info=fault)
+            fault = NotDurable("a fault of ours")
+        for number in numbers:
+            self._wire.send(NotStored(number, fault.code, str(fault)))

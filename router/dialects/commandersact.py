@@ -100,7 +100,8 @@ def _read(dialect: str, properties: Object, context: Object, user: Object) -> Re
         keep(context, "app", app)
     _cookies(reading, context)
     for holder, key in ((context, "integrations"), (properties, "integrations"), (properties, "partners")):
-        _address(reading.partners, _taken(holder, key))
+        if key in holder:
+            _address(reading.partners, _taken(holder, key))
     if "test_code" in properties:
         reading.test = _test_code(properties.pop("test_code"))
     _items(reading, properties)

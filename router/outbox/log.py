@@ -17,6 +17,7 @@ import msgspec
 
 from router.event import Clear, Event
 from router.failpoint import failpoint
+from router.outbox import dedup
 from router.outbox.compression import pack, unpack
 from router.outbox.dedup import Marks, key
 from router.outbox.schema import LATE, SEALED_INDEXES
@@ -266,9 +267,12 @@ def index(connection: sqlite3.Connection) -> None:
 
 
 def marks(connection: sqlite3.Connection) -> Marks:
-    """Of a sealed segment."""
+    """Of a sealed segment; made anew where a disk that forgets has lost them."""
+    row = connection.execute("SELECT marks FROM seen").fetchone()
+    if row is None:
+        return dedup.marks([name for name, _ in keys(connection)])
     found = array("I")
-    found.frombytes(connection.execute("SELECT marks FROM seen").fetchone()[0])
+    found.frombytes(row[0])
     return found
 
 

@@ -362,7 +362,8 @@ def last_attempt(connection: sqlite3.Connection) -> int | None:
 
 def set_back(connection: sqlite3.Connection, number: int, by: int) -> None:
     connection.execute(
-        "UPDATE delivery SET due = due - ?, since = since - ? WHERE lane = ? AND state = 'waiting'", (by, by, number)
+        "UPDATE delivery SET due = due - ?1, since = since - ?1, at = at - ?1 WHERE lane = ?2 AND state = 'waiting'",
+        (by, number),
     )
 
 

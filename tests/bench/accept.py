@@ -2,7 +2,9 @@
 
 ``python -m tests.bench.accept [--rounds 3] [--seconds 5] [--batch 1]``: the server on one core, the load on the other, A B
 A B in one run, medians; prints one JSON line. Three destinations are configured and held, so that nothing is delivered
-meanwhile. With ``--batch 100`` the yardstick is raw SQLite: multi-row inserts of the same bytes, FULL, one thread.
+meanwhile. With ``--batch 100`` the yardstick is raw SQLite: multi-row inserts of the same bytes, FULL, one thread. With
+``--workers 2`` two processes collect, on both cores, of which the load takes its share; ``--against one`` compares them
+with the server that collects in its one process.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import tempfile
 import time
 import urllib.request
 from pathlib import Path
+
+from tests.bench.load import MARK
 
 EVENT = {
     "event_name": "purchase",
@@ -38,7 +42,7 @@ EVENT = {
         "consent_categories": ["1", "3"],
     },
     "context": {
-        "event_id": "@@@@@@@@@@@@@@@@",
+        "event_id": MARK,
         "page": {"title": "Thank you", "url": "https://shop.example/thanks?utm_source=x", "lang": "en"},
         "device": {"user_agent": "Mozilla/5.0 (X11; Linux x86_64) Firefox/131.0", "ip": "203.0.113.7", "lang": "fr"},
     },
@@ -136,6 +140,15 @@ class Noop:
         self.process.wait()
 
 
+class Nothing:
+    """In place of a server that is not needed."""
+
+    url = ""
+
+    def stop(self) -> None:
+        pass
+
+
 def raw_sqlite(body: bytes, seconds: float, rows: int = 400) -> float:
     """Rows a second that multi-row inserts of these bytes reach, each a commit, FULL, one thread."""
     directory = tempfile.mkdtemp(prefix="bench-")
@@ -163,45 +176,46 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--against", choices=["noop", "sqlite", "one"])
     asked = parser.parse_args()
     one = json.dumps(EVENT)
     body = one if asked.batch == 1 else '{"batch":[' + ",".join([one] * asked.batch) + "]}"
     connections = 64 if asked.batch == 1 else 8
-    yardstick, ours, p50, p99 = [], [], [], []
-    turnout, noop = Turnout(asked.workers), Noop()
+    against = asked.against or ("noop" if asked.batch == 1 else "sqlite")
+    told: list[dict[str, float]] = []
+    yardstick: list[float] = []
+    turnout, other = Turnout(asked.workers), {"noop": Noop, "one": Turnout}.get(against, Nothing)()
+
+    def posted(url: str, number: int) -> dict[str, float]:
+        first = number * 10**9 + os.getpid()
+        found = load(url, body=body, seconds=asked.seconds, connections=connections, first=first)
+        assert set(found["statuses"]) == {"200"}, found  # type: ignore[arg-type]  # decoded JSON
+        return {**found, "rate": found["answered"] / found["seconds"]}
+
     try:
         for number in range(asked.rounds):
-            if asked.batch == 1:
-                told = load(noop.url, body=body, seconds=asked.seconds, connections=connections)
-                yardstick.append(told["answered"] / told["seconds"])
+            if against == "sqlite":
+                yardstick.append(raw_sqlite(one.encode(), asked.seconds) / asked.batch)
             else:
-                yardstick.append(raw_sqlite(one.encode(), asked.seconds))
-            told = load(
-                turnout.url,
-                body=body,
-                seconds=asked.seconds,
-                connections=connections,
-                first=number * 10**9 + os.getpid(),
-            )
-            assert set(told["statuses"]) == {"200"}, told  # type: ignore[arg-type]  # decoded JSON
-            ours.append(asked.batch * told["answered"] / told["seconds"])
-            p50.append(told["p50"])
-            p99.append(told["p99"])
+                yardstick.append(posted(other.url, number)["rate"])
+            told.append(posted(turnout.url, number))
     finally:
         turnout.stop()
-        noop.stop()
+        other.stop()
     median = statistics.median
+    ours = median(each["rate"] for each in told)
     print(
         json.dumps(
             {
                 "name": "accept",
                 "batch": asked.batch,
                 "workers": asked.workers,
-                "ratio": round(median(ours) / median(yardstick), 3),
-                "events_s": round(median(ours)),
-                "yardstick_s": round(median(yardstick)),
-                "p50_ms": round(median(p50), 1),
-                "p99_ms": round(median(p99), 1),
+                "against": against,
+                "ratio": round(ours / median(yardstick), 3),
+                "events_s": round(asked.batch * ours),
+                "yardstick_s": round(asked.batch * median(yardstick)),
+                "p50_ms": round(median(each["p50"] for each in told), 1),
+                "p99_ms": round(median(each["p99"] for each in told), 1),
                 "rounds": asked.rounds,
             }
         )

@@ -24,6 +24,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
+import uuid
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +43,7 @@ from router.outbox import log
 from router.outbox.outbox import Outbox
 from router.secret import Secret
 from tests.bench.accept import CLIENT, EVENT, SERVER, Turnout, load, on_core
+from tests.bench.load import MARK
 
 AT_ONCE = 32
 SIGNING = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
@@ -89,7 +91,7 @@ def events(count: int) -> list[Event]:
     door = Door(source="shop", default_country="FR", keep_clear=frozenset({"ip", "user_agent"}))
     text, made = json.dumps(EVENT), []
     for number in range(count):
-        item = msgspec.json.decode(text.replace("@@@@@@@@@@@@@@@@", f"{number:016}"))
+        item = msgspec.json.decode(text.replace(MARK, str(uuid.UUID(int=number))))
         event = admit(item, door, Visit(received=now), lambda: "own")
         assert isinstance(event, Event)
         made.append(event)

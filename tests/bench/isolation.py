@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from tests.bench.accept import SERVER, load, on_core
 from tests.bench.drain import CONFIG, SIGNING, Sink
+from tests.bench.load import MARK
 
 DELIVERIES = 1000  # a second, over all healthy destinations
 LANE = """
@@ -66,7 +67,7 @@ def measured(sink: Sink, among: int, seconds: float, *, troubled: bool, sabotage
         assert process.stdout is not None
         try:
             url = f"{json.loads(process.stdout.readline())['collect']}/collect?token=foo"
-            asked = {"body": '{"event":"e","id":"@@@@@@@@@@@@@@@@"}', "connections": 16}
+            asked = {"body": f'{{"event":"e","id":"{MARK}"}}', "connections": 16}
             asked["rate"] = DELIVERIES / len(healthy)
             load(url, seconds=2.0, **asked)  # connections are made, trouble has begun
             time.sleep(0.5)

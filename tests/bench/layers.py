@@ -38,7 +38,7 @@ TEXT = json.dumps(EVENT)
 
 def sent() -> list[bytes]:
     """Bodies as they come, each with an id of its own."""
-    return [TEXT.replace(MARK.decode(), str(uuid.uuid4())).encode() for _ in range(EVENTS)]
+    return [TEXT.replace(MARK, str(uuid.uuid4())).encode() for _ in range(EVENTS)]
 
 
 def best(rounds: int, work: Callable[[Any], object], made: Callable[[], Sequence[Any]]) -> float:

@@ -35,6 +35,7 @@ import aiohttp
 import msgspec
 
 from tests.bench.accept import EVENT
+from tests.bench.load import MARK as UUID
 from tests.proof.flood import MARK, REFUSALS, Result, Settings, percentiles
 from tests.running import ROOT
 
@@ -63,7 +64,7 @@ def own():  # seconds that were this thread's, or nobody's
     return time.perf_counter() - int(os.pread(schedstat, 100, 0).split()[1]) / 1e9
 beats, came, refused = collections.deque([own()] * 2, 2), {}, []
 start, stop = app.App.start, app.App.stop
-received, answer = connections.Connection.data_received, http.Collector.__call__
+received, refusal, answer = connections.Connection.data_received, http.Collector.refusal, http.Collector.__call__
 async def started(self):
     await start(self)
     self.beating = asyncio.create_task(beat())
@@ -82,8 +83,13 @@ async def stopped(self):
         json.dump(refused, out)
 def data_received(self, data):
     if data.startswith(b"POST"):  # and not the rest of what was refused already
-        came[id(self)] = beats[0]
+        came[0] = came[id(self)] = beats[0]
     received(self, data)
+def unseen(self):
+    told = refusal(self)
+    if told is not None:
+        refused.append(own() - came[0])
+    return told
 async def answered(self, request):
     told = await answer(self, request)
     began = came.pop(id(request.protocol), None)
@@ -91,13 +97,14 @@ async def answered(self, request):
         refused.append(own() - began)
     return told
 app.App.start, app.App.stop = started, stopped
-connections.Connection.data_received, http.Collector.__call__ = data_received, answered
+connections.Connection.data_received, http.Collector.refusal, http.Collector.__call__ = data_received, unseen, answered
 """
 SABOTAGE = {
     "": "",
     "acknowledge": """
 from aiohttp import web
 from router.collect import http
+http.Collector.refusal = lambda self: None
 http.Collector._busy = lambda self: web.json_response({"success": True, "accepted": 1, "duplicate": 0, "rejected": 0})
 """,
     "unlimited": """
@@ -225,8 +232,8 @@ def _size(path: Path) -> int:
 
 def request_body(batch: int) -> str:
     """``batch`` events of 1 KB whose ids are the request's number and their place."""
-    one = json.dumps(EVENT)
-    assert MARK.decode() in one
+    one = json.dumps(EVENT).replace(UUID, MARK.decode())
+    assert one.count(MARK.decode()) == 1
     return "[" + ",".join(one.replace(MARK.decode(), f"{MARK.decode()}.{place:03}") for place in range(batch)) + "]"
 
 

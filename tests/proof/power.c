@@ -4,7 +4,8 @@
  *     POWER_ROOT   the directory, absolute, without a slash at its end
  *     POWER_TRACE  where to write, outside of it
  *
- * The index of a WAL (-shm) is left out: SQLite makes it anew after a crash. A sync is written down and not done: what
+ * The index of a WAL (-shm) is left out: SQLite makes it anew after a crash. So is what was in hand, which a power loss may
+ * forget. A sync is written down and not done: what
  * it means is the reader's to say, and a trace takes seconds instead of minutes. One mutex spans call and record, so
  * the order of the records is the order of what happened.
  */
@@ -42,7 +43,7 @@ static int inside(const char *path) {
     const char *root = getenv("POWER_ROOT");
     size_t length = root ? strlen(root) : 0, end = path ? strlen(path) : 0;
     if (!length || end < length || strncmp(path, root, length) || (path[length] && path[length] != '/')) return 0;
-    return end < 4 || strcmp(path + end - 4, "-shm");
+    return (end < 4 || strcmp(path + end - 4, "-shm")) && (end < 8 || strcmp(path + end - 8, "/in-hand"));
 }
 
 static int known(int descriptor) { return descriptor >= 0 && descriptor < DESCRIPTORS && watched[descriptor]; }

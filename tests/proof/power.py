@@ -37,6 +37,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from router import logs
 from router.event import Clear, User
 from router.outbox import writer
 from router.outbox.errors import OutboxError
@@ -476,7 +477,7 @@ def differences(root: Path, operations: Iterable[Operation]) -> list[str]:
     real = {
         os.fspath(path.relative_to(root)): path.read_bytes()
         for path in root.rglob("*")
-        if path.is_file() and not path.name.endswith("-shm")
+        if path.is_file() and not path.name.endswith("-shm") and path.name != "in-hand"
     }
     return sorted(name for name in played.keys() | real.keys() if played.get(name) != real.get(name))
 
@@ -744,6 +745,7 @@ class Job(NamedTuple):
 
 def judge(job: Job) -> None:
     """Prints a line for every state that is not as it must be. A state that hangs ends the process."""
+    logs.configure("error", sys.stderr)
     operations = recorded(Path(job.trace))
     numbers = range(job.share, job.states, job.shares)
     cuts = sorted((random.Random(f"{job.seed} cut {each}").randrange(len(operations) + 1), each) for each in numbers)
