@@ -39,7 +39,7 @@ from aiohttp import web
 from click.testing import CliRunner
 
 import destinations
-from router import body, config, route, scrub
+from router import body, config, door, route, scrub
 from router.app import App
 from router.cli import COMMANDS
 from router.cli import turnout as command_line
