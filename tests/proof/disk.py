@@ -34,6 +34,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -230,7 +231,9 @@ async def sync(directory: Path, *, seed: int, sabotage: bool) -> dict[str, Any]:
             disk.set(blind=int(sabotage), sync_at=dice.randint(1, 60))
             await made.until("a sync fails", lambda: _true(disk.get("failed") > 0))
             if sabotage:
-                await asyncio.sleep(0.3)
+                for count in range(1, 8):  # one of them alone may have had nothing to save
+                    disk.set(sync_at=1)
+                    await made.until("another one fails", partial(_failed, disk, count))
                 await made.server.kill()
             elif (code := await asyncio.wait_for(made.server.process.wait(), 10)) != 1:
                 raise Broken(f"it ended with {code}")
@@ -239,6 +242,10 @@ async def sync(directory: Path, *, seed: int, sabotage: bool) -> dict[str, Any]:
             await made.until("events acknowledged again", lambda: _true(len(made.oracle.acked) > count))
         await made.judged()
         return {"acknowledged": len(made.oracle.acked)}
+
+
+async def _failed(disk: Disk, count: int) -> bool:
+    return disk.get("failed") > count
 
 
 async def _true(value: bool) -> bool:

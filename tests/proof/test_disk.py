@@ -31,7 +31,7 @@ async def test_a_build_that_believes_the_second_sync_is_caught():
     """
     The control: a sync that failed is tried again and succeeds, and what it was to save is gone.
     """
-    result = await proved("sync", seed=4, sabotage=True)
+    result = await proved("sync", seed=4, rounds=3, sabotage=True)
 
     assert "ok" != result["verdict"], result
 
