@@ -27,7 +27,6 @@ from router.recall import recalled
 
 MAX_NAME: Final = 128
 MAX_ID: Final = 128
-MAX_KEY: Final = 256
 MAX_LABEL: Final = 256  # a device's model, an app's name, a product's id
 _SHORT: Final = 9  # letters and digits fewer than these hold nobody's address or number
 # msgspec leaves a field out of the stored bytes where it is the default object itself, not merely equal to it.
@@ -87,7 +86,9 @@ def admit(
     _lift(reading)
     event = _event(reading, door, visit, new_id, findings)
     if findings.long_key:
-        return _turned_away(item, "bad_key", f"shorten every key to at most {MAX_KEY} characters", id=event.id)
+        return _turned_away(
+            item, "bad_key", f"shorten every key to at most {scrub.LONGEST_KEY} characters", id=event.id
+        )
     if findings.out_of_range is not None:
         return _turned_away(
             item,
@@ -116,7 +117,8 @@ def _turned_away(item: Any, code: str, message: str, *, field: str | None = None
 
 def remains(item: Any) -> Any:
     """What may be kept of an item that was turned away: without identifiers, and scrubbed."""
-    return scrub.tree(strip(item))[0]
+    kept, _ = scrub.tree(strip(item))
+    return None if kept is scrub.LONG_KEY else kept
 
 
 def _name_problem(reading: Reading) -> tuple[str, str] | None:
@@ -202,27 +204,13 @@ def _tree(value: dict[str, Any], findings: Findings) -> dict[str, Any]:
     """What is kept as it came. Only here can a key of the sender's own survive, so only here is its length looked at."""
     if not value:
         return value
-    if _has_long_key(value):
+    cleaned, changed = scrub.tree(value)
+    if cleaned is scrub.LONG_KEY:
         findings.long_key = True
         return {}
-    cleaned, changed = scrub.tree(value)
     if changed:
         findings.note("pii_scrubbed")
     return cleaned if isinstance(cleaned, dict) else {}
-
-
-def _has_long_key(value: Any) -> bool:
-    if isinstance(value, dict):
-        if value and max(map(len, value)) > MAX_KEY:
-            return True
-        value = value.values()
-    for member in value:  # noqa: SIM110 - this looks at every member of every event, and a generator costs twice as much
-        if isinstance(member, _CONTAINERS) and _has_long_key(member):
-            return True
-    return False
-
-
-_CONTAINERS: Final = (dict, list)
 
 
 def _words(value: Any, longest: int, findings: Findings) -> str | None:
@@ -383,20 +371,19 @@ def _lift(reading: Reading) -> None:
 def _clear(reading: Reading, door: Door, visit: Visit, findings: Findings) -> Clear:
     """Only what a configured destination has declared; the rest is forgotten here."""
     wanted = door.keep_clear
-    kept: dict[str, Any] = {}
-    if "ip" in wanted:
-        kept["ip"] = normalise.public_ip(reading.ip) if reading.ip else normalise.public_ip(visit.ip)
-        if reading.ip and kept["ip"] is None:
-            findings.note("bad_ip")
-    if "user_agent" in wanted:
-        kept["user_agent"] = normalise.user_agent(reading.user_agent or visit.user_agent)
-    if "country" in wanted:
-        kept["country"] = identifiers.alpha2(reading.raw.country)
-    if "advertising_id" in wanted:
-        kept["advertising_id"] = normalise.device_id(reading.raw.advertising_id)
-    if "idfv" in wanted:
-        kept["idfv"] = normalise.device_id(reading.idfv)
-    return Clear(**kept) if kept else _NOTHING.clear
+    if not wanted:
+        return _NOTHING.clear
+    ip = normalise.public_ip(reading.ip or visit.ip) if "ip" in wanted else None
+    if reading.ip and ip is None and "ip" in wanted:
+        findings.note("bad_ip")
+    raw = reading.raw
+    return Clear(
+        ip=ip,
+        user_agent=normalise.user_agent(reading.user_agent or visit.user_agent) if "user_agent" in wanted else None,
+        country=identifiers.alpha2(raw.country) if "country" in wanted else None,
+        advertising_id=normalise.device_id(raw.advertising_id) if "advertising_id" in wanted else None,
+        idfv=normalise.device_id(reading.idfv) if "idfv" in wanted else None,
+    )
 
 
 def _consent(reading: Reading, findings: Findings) -> Consent:

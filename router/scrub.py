@@ -35,6 +35,8 @@ CARD: Final = "[card]"
 SECRET: Final = "[secret]"  # noqa: S105 - the mark that stands where a secret was
 
 URL_LENGTH: Final = 4096
+LONGEST_KEY: Final = 256
+LONG_KEY: Final = object()
 DEPTH: Final = 40  # an item is at most 32 deep; what lies deeper was not let in by the door and goes
 
 
@@ -93,7 +95,8 @@ def safe_id(value: str, *, seldom: bool = False) -> str:
 def tree(value: Any) -> tuple[Any, bool]:
     """Any JSON value without personal data in its strings, its keys or under forbidden keys; and did it change?
 
-    The value is not copied where nothing changed, and never changed in place.
+    The value is not copied where nothing changed, and never changed in place. ``LONG_KEY`` stands for one in which some
+    key has more than ``LONGEST_KEY`` characters.
     """
     cleaned = _walk(value, DEPTH)
     if cleaned is _GONE:
@@ -486,15 +489,19 @@ def _walk(value: Any, depth: int) -> Any:
     return value
 
 
-def _dict(value: dict[Any, Any], depth: int) -> dict[Any, Any]:
+def _dict(value: dict[Any, Any], depth: int) -> Any:
     changes: dict[Any, Any] = {}
     for key, kind in _remembered_telling(tuple(value)) if len(value) <= _FEW else _telling(tuple(value)):
+        if kind == "long":
+            return LONG_KEY
         if kind == "forbidden" or not (isinstance(value[key], (bool, dict)) or value[key] is None):
             changes[key] = _GONE
     for key, member in value.items():
         if type(member) in _INERT or key in changes:
             continue
         cleaned = _walk(member, depth)
+        if cleaned is LONG_KEY:
+            return LONG_KEY
         if cleaned is not member:
             changes[key] = cleaned
     if not changes:
@@ -506,10 +513,12 @@ def _dict(value: dict[Any, Any], depth: int) -> dict[Any, Any]:
 _INERT: Final = frozenset({bool, float, type(None)})
 
 
-def _list(value: list[Any], depth: int) -> list[Any]:
+def _list(value: list[Any], depth: int) -> Any:
     cleaned = [_walk(member, depth) for member in value]
     if all(map(is_, cleaned, value)):
         return value
+    if any(each is LONG_KEY for each in cleaned):
+        return LONG_KEY
     return [member for member in cleaned if member is not _GONE]
 
 
@@ -548,7 +557,9 @@ _remembered_telling: Final = lru_cache(maxsize=1024)(_telling)
 
 
 @lru_cache(maxsize=4096)
-def _kind(key: str) -> Literal["forbidden", "personal", "free"]:
+def _kind(key: str) -> Literal["forbidden", "personal", "long", "free"]:
+    if len(key) > LONGEST_KEY:
+        return "long"
     folded = _folded(key)
     if folded in _FORBIDDEN or contains_personal(key):
         return "forbidden"

@@ -39,7 +39,7 @@ from aiohttp import web
 from click.testing import CliRunner
 
 import destinations
-from router import body, config, door, route
+from router import body, config, door, route, scrub
 from router.app import App
 from router.cli import COMMANDS
 from router.cli import turnout as command_line
@@ -771,7 +771,7 @@ def _limits() -> str:
         ("Keys in one event", body.MAX_KEYS),
         ("An event's name", f"{door.MAX_NAME} characters"),
         ("An event's id", f"{door.MAX_ID} characters; a longer one is replaced by ours"),
-        ("A key", f"{door.MAX_KEY} characters"),
+        ("A key", f"{scrub.LONGEST_KEY} characters"),
     )
     return _made(("What", "At most"), rows)
 
