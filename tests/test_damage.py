@@ -10,6 +10,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import structlog
 
 from destinations.webhook import Webhook as Destination
 from router.clock import SystemClock
@@ -92,9 +93,7 @@ class TestBesideTheFiles:
         with pytest.raises(OutboxError, match=r"newer than state\.db: restore both"):
             await Outbox.open(outbox, clock)
 
-    async def test_a_lost_wal_is_told_where_nothing_else_shows_it(
-        self, tmp_path: Path, clock: SteppedClock, capsys: pytest.CaptureFixture[str]
-    ):
+    async def test_a_lost_wal_is_told_where_nothing_else_shows_it(self, tmp_path: Path, clock: SteppedClock):
         """
         Events that were acknowledged and not settled yet went with it: nobody may find out by himself.
         """
@@ -103,9 +102,10 @@ class TestBesideTheFiles:
         shutil.copytree(tmp_path / "alive", tmp_path / "outbox")
         await store.close()
         (tmp_path / "outbox/log/00000001.db-wal").unlink()
-        await (await Outbox.open(tmp_path / "outbox", clock)).close()
+        with structlog.testing.capture_logs() as said:
+            await (await Outbox.open(tmp_path / "outbox", clock)).close()
 
-        assert "wal_missing" in capsys.readouterr().out
+        assert "wal_missing" in {each["event"] for each in said}
 
     @pytest.mark.parametrize("name", ["state.db", "log/00000001.db"])
     @pytest.mark.parametrize("damage", [emptied, garbage])
@@ -127,7 +127,7 @@ class TestBesideTheFiles:
 
 
 class TestInTheFiles:
-    async def test_a_flipped_bit_costs_one_event_visibly(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    async def test_a_flipped_bit_costs_one_event_visibly(self, tmp_path: Path):
         """
         One payload is not what was written: that delivery is dead with the reason, the log says it, the others arrive.
         """
@@ -138,16 +138,17 @@ class TestInTheFiles:
                 await app.store.lane("hook", "webhook")  # from before the events, which wait for it
                 await _post(app.collect_port, 30)
             flip_a_bit(tmp_path / "outbox/log/00000001.db", 18)
-            async with running_app(settings(tmp_path, destinations={"hook": hook})):
-                await partner.wait_for_events(29)
-                reader = Reader(tmp_path / "outbox")
-                while (lane := (await reader.ledger()).destinations["hook"]).waiting:
+            with structlog.testing.capture_logs() as said:
+                async with running_app(settings(tmp_path, destinations={"hook": hook})):
                     await partner.wait_for_events(29)
-                dead = (await reader.deliveries("hook", "dead")).items
+                    reader = Reader(tmp_path / "outbox")
+                    while (lane := (await reader.ledger()).destinations["hook"]).waiting:
+                        await partner.wait_for_events(29)
+                    dead = (await reader.deliveries("hook", "dead")).items
 
         assert (29, 1) == (lane.delivered, lane.dead)
         assert ["the stored event is damaged: run turnout doctor"] == [each.reason for each in dead]
-        assert "event_damaged" in capsys.readouterr().out
+        assert "event_damaged" in {each["event"] for each in said}
 
     async def test_a_damaged_page_of_the_open_segment_is_refused(self, tmp_path: Path, clock: SteppedClock):
         """

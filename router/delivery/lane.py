@@ -378,13 +378,17 @@ class LaneRunner:
 
     async def drop(self, chosen: Selection, who: str) -> int:
         """Give up waiting deliveries that are not under way. Returns how many."""
+        async with self._taking.turn:
+            count = await self._drop(chosen, who)
+        self.lane.next_due = 0
+        self._wake()
+        return count
+
+    async def _drop(self, chosen: Selection, who: str) -> int:
         fresh: list[int] = []
         if chosen.state == "waiting":
             seqs = None if chosen.seqs is None else frozenset(chosen.seqs)
             fresh = self._hand.drop(seqs)
             fresh += [seq for seq in self._taking.beyond() if seqs is None or seq in seqs]
         chosen = Selection(state=chosen.state, seqs=chosen.seqs, besides=tuple(self._hand.parked))
-        count = await self._store.drop(self.lane, chosen, fresh, who)
-        self.lane.next_due = 0
-        self._wake()
-        return count
+        return await self._store.drop(self.lane, chosen, fresh, who)

@@ -52,6 +52,7 @@ class Taking:
         self._store, self._lane, self._hand = store, lane, hand
         self._window, self._ordered, self._settle = window, ordered, settle
         self.taken = lane.cursor  # the last event taken in order
+        self.turn = asyncio.Lock()  # nothing is taken while an operator gives up what waits
         self._buffer: list[Stored] = []
         self._erasures = store.erasures
         self._ahead: list[range] = []
@@ -63,6 +64,10 @@ class Taking:
 
     async def next(self, now: int, most: int, *, probe: bool) -> list[Job]:
         """At most so many jobs, none where nothing waits. A ``probe`` is the oldest there is."""
+        async with self.turn:
+            return await self._next(now, most, probe=probe)
+
+    async def _next(self, now: int, most: int, *, probe: bool) -> list[Job]:
         while self._hand.again:
             if jobs := self._not_erased(self._hand.again.popleft(), now):
                 return jobs

@@ -81,8 +81,10 @@ class Partner:
         self.concurrent: Counter[int] = Counter()
         self.taken: dict[str, int] = {}  # id -> when, UTC ms
         self.ages: dict[str, float] = {}
+        self.serving: set[asyncio.Task[None] | None] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.serving.add(asyncio.current_task())
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -154,6 +156,9 @@ class Scene:
         finally:
             await delivery.stop(0.1)
             server.close()
+            for task in filter(None, self.partner.serving):
+                task.cancel()
+            await asyncio.gather(*filter(None, self.partner.serving), return_exceptions=True)
 
     async def outage(self, lane: Pace) -> None:
         """An hour in which the partner is down. In the later half of the log, one event of fifty was uploaded late."""
