@@ -2,7 +2,7 @@
 
 ``python -m tests.bench.together [--rounds 3] [--seconds 6]``: first the most that this build accepts one by one with its
 lanes held; then, at half of that rate, A with the lanes held and B with three lanes delivering, A B A B in one run,
-medians. The server is on one core, the load and the partners on the other. The lanes are Snap and two webhooks, in batches
+medians. The server is on one core, the load and the partners on the other; with ``--workers 2`` it has both. The lanes are Snap and two webhooks, in batches
 of 100.
 
 Prints one JSON line: p99 of acceptance in both, B ÷ A, and what was delivered ÷ accepted, at the end of the load and a
@@ -22,7 +22,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.bench.accept import EVENT, SERVER, load, on_core
+from tests.bench.accept import BOTH, EVENT, SERVER, load, on_core
 from tests.bench.drain import CONFIG, SIGNING, Sink
 
 LANES = """
@@ -59,14 +59,19 @@ class Seen(NamedTuple):
 class Server:
     """The real one, with three lanes, held or not."""
 
-    def __init__(self, sink: Sink, *, held: bool) -> None:
+    def __init__(self, sink: Sink, *, held: bool, workers: int) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="bench-")
         key, config = Path(self._directory.name) / "key", Path(self._directory.name) / "config.toml"
         key.write_text(SIGNING)
         key.chmod(0o600)
         outbox = Path(self._directory.name) / "outbox"
-        config.write_text(CONFIG.format(path=outbox) + LANES.format(url=sink.url, key=key))
-        self._process = on_core(SERVER, "-m", "router", "serve", "--json", "--config", str(config))
+        collect = f"[collect]\nworkers = {workers}\n"
+        config.write_text(
+            CONFIG.format(path=outbox).replace("[collect]\n", collect) + LANES.format(url=sink.url, key=key)
+        )
+        self._process = on_core(
+            SERVER if workers == 1 else BOTH, "-m", "router", "serve", "--json", "--config", str(config)
+        )
         assert self._process.stdout is not None
         started = json.loads(self._process.stdout.readline())
         self.url, self._console = f"{started['collect']}/collect?token=foo", started["console"].rstrip("/")
@@ -87,8 +92,8 @@ class Server:
         self._directory.cleanup()
 
 
-def measured(sink: Sink, seconds: float, rate: float | None, *, held: bool) -> Seen:
-    server = Server(sink, held=held)
+def measured(sink: Sink, seconds: float, rate: float | None, *, held: bool, workers: int) -> Seen:
+    server = Server(sink, held=held, workers=workers)
     try:
         told = load(server.url, body=json.dumps(EVENT), seconds=seconds, rate=rate, first=os.getpid() * 10**6)
         at_once = server.delivered()
@@ -102,15 +107,16 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--workers", type=int, default=1)
     asked = parser.parse_args()
     sink = Sink()
     held: list[Seen] = []
     together: list[Seen] = []
     try:
-        most = measured(sink, 3.0, None, held=True).accepted
+        most = measured(sink, 3.0, None, held=True, workers=asked.workers).accepted
         for _ in range(asked.rounds):
-            held.append(measured(sink, asked.seconds, most / 2, held=True))
-            together.append(measured(sink, asked.seconds, most / 2, held=False))
+            held.append(measured(sink, asked.seconds, most / 2, held=True, workers=asked.workers))
+            together.append(measured(sink, asked.seconds, most / 2, held=False, workers=asked.workers))
     finally:
         sink.stop()
     alone, beside = (Seen(*map(statistics.median, zip(*seen, strict=True))) for seen in (held, together))
@@ -119,6 +125,7 @@ def main() -> None:
             {
                 "name": "together",
                 "rounds": asked.rounds,
+                "workers": asked.workers,
                 "most_s": round(most),
                 "accepted_s": round(beside.accepted),
                 "held_p50_ms": round(alone.p50, 1),
