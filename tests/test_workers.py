@@ -206,6 +206,30 @@ class TestEnds:
 
         assert {200} == {status for status, _ in answers}
 
+    async def test_a_start_that_fails_is_tried_again(self, app: App, monkeypatch: pytest.MonkeyPatch):
+        """
+        The machine has no room for a process when one has ended; the next try makes it.
+        """
+        refused = asyncio.Event()
+        start = asyncio.create_subprocess_exec
+
+        async def once(*arguments: object, **more: object) -> object:
+            if not refused.is_set():
+                refused.set()
+                raise BlockingIOError
+            return await start(*arguments, **more)
+
+        monkeypatch.setattr("router.collect.workers.AGAIN", 0.01)
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", once)
+        killed = min(pids(app))
+        os.kill(killed, signal.SIGKILL)
+        async with asyncio.timeout(30):
+            await refused.wait()
+            while killed in pids(app) or len(pids(app)) < 2:  # noqa: ASYNC110 - no event of ours says so
+                await asyncio.sleep(0.02)
+
+        assert killed not in pids(app)
+
     async def test_none_is_left(self, tmp_path: Path):
         """
         A stop in good order ends every process.

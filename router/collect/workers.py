@@ -32,7 +32,7 @@ PORT = 5.0  # seconds that the processes of a killed server may take to leave it
 
 
 class Workers:
-    """So many of them. ``desk`` makes what answers one."""
+    """So many of them. What they ask is answered by ``intake`` and ``webhooks``."""
 
     def __init__(self, number: int, begin: Begin, intake: Intake, webhooks: Webhooks, clock: Clock) -> None:
         self._number, self._begin, self._clock = number, begin, clock
@@ -77,7 +77,11 @@ class Workers:
 
     async def _spawn(self) -> _Worker:
         worker = _Worker(self._intake, self._webhooks)
-        await worker.begin(self._begin)
+        try:
+            await worker.begin(self._begin)
+        except OSError:
+            worker.wire.close()
+            raise
         self._running.add(worker)
         return worker
 
@@ -88,8 +92,16 @@ class Workers:
             if self._stopping:
                 return
             log.error("collecting_process_ended", reason="it is started again")
+            worker = await self._again()
+
+    async def _again(self) -> _Worker:
+        """Another one, however often a machine that is out of processes or memory refuses."""
+        while True:
             await self._clock.sleep(AGAIN)
-            worker = await self._spawn()
+            try:
+                return await self._spawn()
+            except OSError as error:
+                log.warning("collecting_process_not_started", reason=f"{type(error).__name__}: it is tried again")
 
 
 class _Worker:
