@@ -225,7 +225,7 @@ class TestResume:
                 await listener.events(5)
             await send(app, 6, 5)
             await receiver.wait_for_events(10)
-            await until(lambda: app.store.lanes["hook"].cursor == 10)
+            await until(lambda: app.store.lanes["hook"].written == 10)
             async with listening(app, "after=1", **{"Last-Event-ID": str(listener.ids[-1])}) as listener:
                 found = await listener.take(15)
 
