@@ -144,6 +144,8 @@ class App:
     def _forget(self, anonymous_ids: Collection[str]) -> None:
         """Empty what the process remembers of what was sent, and these visitors' sessions."""
         door.forget()
+        if self.collector is not None:
+            self.collector.forget()
         if self.workers is not None:
             self.workers.forget()
         self.visitors.forget(anonymous_ids)
@@ -320,9 +322,8 @@ async def _reload_for_ever(app: App, hang_up: asyncio.Event, reread: Callable[[]
         except (NotDurable, OSError) as error:  # of the disk; what runs goes on
             why = f"it could not be written down ({type(error).__name__}): reload again"
             log.warning("reload_refused", reason=why)
-        except (
-            Exception
-        ):  # a fault of ours is no reason to stop: what runs goes on, and a reload may be asked for again
+        except Exception:
+            # A fault of ours is no reason to stop: what runs goes on, and a reload may be asked for again.
             log.exception("reload_failed")
 
 

@@ -8,7 +8,7 @@ Hashing is SHA-256 over UTF-8, written as 64 lower-case hex digits. Text is NFC 
 arrives as a SHA-256 already is lower-cased and never hashed again; MD5, SHA-1 and the hash of nothing are dropped. A value
 that is not certain yields no digest and a note from ``NOTES``: a wrong digest matches nobody, or somebody else.
 
-Visitors repeat, so each kind, and the person as a whole, remembers its last 8 192 answers by raw text. That memory is
+Visitors repeat, so each kind remembers its last 8 192 answers by raw text, and the person as a whole by its JSON. That memory is
 the process's alone and is written nowhere; ``forget`` empties it.
 
 Sources: Snap Conversions API v3, Parameters; Meta "Customer Information Parameters"; TikTok Events API 2.0, Parameters;

@@ -84,6 +84,8 @@ class Worker:
                 self._collector.keyring = keyring
             case Forget():
                 door.forget()
+                if self._collector is not None:
+                    self._collector.forget()
             case Drain():
                 if self._collector is not None:
                     self._collector.draining = True

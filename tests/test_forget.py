@@ -457,3 +457,21 @@ class TestCommand:
 
         assert (400, "people.1") == (answer.status, said["errors"][0]["field"])
         assert event.event is not None
+
+
+async def test_addresses_of_requests_are_forgotten(tmp_path: Path):
+    """
+    An address that was looked up may name a person in its query; an erasure empties that memory, too.
+    """
+    async with running_app(settings(tmp_path)) as app:
+        assert app.collector is not None
+        url = f"{collect_url(app)}/collect?email=jane%40example.com"
+        async with aiohttp.ClientSession(headers={"x-api-key": KEY}) as http:
+            async with http.post(url, json={"event": "e"}) as answer:
+                assert 200 == answer.status
+            async with http.post(url, json={"writeKey": "unknown", "event": "e"}, headers={"x-api-key": ""}) as answer:
+                assert 401 == answer.status
+        known = len(app.collector._known)
+        await app.store.erase([Person(email="jane@example.com")], "test")
+
+        assert (1, 0) == (known, len(app.collector._known))

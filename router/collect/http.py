@@ -161,6 +161,10 @@ class Collector:
     @keyring.setter
     def keyring(self, keyring: Keyring) -> None:
         self._keyring = keyring
+        self.forget()
+
+    def forget(self) -> None:
+        """Empty the memory of addresses, which may hold more than a key, as an erasure asks."""
         self._known: dict[tuple[str, str, str | None, str | None], _Known] = {}
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -200,7 +204,7 @@ class Collector:
             return known, None
         if isinstance(known, str):
             return await self._told(request, known), None
-        if known.method == "POST" and len(self._known) < KNOWN:
+        if known.method == "POST" and known.sender is not None and len(self._known) < KNOWN:
             self._known[asked] = known
         if (refused := self._not_now(request)) is not None:
             return refused, None

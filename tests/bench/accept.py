@@ -48,7 +48,7 @@ EVENT = {
     },
     "campaign": "spring", "step": 4, "tags": ["a", "b", "c"], "note": "x" * 120,
 }  # fmt: skip
-CONFIG = """
+HEAD = """
 [collect]
 listen = "127.0.0.1:0"
 workers = {workers}
@@ -58,6 +58,10 @@ listen = "127.0.0.1:0"
 path = "{path}"
 [sources.shop]
 tokens = ["sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"]
+"""
+CONFIG = (
+    HEAD
+    + """
 [destinations.snap]
 type = "snap"
 pixel_id = "11111111-2222-3333-4444-555555555555"
@@ -75,6 +79,7 @@ url = "http://127.0.0.1:9/"
 secrets = ["file:{path}.key"]
 allow_private = true
 """
+)
 SERVER, CLIENT, BOTH = "0", "1", "0,1"  # cores
 
 

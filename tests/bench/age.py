@@ -30,18 +30,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.bench import fill
-from tests.bench.accept import EVENT, SERVER, load, on_core
+from tests.bench.accept import EVENT, HEAD, SERVER, load, on_core
 
-HEAD = """
-[collect]
-listen = "127.0.0.1:0"
-[console]
-listen = "127.0.0.1:0"
-[outbox]
-path = "{path}"
-[sources.shop]
-tokens = ["sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"]
-"""
 LANE = """
 [destinations.{name}]
 type = "webhook"
@@ -61,7 +51,7 @@ class Server:
         self.directory = Path(tempfile.mkdtemp(prefix="bench-"))
         (self.directory / "key").write_text("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")
         (self.directory / "key").chmod(0o600)
-        text = HEAD.format(path=outbox or self.directory / "outbox")
+        text = HEAD.format(path=outbox or self.directory / "outbox", workers=1)
         text += "".join(LANE.format(name=name, directory=self.directory) for name in lanes)
         (self.directory / "config.toml").write_text(text)
         began = time.perf_counter()

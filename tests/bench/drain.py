@@ -42,21 +42,11 @@ from router.event import Event
 from router.outbox import log
 from router.outbox.outbox import Outbox
 from router.secret import Secret
-from tests.bench.accept import CLIENT, EVENT, SERVER, Turnout, load, on_core
+from tests.bench.accept import CLIENT, EVENT, HEAD, SERVER, Turnout, load, on_core
 from tests.bench.load import MARK
 
 AT_ONCE = 32
 SIGNING = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
-CONFIG = """
-[collect]
-listen = "127.0.0.1:0"
-[console]
-listen = "127.0.0.1:0"
-[outbox]
-path = "{path}"
-[sources.shop]
-tokens = ["sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"]
-"""
 HOOK = """
 [destinations.lane]
 type = "webhook"
@@ -151,7 +141,9 @@ def drained(kind: str, url: str, sink: Sink, found: list[Event], profile: str | 
         key.write_text(SIGNING)
         key.chmod(0o600)
         uvloop.run(fill(directory / "outbox", kind, found))
-        words = CONFIG.format(path=directory / "outbox") + (HOOK if kind == "single" else SNAP).format(url=url, key=key)
+        words = HEAD.format(path=directory / "outbox", workers=1) + (HOOK if kind == "single" else SNAP).format(
+            url=url, key=key
+        )
         (directory / "config.toml").write_text(words)
         sink.told()
         process = on_core(SERVER, "-m", "router", "serve", "--json", "--config", str(directory / "config.toml"))

@@ -21,8 +21,8 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.bench.accept import SERVER, load, on_core
-from tests.bench.drain import CONFIG, SIGNING, Sink
+from tests.bench.accept import HEAD, SERVER, load, on_core
+from tests.bench.drain import SIGNING, Sink
 from tests.bench.load import MARK
 
 DELIVERIES = 1000  # a second, over all healthy destinations
@@ -61,7 +61,7 @@ def measured(sink: Sink, among: int, seconds: float, *, troubled: bool, sabotage
         key.chmod(0o600)
         lanes = {**(bad if troubled else {}), **healthy}
         words = [LANE.format(name=name, url=url, key=key) for name, url in lanes.items()]
-        config.write_text(CONFIG.format(path=Path(name) / "outbox") + "".join(words))
+        config.write_text(HEAD.format(path=Path(name) / "outbox", workers=1) + "".join(words))
         code = f"{SABOTAGE if sabotage else ''}\nfrom router.__main__ import main\nmain()"
         process = on_core(SERVER, "-c", code, "serve", "--json", "--log-level", "error", "--config", str(config))
         assert process.stdout is not None

@@ -22,8 +22,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.bench.accept import BOTH, EVENT, SERVER, load, on_core
-from tests.bench.drain import CONFIG, SIGNING, Sink
+from tests.bench.accept import BOTH, EVENT, HEAD, SERVER, load, on_core
+from tests.bench.drain import SIGNING, Sink
 
 LANES = """
 [destinations.snap]
@@ -65,10 +65,7 @@ class Server:
         key.write_text(SIGNING)
         key.chmod(0o600)
         outbox = Path(self._directory.name) / "outbox"
-        collect = f"[collect]\nworkers = {workers}\n"
-        config.write_text(
-            CONFIG.format(path=outbox).replace("[collect]\n", collect) + LANES.format(url=sink.url, key=key)
-        )
+        config.write_text(HEAD.format(path=outbox, workers=workers) + LANES.format(url=sink.url, key=key))
         self._process = on_core(
             SERVER if workers == 1 else BOTH, "-m", "router", "serve", "--json", "--config", str(config)
         )
