@@ -24,7 +24,6 @@ from aiohttp import web
 from router import console, door, identifiers, logs
 from router.clock import Clock, SystemClock
 from router.collect import connections
-from router.collect.admission import Turns
 from router.collect.http import Collector, Network, Server
 from router.collect.intake import Intake
 from router.collect.keys import Keyring, Sender, sender
@@ -89,8 +88,7 @@ class App:
         self.delivery = Delivery(self.store, self.clock, self.metrics)
         self.visitors = await self._visitors()
         self.store.on_erase = self._forget
-        turns = Turns()
-        intake = Intake(self.store, new_id, self.metrics, self.visitors, turns)
+        intake = Intake(self.store, new_id, self.metrics, self.visitors)
         self.pull = Pull(self.store, intake, self.clock)
         self.webhooks = Webhooks(hooked(settings), intake, self.clock)
         pages = console.application(
@@ -109,10 +107,10 @@ class App:
         if settings.collect.workers > 1:
             self.collect_port = await self._collect_beside(stack, intake)
         else:
-            self.collect_port = await self._collect_here(stack, intake, turns)
+            self.collect_port = await self._collect_here(stack, intake)
         await self.pull.apply(settings.sources, cleared(settings))
 
-    async def _collect_here(self, stack: contextlib.AsyncExitStack, intake: Intake, turns: Turns) -> int:
+    async def _collect_here(self, stack: contextlib.AsyncExitStack, intake: Intake) -> int:
         collect = self.settings.collect
         self.collector = Collector(
             intake,
@@ -120,7 +118,6 @@ class App:
             keyring(self.settings),
             self.clock,
             network=Network(collect.trusted_proxies),
-            turns=turns,
             strict_utf8=collect.strict_utf8,
         )
         return await _collect(stack, Server(self.collector), collect.listen)

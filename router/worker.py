@@ -15,7 +15,6 @@ from aiohttp import web
 from router import door, identifiers, logs
 from router.clock import SystemClock
 from router.collect import connections
-from router.collect.admission import Turns
 from router.collect.connections import Listener
 from router.collect.http import Collector, Network, Server
 from router.collect.link import Answered, Begin, Drain, Forget, Heard, Keys, NotStored, Order, Ready, Remote, Wire
@@ -29,9 +28,8 @@ class Worker:
         self._link = link
         self._begun: asyncio.Future[Begin | None] = asyncio.get_running_loop().create_future()
         self._over = asyncio.Event()
-        self._turns = Turns()
         self._wire = Wire(Order, self._received, self._lost)
-        self._remote = Remote(self._wire, lambda: str(uuid_utils.uuid7()), self._turns)
+        self._remote = Remote(self._wire, lambda: str(uuid_utils.uuid7()))
         self._collector: Collector | None = None
 
     async def run(self) -> None:
@@ -49,7 +47,6 @@ class Worker:
             begin.keyring,
             SystemClock(),
             network=Network(begin.trusted_proxies),
-            turns=self._turns,
             strict_utf8=begin.strict_utf8,
         )
         connections.raise_open_files()

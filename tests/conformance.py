@@ -267,11 +267,11 @@ class Model:
     def append(self, rows: Sequence[tuple[Row, str]], now: int) -> list[bool]:
         answers = []
         for row, person in rows:
-            duplicate = bool(self.known(row.event.source, row.event.id, now))
+            duplicate = bool(self.known(row.source, row.id, now))
             if duplicate:
                 self.duplicates += 1
             else:
-                self.events[self.last + 1] = Kept(row.event, person, now)
+                self.events[self.last + 1] = Kept(row.read(), person, now)
             answers.append(duplicate)
         return answers
 

@@ -231,7 +231,7 @@ class TestNotDurable:
         async def fail(*_: object) -> None:
             raise RuntimeError("secret detail")
 
-        monkeypatch.setattr(app.collector._intake, "take", fail)
+        monkeypatch.setattr(app.store, "append", fail)
         async with http.post(f"/collect?token={KEY}", data=EVENT) as answer:
             assert 503 == answer.status
             assert "secret" not in await answer.text()

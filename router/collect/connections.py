@@ -12,11 +12,12 @@ own loop tries again without a pause, and uvloop may close the listener.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import resource
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import structlog
 from aiohttp import StreamReader, web
@@ -32,6 +33,8 @@ READ_DEADLINE = 10.0  # seconds a peer has to read an answer
 MOST = 12_000  # connections; 5 KB each that spoke, 1 KB each that did not (measured)
 RESERVED = 512  # descriptors that connections leave to everything else
 OPEN_FILES = 65_536  # more than connections and lanes can use; some systems' hard limit is a thousand million
+_END = b"\r\n\r\n"
+_LONGEST = 2048  # bytes of a head that is remembered
 FAREWELL = 1.0  # seconds a refused peer has to read that it is refused
 MOST_FAREWELLS = 256  # of these at once; beyond them the connection just ends
 
@@ -140,32 +143,153 @@ class Silent(asyncio.Protocol):
         self._known.discard(self)
 
 
+class Collect(Protocol):
+    """What answers a connection's ordinary requests. A head is what it made of one; equal bytes mean the same again."""
+
+    heads: dict[bytes, Any]
+
+    def refusal(self) -> bytes | None: ...
+
+    def take(self, message: RawRequestMessage, payload: StreamReader, connection: Connection) -> Any: ...
+
+    def again(self, head: Any, body: bytes, connection: Connection) -> bool: ...
+
+    def learn(self, sent: bytes, head: Any) -> None: ...
+
+
 class Connection(RequestHandler):
     """A connection whose peer has ``READ_DEADLINE`` to read what it is told, and is cut off then.
 
-    ``refusal`` says what any POST is answered at the moment, None where it is to be looked at.
+    An ordinary request, one that came whole and needs nothing of aiohttp's, is ``collect``'s at once, which gives its
+    answer to ``answer`` later: so it costs no task, no request and no response. Where its head is one that was seen
+    before, byte by byte, it is not even parsed.
     """
 
-    __slots__ = ("_refusal", "_unread")
+    __slots__ = ("_answered", "_behind", "_clean", "_collect", "_ends", "_held", "_taken", "_under_way", "_unread")
 
-    def __init__(self, manager: web.Server, refusal: Callable[[], bytes | None], **settings: Any) -> None:
+    def __init__(self, manager: web.Server, collect: Collect, **settings: Any) -> None:
         super().__init__(manager, loop=asyncio.get_running_loop(), **settings)
-        self._refusal = refusal
+        self._collect = collect
+        self._under_way = False  # a request that was taken is not answered yet
+        self._taken: Any = None  # its head
+        self._clean = False  # the parser has seen nothing since
+        self._behind = b""  # what came behind it
+        self._held = False  # reading, because of that
+        self._ends = False  # the connection, with the answer
+        self._answered: asyncio.Future[None] | None = None  # for whoever waits until it is
         self._unread: asyncio.TimerHandle | None = None
-        self._parser = cast(Any, _Sieve(self._parser, self._refused))
+        self._parser = cast(Any, _Sieve(self._parser, self._sifted))
 
-    def _refused(self, message: RawRequestMessage, payload: StreamReader) -> bool:
-        """Answer a request at once, if it is whole, the only one under way here, and to be refused unseen."""
+    def _sifted(self, message: RawRequestMessage, payload: StreamReader) -> bool:
+        """Is this request, the only one here, taken, or answered at once? Else it is aiohttp's."""
         idle = self._waiter is not None and not self._waiter.done() and not self._messages
         if not idle or self._paused or self._reading_paused or self.transport is None:
             return False
-        if message.method != "POST" or message.should_close or not payload.is_eof():
+        if message.method != "POST" or message.should_close or message.upgrade or not payload.is_eof():
             return False
-        if (words := self._refusal()) is None:
+        if (words := self._collect.refusal()) is not None:
+            self._write(words)
+            return True
+        self._taken = self._collect.take(message, payload, self)
+        self._under_way = self._taken is not None
+        return self._under_way
+
+    def _again(self, data: bytes) -> bool:
+        """Is this, to the byte, the head of a request that was taken before, and a body as long as that says?"""
+        end = data.find(_END) + len(_END)
+        head = self._collect.heads.get(data[:end])
+        if head is None or len(data) != end + head.length:
             return False
-        self.transport.write(words)
+        if self._paused or self._close or self._force_close or self.transport is None:
+            return False
+        self._under_way = self._collect.again(head, data[end:], self)
+        return self._under_way
+
+    def _learn(self, data: bytes) -> None:
+        end = data.find(_END) + len(_END)
+        self._clean = len(data) == end + self._taken.length
+        if self._clean and end <= _LONGEST:
+            self._collect.learn(data[:end], self._taken)
+
+    def answer(self, words: bytes) -> None:
+        """To the request that was taken. What came behind it is next."""
+        self._under_way = False
+        if self.transport is not None:  # else the peer has gone
+            self._write(words)
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_result(None)
+        if self._ends:
+            super().close()
+        elif self._behind:
+            self._go_on()
+
+    def _write(self, words: bytes) -> None:
+        cast(asyncio.Transport, self.transport).write(words)
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-        return True
+
+    def data_received(self, data: bytes) -> None:
+        if self._under_way or self._behind:
+            self._behind += data
+            self._hold()
+        elif self._clean and self._again(data):
+            return
+        elif self._between():
+            self._behind = data
+            self._loop.call_soon(self._go_on)
+        else:
+            self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        self._clean, self._taken = False, None
+        super().data_received(data)
+        if self._taken is not None:
+            self._learn(data)
+
+    def _between(self) -> bool:
+        """Has aiohttp answered, and is about to wait for what comes next? A quick peer is quicker than that."""
+        waits = self._waiter is not None or self._request_in_progress or bool(self._messages)
+        return not waits and self._task_handler is not None and cast(Any, self._parser).whole()
+
+    def _hold(self) -> None:
+        """Read no more for now."""
+        if not self._held and self.transport is not None:
+            self._held = True
+            self.transport.pause_reading()
+
+    def _go_on(self) -> None:
+        behind, self._behind = self._behind, b""
+        if self.transport is None:
+            return
+        if self._held:
+            self._held = False
+            self.transport.resume_reading()
+        self.data_received(behind)
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """As aiohttp's, which parses nothing and asks the transport once more after every body that was read."""
+        if self._reading_paused or self._buffer_paused:
+            super().resume_reading(resume_parser)
+
+    def _process_keepalive(self) -> None:
+        if self._under_way:  # a slow disk is not an idle peer
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        super()._process_keepalive()
+
+    def close(self) -> None:
+        """As aiohttp's: what is under way is answered first."""
+        if self._under_way:
+            self._ends = True
+        else:
+            super().close()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's signature
+        if self._under_way:
+            self._ends = True
+            self._answered = self._loop.create_future()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._answered
+        await super().shutdown(timeout)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -198,24 +322,29 @@ class Connection(RequestHandler):
 
 
 class _Sieve:
-    """aiohttp's parser of a connection, which keeps back what is refused unseen: such a request costs no task, no request
-    and no response, a third of what it would.
-    """
+    """aiohttp's parser of a connection, which keeps back the requests that ``sifted`` sees to."""
 
-    __slots__ = ("_parser", "_refused")
+    __slots__ = ("_last", "_parser", "_sifted")
 
-    def __init__(self, parser: Any, refused: Callable[[RawRequestMessage, StreamReader], bool]) -> None:
-        self._parser, self._refused = parser, refused
+    def __init__(self, parser: Any, sifted: Callable[[RawRequestMessage, StreamReader], bool]) -> None:
+        self._parser, self._sifted = parser, sifted
+        self._last: StreamReader | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._parser, name)
 
     def feed_data(self, data: bytes) -> tuple[Sequence[Any], bool, bytes]:
         messages, upgraded, tail = self._parser.feed_data(data)
-        if len(messages) == 1 and self._refused(*messages[0]):
+        if messages:
+            self._last = messages[-1][1]
+        if len(messages) == 1 and self._sifted(*messages[0]):
             self._parser.message_consumed()
             return (), upgraded, tail
         return messages, upgraded, tail
+
+    def whole(self) -> bool:
+        """Has the body of every request come, and been read?"""
+        return self._last is None or self._last.is_eof()
 
 
 class Farewells:

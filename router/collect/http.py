@@ -1,8 +1,8 @@
-"""The collect endpoint over HTTP: paths, deadlines, limits, keys, CORS and the words of every answer.
+"""The collect endpoint over HTTP: paths, deadlines, limits, keys and CORS.
 
 Content-Type is not trusted (browsers and SDKs label JSON as text or as a form), and neither is anything else that was
 not measured here. Bodies are read under a deadline of our own, because the server has none, and inflated under our own
-cap. Error bodies never repeat what was sent.
+cap.
 
 Senders whose addresses these are: Commanders Act (/events, /events/batch, the pixel), Segment and RudderStack (/v1/...
 and its one-letter forms, /beacon/v1/batch). RudderStack's and PostHog's SDKs take 202 for a failure, so success is 200.
@@ -14,22 +14,27 @@ import asyncio
 import ipaddress
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
+from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 
-import msgspec
 import structlog
-from aiohttp import HttpVersion10, web
-from aiohttp.hdrs import AUTHORIZATION, CONTENT_TYPE
+from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
+from aiohttp.hdrs import AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE
 from aiohttp.http_exceptions import HttpProcessingError
-from multidict import CIMultiDict, istr
+from aiohttp.http_parser import RawRequestMessage
+from multidict import istr
 
 from router import body as bodies
 from router.clock import Clock
 from router.collect import connections, keys
-from router.collect.admission import Admission, Turns, first_turn
+from router.collect.admission import Admission
+from router.collect.answers import GIF, Error, Said, allowed, closing, encode, malformed, refused, whole
 from router.collect.connections import Connection, Farewells, Silent
 from router.collect.intake import Answer
 from router.collect.keys import Keyring, Sender
+from router.collect.preparing import UNAUTHORIZED, Job
+from router.collect.rounds import Rounds
 from router.collect.webhooks import SIGNATURE, Told
 from router.door import Visit
 from router.failpoint import failpoint
@@ -45,7 +50,6 @@ KEEP_ALIVE = 15.0
 LINGER = 2.0  # seconds for the rest of a body that was refused: a sender that still writes would not see the answer
 MAX_HEADER = 8190
 LATEST = 5  # seconds that whoever is sent away is asked to wait, at most
-SERVER = "Turnout"  # else the library's name and version
 
 _LETTERS = {"t": "track", "p": "page", "s": "screen", "i": "identify", "g": "group", "a": "alias", "b": None}
 _CALLS = ("track", "page", "screen", "identify", "group", "alias")
@@ -66,21 +70,9 @@ _ALLOWED_HEADERS = (
     "authorization, content-type, content-encoding, x-api-key, x-retry-count, idempotency-key, traceparent"
 )
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
-_GIF = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c000000000100010000020144003b")
-_JSON = "application/json"
-_HEADERS = CIMultiDict({CONTENT_TYPE: _JSON, "Server": SERVER})
 ORIGIN, API_KEY, TEST = istr("Origin"), istr("x-api-key"), istr("x-turnout-test")
+AGENT, FORWARDED = istr("User-Agent"), istr("X-Forwarded-For")
 KNOWN = 1024  # addresses with keys that are remembered
-_encode = msgspec.json.Encoder().encode
-
-
-class Error(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of every answer that is not a 200. SDKs show ``code`` and ``message`` and nothing else."""
-
-    success: bool = False
-    code: str
-    message: str
-    errors: list[dict[str, str]] = []
 
 
 class Network:
@@ -116,7 +108,20 @@ class _Known(NamedTuple):
 class Taker(Protocol):
     """Stores what is good of a request and quarantines what is not; NotDurable where it is not on disk."""
 
-    async def take(self, body: bodies.Body, sender: Sender, visit: Visit) -> Answer: ...
+    rounds: Rounds
+
+
+class Head(NamedTuple):
+    """What the head of an ordinary POST says. The same one comes again and again: only the body is new."""
+
+    sender: Sender
+    call: str | None
+    length: int  # bytes of the body; -1 where it was sent in chunks
+    encoding: str | None
+    origin: str | None
+    forwarded: str | None
+    agent: str | None
+    test: bool
 
 
 class Listener(Protocol):
@@ -136,18 +141,17 @@ class Collector:
         clock: Clock,
         *,
         network: Network,
-        turns: Turns | None = None,
         admission: Admission | None = None,
         strict_utf8: bool = False,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.keyring = keyring
         self.draining = False
-        self.turns, self._admission = turns or Turns(), admission or Admission()
+        self._admission = admission or Admission()
         self._webhooks = webhooks
         self._under_way = 0  # bytes of bodies that are not whole yet, of all connections
-        self._intake, self._clock, self._network, self._strict, self._chance = (
-            intake,
+        self.rounds, self._clock, self._network, self._strict, self._chance = (
+            intake.rounds,
             clock,
             network,
             strict_utf8,
@@ -164,113 +168,211 @@ class Collector:
         self.forget()
 
     def forget(self) -> None:
-        """Empty the memory of addresses, which may hold more than a key, as an erasure asks."""
+        """Empty the memory of addresses and heads, which may hold more than a key, as an erasure asks."""
         self._known: dict[tuple[str, str, str | None, str | None], _Known] = {}
+        self.heads: dict[bytes, Head] = {}
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         origin = request.headers.get(ORIGIN)
         try:
             if request.method == "OPTIONS" and origin is not None:
-                return self._preflight(origin)
-            answer, sender = await self._answer(request)
+                return self._preflight(origin).response()
+            said, sender = await self._answer(request)
         except asyncio.CancelledError:
             raise
-        except Exception:
-            # Nothing of ours may show; the sender tries again.
-            log.exception("collect_failed")
-            answer, sender = self._later(503, "internal", "this could not be handled; send it again later"), None
-        if origin is not None and sender is not None and origin in sender.origins:
-            _allow(answer, origin)
-        return answer
+        except Exception as fault:  # noqa: BLE001 - nothing of ours may show; the sender tries again
+            said, sender = self._failed(fault), None
+        return _to(origin, sender, said).response()
+
+    def _failed(self, fault: Exception) -> Said:
+        log.error("collect_failed", exc_info=fault)
+        return self._later(503, "internal", "this could not be handled; send it again later")
 
     # Browsers
 
-    def _preflight(self, origin: str) -> web.Response:
-        answer = web.Response(status=204, headers={"Server": SERVER})
-        if self.keyring.listed(origin):
-            _allow(answer, origin)
-            answer.headers["Access-Control-Allow-Methods"] = "POST, GET"
-            answer.headers["Access-Control-Allow-Headers"] = _ALLOWED_HEADERS
-            answer.headers["Access-Control-Max-Age"] = "7200"
-        return answer
+    def _preflight(self, origin: str) -> Said:
+        if not self.keyring.listed(origin):
+            return Said(204, b"")
+        asked = {
+            "Access-Control-Allow-Methods": "POST, GET",
+            "Access-Control-Allow-Headers": _ALLOWED_HEADERS,
+            "Access-Control-Max-Age": "7200",
+        }
+        return Said(204, b"", allowed(origin) | asked)
 
     # One request
 
-    async def _answer(self, request: web.BaseRequest) -> tuple[web.Response, Sender | None]:
+    def take(self, message: RawRequestMessage, payload: StreamReader, connection: Connection) -> Head | None:
+        """Take a POST that came whole, to an address and with a key that were looked up before. Else it is not ordinary,
+        and ``__call__`` answers it.
+        """
+        headers = message.headers
+        known = self._known.get((message.method, message.path, headers.get(AUTHORIZATION), headers.get(API_KEY)))
+        if known is None or known.sender is None or self.draining or message.version != HttpVersion11:
+            return None
+        if "charset" in headers.get(CONTENT_TYPE, "").lower():
+            return None
+        head = Head(
+            sender=known.sender,
+            call=PATHS[known.path],
+            length=-1 if message.chunked else int(headers.get(CONTENT_LENGTH, 0)),
+            encoding=headers.get(CONTENT_ENCODING),
+            origin=headers.get(ORIGIN),
+            forwarded=headers.get(FORWARDED),
+            agent=headers.get(AGENT),
+            test=TEST in headers,
+        )
+        self._begin(head, payload.read_nowait(), connection)
+        return head
+
+    def again(self, head: Head, body: bytes, connection: Connection) -> bool:
+        """Take what came with a head that ``take`` has seen."""
+        if self.draining or self._admission.full:
+            return False
+        self._begin(head, body, connection)
+        return True
+
+    def learn(self, sent: bytes, head: Head) -> None:
+        """So that ``again`` need not parse it."""
+        if len(self.heads) >= KNOWN:
+            self.heads.clear()
+        self.heads[sent] = head
+
+    def _begin(self, head: Head, body: bytes, connection: Connection) -> None:
+        sender, origin = head.sender, head.origin
+        size = bodies.inflated_size(body)
+        self._admission.enter(size)
+        done = partial(self._taken, connection, size, origin, sender)
+        browser = origin is not None
+        visit = Visit(
+            received=self._clock.now(),
+            call=head.call,
+            ip=self._visitor(connection.peername, head.forwarded) if browser else None,
+            user_agent=head.agent if browser else None,
+            test=head.test,
+        )
+        self.rounds.add(Job(body, sender, visit, done, head.encoding, self._strict))
+
+    def _visitor(self, peer: Any, forwarded: str | None) -> str | None:
+        return self._network.visitor(peer[0] if peer else None, forwarded)
+
+    def _taken(
+        self, connection: Connection, size: int, origin: str | None, sender: Sender | None, outcome: object
+    ) -> None:
+        """Answer what was taken."""
+        self._admission.leave(size)
+        connection.answer(_to(origin, sender, self._said(outcome)).wire())
+
+    async def _answer(self, request: web.BaseRequest) -> tuple[Said, Sender | None]:
         headers = request.headers
         asked = (request.method, request.raw_path, headers.get(AUTHORIZATION), headers.get(API_KEY))
         known = self._known.get(asked) or self._looked_up(request)
-        if isinstance(known, web.Response):
+        if isinstance(known, Said):
             return known, None
         if isinstance(known, str):
-            return await self._told(request, known), None
+            return await self._heard(request, known), None
         if known.method == "POST" and known.sender is not None and len(self._known) < KNOWN:
             self._known[asked] = known
-        if (refused := self._not_now(request)) is not None:
-            return refused, None
-        path, sender, pixel = known.path, known.sender, known.method == "GET"
-        raw = b"" if pixel else await self._raw(request)
-        if isinstance(raw, web.Response):
-            return raw, sender
+        if (not_now := self._not_now(request)) is not None:
+            return not_now, None
+        if known.method == "GET":
+            return await self._pixel(request, known)
+        raw = await self._raw(request)
+        if isinstance(raw, Said):
+            return raw, known.sender
+        return await self._done(request, known, raw)
+
+    async def _pixel(self, request: web.BaseRequest, known: _Known) -> tuple[Said, Sender | None]:
+        """The one event that a query string holds."""
+        query = list(request.query.items())
+        if len(query) > bodies.MAX_KEYS:
+            return refused(400, "too_many_keys", f"send at most {bodies.MAX_KEYS} parameters"), known.sender
+        item = bodies.Item(value=bodies.pixel(query), size=len(request.path_qs))
+        said, sender = await self._done(request, known, bodies.Body(items=[item], single=True))
+        if said.status == 200 and "image/" in request.headers.get("Accept", ""):
+            return Said(200, GIF, {"Cache-Control": "no-store"}, "image/gif"), sender
+        return said, sender
+
+    async def _done(
+        self, request: web.BaseRequest, known: _Known, body: bytes | bodies.Body
+    ) -> tuple[Said, Sender | None]:
+        """The answer to a request that is whole."""
         if self._admission.full:  # it has filled up while the body came
-            return self._busy(), sender
-        size = bodies.inflated_size(raw)
+            return self._busy(), known.sender
+        size = bodies.inflated_size(body) if isinstance(body, bytes) else body.items[0].size
+        told: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        headers = request.headers
+        # A connection is the visitor's own only where a browser made it: servers send events of others.
+        browser = known.method == "GET" or ORIGIN in headers
+        peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+        visit = Visit(
+            received=self._clock.now(),
+            call=PATHS[known.path],
+            ip=self._visitor(peer, headers.get(FORWARDED)) if browser else None,
+            user_agent=headers.get(AGENT) if browser else None,
+            test=TEST in headers,
+        )
+        job = Job(body, known.sender, visit, told.set_result, headers.get(CONTENT_ENCODING), self._strict)
+        if known.sender is None:
+            job.find = partial(self._named, request.query.get("tc_s"))
         self._admission.enter(size)
         try:
-            await self.turns.take(first_turn(size))
-            return await self._judged(request, path, raw, sender, pixel=pixel)
+            self.rounds.add(job)
+            outcome = await asyncio.shield(told)
         finally:
             self._admission.leave(size)
+        return self._said(outcome), job.sender
 
-    async def _judged(
-        self, request: web.BaseRequest, path: str, raw: bytes, sender: Sender | None, *, pixel: bool
-    ) -> tuple[web.Response, Sender | None]:
-        """The answer to a request that is whole and in hand."""
-        body = _pixel(request) if pixel else self._body(request, raw)
-        if isinstance(body, web.Response):
-            return body, sender
-        if sender is None:
-            named = keys.in_body(body.wrapper, body.items[0].value if body.items else None)
-            sender = self.keyring.sender(named, request.query.get("tc_s")) if named is not None else None
-            if sender is None:
-                return _unauthorized(), None
-        if not sender.enabled:
-            return _error(403, "source_disabled", "this source is switched off; ask its operator"), sender
-        return await self._taken(request, path, body, sender, pixel=pixel), sender
+    def _named(self, site: str | None, body: bodies.Body) -> Sender | None:
+        """Whose key is in the body."""
+        key = keys.in_body(body.wrapper, body.items[0].value if body.items else None)
+        return None if key is None else self.keyring.sender(key, site)
 
-    def _looked_up(self, request: web.BaseRequest) -> _Known | str | web.Response:
+    def _said(self, outcome: object) -> Said:
+        """What a job came to, in words."""
+        try:
+            if isinstance(outcome, (bytes, Answer)):
+                failpoint("collect_before_answer")
+                return Said(200, outcome if isinstance(outcome, bytes) else encode(outcome))
+        except Exception as fault:  # noqa: BLE001 - nothing of ours may show; the sender tries again
+            return self._failed(fault)
+        match outcome:
+            case Malformed():
+                return malformed(outcome)
+            case NotDurable():
+                return self._not_stored(outcome)
+            case Exception():
+                return self._failed(outcome)
+        raise TypeError(outcome)
+
+    def _looked_up(self, request: web.BaseRequest) -> _Known | str | Said:
         """What the address and the headers with a key say, or the name of a webhook, or why not."""
         path, method = request.path.rstrip("/") or "/", request.method
         if path.startswith(WEBHOOKS):
             return path.removeprefix(WEBHOOKS)
         if path not in PATHS:
-            return _error(404, "not_found", "send events to POST /collect")
+            return refused(404, "not_found", "send events to POST /collect")
         if method != "POST" and not (method == "GET" and path in PIXELS):
             allowed = "GET, POST, OPTIONS" if path in PIXELS else "POST, OPTIONS"
-            return _error(405, "method_not_allowed", "send events with POST", {"Allow": allowed})
+            return refused(405, "method_not_allowed", "send events with POST", {"Allow": allowed})
         query = request.query
         key = keys.presented(request.headers, list(query.items()))
         sender = self._keyring.sender(key, query.get("tc_s")) if key is not None else None
         if key is not None and sender is None:
-            return self._not_now(request) or _unauthorized()
+            return self._not_now(request) or malformed(UNAUTHORIZED)
         return _Known(method, path, sender)
 
-    def _not_now(self, request: web.BaseRequest) -> web.Response | None:
+    def _not_now(self, request: web.BaseRequest) -> Said | None:
         if request.version < HttpVersion10:
-            return _closing(_error(400, "bad_request", "send HTTP/1.1"))
+            return closing(refused(400, "bad_request", "send HTTP/1.1"))
         if self.draining:
             return self._later(503, "draining", "this server is stopping; send it again")
         return self._busy() if self._admission.full else None
 
-    def _body(self, request: web.BaseRequest, raw: bytes) -> bodies.Body | web.Response:
-        failpoint("collect_after_read")
-        read = bodies.read(raw, request.headers.get("Content-Encoding"), strict_utf8=self._strict)
-        return _malformed(read) if isinstance(read, Malformed) else read
-
-    async def _raw(self, request: web.BaseRequest) -> bytes | web.Response:
+    async def _raw(self, request: web.BaseRequest) -> bytes | Said:
         """The bytes of the body as they came, or why they are not taken."""
         if (request.charset or "utf-8").lower() not in _CHARSETS:
-            return _closing(_error(415, "bad_charset", "send UTF-8"))
+            return closing(refused(415, "bad_charset", "send UTF-8"))
         try:
             if request.content.is_eof() and (request.content_length or 0) <= bodies.MAX_REQUEST:
                 raw: bytes | None = await request.content.read()  # it came with the headers: nothing to wait for
@@ -278,14 +380,14 @@ class Collector:
                 async with asyncio.timeout(BODY_DEADLINE):
                     raw = await self._read(request)
         except _Full:
-            return _closing(self._busy())
+            return closing(self._busy())
         except TimeoutError:
-            return _closing(_error(408, "slow_body", "the body did not arrive within 10 s; send it again"))
+            return closing(refused(408, "slow_body", "the body did not arrive within 10 s; send it again"))
         except (HttpProcessingError, web.RequestPayloadError, ConnectionError):
-            return _closing(_error(400, "bad_request", "the body broke off or is not chunked right; send it again"))
+            return closing(refused(400, "bad_request", "the body broke off or is not chunked right; send it again"))
         if raw is None:
-            return _closing(
-                _error(400, "request_too_large", f"send at most {bodies.MAX_REQUEST} bytes a request, after inflating")
+            return closing(
+                refused(400, "request_too_large", f"send at most {bodies.MAX_REQUEST} bytes a request, after inflating")
             )
         return raw
 
@@ -308,132 +410,64 @@ class Collector:
             self._under_way -= size
         return b"".join(parts)
 
-    async def _taken(
-        self, request: web.BaseRequest, path: str, body: bodies.Body, sender: Sender, *, pixel: bool
-    ) -> web.Response:
-        # A connection is the visitor's own only where a browser made it: servers send events of others.
-        headers = request.headers
-        browser = pixel or ORIGIN in headers
-        visit = Visit(
-            received=self._clock.now(),
-            call=PATHS[path],
-            wrapper=body.wrapper,
-            ip=self._network.visitor(request.remote, headers.get("X-Forwarded-For")) if browser else None,
-            user_agent=headers.get("User-Agent") if browser else None,
-            test=TEST in headers,
-        )
-        try:
-            answer = await self._intake.take(body, sender, visit)
-        except Busy as error:
-            return self._later(429, error.code, str(error))
-        except NotDurable as error:
-            return self._later(503, error.code, "this could not be stored; send it again later")
-        failpoint("collect_before_answer")
-        if pixel and "image/" in request.headers.get("Accept", ""):
-            return web.Response(
-                body=_GIF, content_type="image/gif", headers={"Cache-Control": "no-store", "Server": SERVER}
-            )
-        return web.Response(body=_encode(answer), headers=_HEADERS)
-
     # Webhooks
 
-    async def _told(self, request: web.BaseRequest, name: str) -> web.Response:
+    async def _heard(self, request: web.BaseRequest, name: str) -> Said:
         """A partner tells something."""
         if name not in self.keyring.hooks:
-            return _error(404, "not_found", "there is no webhook here: check the source's name and its webhook_secret")
+            return refused(404, "not_found", "there is no webhook here: check the source's name and its webhook_secret")
         if request.method != "POST":
-            return _error(405, "method_not_allowed", "webhooks are sent with POST", {"Allow": "POST"})
+            return refused(405, "method_not_allowed", "webhooks are sent with POST", {"Allow": "POST"})
         if self.draining:
             return self._later(503, "draining", "this server is stopping; send it again")
         if self._admission.full:
             return self._busy()
         raw = await self._raw(request)
-        if isinstance(raw, web.Response):
+        if isinstance(raw, Said):
             return raw
         self._admission.enter(len(raw))
         try:
-            await self.turns.take(first_turn(len(raw)))
             told = await self._webhooks.tell(name, raw, request.headers.get(SIGNATURE, ""))
-        except NotDurable as error:
-            return self._not_stored(error)
+        except NotDurable as fault:
+            return self._not_stored(fault)
         finally:
             self._admission.leave(len(raw))
         if told.code is not None:
-            return _error(told.status, told.code, told.message)
+            return refused(told.status, told.code, told.message)
         counts = {"accepted": told.accepted, "duplicate": told.duplicate, "rejected": told.rejected}
-        return web.Response(body=_encode({"success": True, **counts}), headers=_HEADERS)
+        return Said(200, encode({"success": True, **counts}))
 
-    def _not_stored(self, error: NotDurable) -> web.Response:
-        if isinstance(error, Busy):
-            return self._later(429, error.code, str(error))
-        return self._later(503, error.code, "this could not be stored; send it again later")
+    def _not_stored(self, fault: NotDurable) -> Said:
+        if isinstance(fault, Busy):
+            return self._later(429, fault.code, str(fault))
+        return self._later(503, fault.code, "this could not be stored; send it again later")
 
     def refusal(self) -> bytes | None:
         """The answer to any POST while too much is in hand; None while it is to be looked at."""
         if self.draining or not self._admission.full:
             return None
-        self.turns.set_aside()
+        self.rounds.set_aside()
         return _REFUSALS[self._some()]
 
-    def _busy(self) -> web.Response:
-        self.turns.set_aside()
+    def _busy(self) -> Said:
+        self.rounds.set_aside()
         return self._later(429, _BUSY.code, _BUSY.message)
 
-    def _later(self, status: int, code: str, message: str) -> web.Response:
+    def _later(self, status: int, code: str, message: str) -> Said:
         """Come back in 1 to 5 seconds: an integer, because Segment's browser SDK reads nothing else."""
-        return _error(status, code, message, {"Retry-After": str(1 + self._some())})
+        return refused(status, code, message, {"Retry-After": str(1 + self._some())})
 
     def _some(self) -> int:
         return int(self._chance() * LATEST)
 
 
-def _pixel(request: web.BaseRequest) -> bodies.Body | web.Response:
-    """The one event that a query string holds."""
-    query = list(request.query.items())
-    if len(query) > bodies.MAX_KEYS:
-        return _error(400, "too_many_keys", f"send at most {bodies.MAX_KEYS} parameters")
-    return bodies.Body(items=[bodies.Item(value=bodies.pixel(query), size=len(request.path_qs))], single=True)
+def _to(origin: str | None, sender: Sender | None, said: Said) -> Said:
+    """The same, for whoever asked: pages read only what their own origin may."""
+    return said.allowing(origin) if origin is not None and sender is not None and origin in sender.origins else said
 
 
 class _Full(Exception):
     """So many bytes of requests are under way that no more are taken."""
-
-
-def _allow(answer: web.StreamResponse, origin: str) -> None:
-    """Echo the listed origin: a wildcard loses JSON beacons, which are credentialed."""
-    answer.headers["Access-Control-Allow-Origin"] = origin
-    answer.headers["Access-Control-Allow-Credentials"] = "true"
-    answer.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
-    answer.headers["Vary"] = "Origin"
-
-
-def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(
-        status=status, body=_encode(Error(code=code, message=message)), headers=CIMultiDict(_HEADERS, **(headers or {}))
-    )
-
-
-def _whole(status: str, error: Error, connection: str, retry_after: int) -> bytes:
-    """An answer as it goes over the wire, to whoever is told nothing else."""
-    body = _encode(error)
-    head = f"HTTP/1.1 {status}\r\nServer: {SERVER}\r\nContent-Type: {_JSON}\r\nContent-Length: {len(body)}\r\n"
-    return f"{head}Retry-After: {retry_after}\r\nConnection: {connection}\r\n\r\n".encode() + body
-
-
-def _unauthorized() -> web.Response:
-    return _error(401, "unauthorized", "no source has this key; check token, site and how it is sent")
-
-
-def _malformed(problem: Malformed) -> web.Response:
-    errors = [{"field": problem.field, "message": problem.message}] if problem.field else []
-    body = Error(code=problem.code, message=problem.message, errors=errors)
-    return web.Response(status=problem.status, body=_encode(body), headers=_HEADERS)
-
-
-def _closing(answer: web.Response) -> web.Response:
-    """What is left of the request is not worth reading."""
-    answer.force_close()
-    return answer
 
 
 class _Handler(Connection):
@@ -451,13 +485,14 @@ class _Handler(Connection):
         del request, message  # they hold what was sent
         if status >= 500:
             log.error("collect_failed", reason=type(exc).__name__)
-            headers = {"Retry-After": "1"}
-            return _closing(_error(503, "internal", "this could not be handled; send it again later", headers))
-        return _closing(_error(400, "bad_request", "this is not a well-formed HTTP request; check the client"))
+            said = refused(503, "internal", "this could not be handled; send it again later", {"Retry-After": "1"})
+        else:
+            said = refused(400, "bad_request", "this is not a well-formed HTTP request; check the client")
+        return closing(said).response()
 
 
 _BUSY = Error(code="busy", message="too much is under way; send it again later")
-_REFUSALS = [_whole("429 Too Many Requests", _BUSY, "keep-alive", 1 + some) for some in range(LATEST)]
+_REFUSALS = [whole(HTTPStatus.TOO_MANY_REQUESTS, _BUSY, "keep-alive", 1 + some) for some in range(LATEST)]
 _TOO_MANY = Error(code="too_many_connections", message="too many connections are open; come back later")
 
 
@@ -469,10 +504,10 @@ class Server(web.Server):
         self._collector = collector
         self._most = connections.most()
         self._silent: set[Silent] = set()
-        self._farewells = Farewells(_whole("503 Service Unavailable", _TOO_MANY, "close", 5))
+        self._farewells = Farewells(whole(HTTPStatus.SERVICE_UNAVAILABLE, _TOO_MANY, "close", LATEST))
 
     def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # what the event loop asks of it
-        self._collector.turns.set_aside()
+        self._collector.rounds.set_aside()
         if len(self._connections) + len(self._silent) >= self._most:
             return self._farewells()
         return Silent(self._silent, self._speaking, KEEP_ALIVE)
@@ -485,7 +520,7 @@ class Server(web.Server):
     def _speaking(self) -> _Handler:
         return _Handler(
             self,
-            self._collector.refusal,
+            self._collector,
             auto_decompress=False,
             keepalive_timeout=KEEP_ALIVE,
             lingering_time=LINGER,

@@ -10,14 +10,16 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import msgspec
 
 from router import door
 from router.body import Body
-from router.collect.admission import Turns
 from router.collect.keys import Sender
-from router.collect.prepared import Prepared, Refused, prepare
+from router.collect.preparing import Job, Prepared, Refused
+from router.collect.rounds import Rounds
 from router.collect.visitors import Visitors
 from router.failpoint import failpoint
 from router.outbox.log import Row
@@ -63,16 +65,32 @@ class Intake:
         new_id: Callable[[], str],
         tally: Tally | None = None,
         visitors: Visitors | None = None,
-        turns: Turns | None = None,
     ) -> None:
-        self._store, self._new_id, self._tally = store, new_id, tally or Tally()
+        self.rounds = Rounds(self._prepared, new_id)
+        self._store, self._tally = store, tally or Tally()
         self._visitors = Visitors(0) if visitors is None else visitors
-        self._turns = turns or Turns()
+        self._storing: set[asyncio.Task[None]] = set()
 
     async def take(self, body: Body, sender: Sender, visit: door.Visit) -> Answer:
         """Store what is good, quarantine what is not. NotDurable where the good ones are not on disk."""
-        [answer] = await self.store([await prepare(body, sender, visit, self._new_id, self._turns)])
-        return answer
+        told: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.rounds.add(Job(body, sender, visit, partial(settle, told)))
+        return await told
+
+    def _prepared(self, jobs: Sequence[Job]) -> None:
+        storing = asyncio.get_running_loop().create_task(self._answer(jobs))
+        self._storing.add(storing)
+        storing.add_done_callback(self._storing.discard)
+
+    async def _answer(self, jobs: Sequence[Job]) -> None:
+        try:
+            answers = await self.store([each.prepared for each in jobs])
+        except Exception as fault:  # noqa: BLE001 - whoever waits must be told, whatever went wrong
+            for each in jobs:
+                each.done(fault)
+            return
+        for each, answer in zip(jobs, answers, strict=True):
+            each.done(answer)
 
     async def store(self, requests: Sequence[Prepared]) -> list[Answer]:
         """An answer to each. NotDurable where the rows are not on disk."""
@@ -153,3 +171,13 @@ def _erased(index: int, row: Row) -> Problem:
     message = "this person asked to be forgotten: send no more of their events"
     given = None if "own_id" in row.read().notes else row.id
     return Problem(index=index, id=given, code="erased_person", message=message)
+
+
+def settle(told: asyncio.Future[Any], outcome: Any) -> None:
+    """Tell whoever waits for a job; a fault is raised there."""
+    if told.done():  # nobody waits any more
+        return
+    if isinstance(outcome, Exception):
+        told.set_exception(outcome)
+    else:
+        told.set_result(outcome)

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias, cast
 
 import msgspec
 import structlog
 
-from router.body import Body
-from router.collect.admission import Turns
-from router.collect.intake import Answer, Intake
-from router.collect.keys import Keyring, Sender
-from router.collect.prepared import Prepared, prepare
+from router.collect.answers import encode
+from router.collect.intake import Intake, settle
+from router.collect.keys import Keyring
+from router.collect.preparing import Job, Prepared
+from router.collect.rounds import Rounds
 from router.collect.webhooks import Told, Webhooks
-from router.door import Visit
 from router.outbox.errors import Broken, Busy, DiskFull, NotDurable
 
 log: Any = structlog.get_logger()
@@ -55,7 +55,7 @@ class Drain(msgspec.Struct, tag=4, array_like=True):
 
 class Answered(msgspec.Struct, tag=5, array_like=True):
     number: int
-    answer: Answer
+    answers: list[bytes]  # JSON
 
 
 class Heard(msgspec.Struct, tag=6, array_like=True):
@@ -74,8 +74,10 @@ class Ready(msgspec.Struct, tag=8, array_like=True):
 
 
 class Store(msgspec.Struct, tag=9, array_like=True):
+    """What was prepared in one round."""
+
     number: int
-    prepared: Prepared
+    prepared: list[Prepared]
 
 
 class Tell(msgspec.Struct, tag=10, array_like=True):
@@ -142,101 +144,89 @@ class Wire(asyncio.Protocol):
 class Remote:
     """The outbox's side as a collecting process sees it: takes requests and webhooks as if it were here."""
 
-    def __init__(self, wire: Wire, new_id: Callable[[], str], turns: Turns) -> None:
-        self._wire, self._new_id, self._turns = wire, new_id, turns
+    def __init__(self, wire: Wire, new_id: Callable[[], str]) -> None:
+        self.rounds = Rounds(self._prepared, new_id)
+        self._wire = wire
         self._numbers = itertools.count()
-        self._asked: dict[int, asyncio.Future[Any]] = {}
+        self._asked: dict[int, Callable[[Any], None]] = {}
 
-    async def take(self, body: Body, sender: Sender, visit: Visit) -> Answer:
-        """As ``Intake.take``; what needs the outbox happens over there."""
-        prepared = await prepare(body, sender, visit, self._new_id, self._turns)
-        for row in prepared.rows:
-            row.event = None  # its payload goes, and is decoded where somebody asks
-        return cast(Answer, await self._ask(lambda number: Store(number, prepared)))
+    def _prepared(self, jobs: Sequence[Job]) -> None:
+        """What needs the outbox happens over there."""
+        for each in jobs:
+            for row in each.prepared.rows:
+                row.event = None  # its payload goes, and is decoded where somebody asks
+        number = self._ask(partial(_all_told, jobs))
+        self._wire.send(Store(number, [each.prepared for each in jobs]))
 
     async def tell(self, name: str, raw: bytes, signature: str) -> Told:
         """As ``Webhooks.tell``."""
-        return cast(Told, await self._ask(lambda number: Tell(number, name, raw, signature)))
+        told: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
+        self._wire.send(Tell(self._ask(partial(settle, told)), name, raw, signature))
+        return await told
 
-    async def _ask(self, question: Callable[[int], Report]) -> Any:
+    def _ask(self, done: Callable[[Any], None]) -> int:
+        """A question's number; ``done`` is told the answer."""
         number = next(self._numbers)
-        self._asked[number] = future = asyncio.get_running_loop().create_future()
-        self._wire.send(question(number))
-        try:
-            return await future
-        finally:
-            del self._asked[number]
+        self._asked[number] = done
+        return number
 
     def lost(self) -> None:
         """Nobody is there any more to answer."""
-        for future in self._asked.values():
-            if not future.done():
-                future.set_exception(NotDurable("the process that keeps the outbox is gone"))
+        asked, self._asked = self._asked, {}
+        for done in asked.values():
+            done(NotDurable("the process that keeps the outbox is gone"))
 
     def answered(self, message: Answered | Heard | NotStored) -> None:
-        future = self._asked.get(message.number)
-        if future is None or future.done():
-            return
+        done = self._asked.pop(message.number)
         match message:
-            case Answered(answer=answer):
-                future.set_result(answer)
+            case Answered(answers=answers):
+                done(answers)
             case Heard(told=told):
-                future.set_result(told)
+                done(told)
             case NotStored(code=code, message=why):
-                future.set_exception(_FAULTS.get(code, NotDurable)(why))
+                done(_FAULTS.get(code, NotDurable)(why))
+
+
+def _all_told(jobs: Sequence[Job], outcome: list[bytes] | Exception) -> None:
+    answers = [outcome] * len(jobs) if isinstance(outcome, Exception) else outcome
+    for each, answer in zip(jobs, answers, strict=True):
+        each.done(answer)
 
 
 class Desk:
-    """Answers one collecting process, on the outbox's side. What came in one round of the event loop is stored as one."""
+    """Answers one collecting process, on the outbox's side."""
 
     def __init__(self, wire: Wire, intake: Intake, webhooks: Webhooks) -> None:
         self._wire, self._intake, self._webhooks = wire, intake, webhooks
-        self._came: list[Store] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     def asked(self, message: Store | Tell) -> None:
-        if isinstance(message, Tell):
-            self._begin(self._tell(message))
-            return
-        if not self._came:
-            asyncio.get_running_loop().call_soon(self._take)
-        self._came.append(message)
-
-    async def settled(self) -> None:
-        """Until every question is answered: what a process that is gone has asked is stored all the same."""
-        self._take()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _take(self) -> None:
-        came, self._came = self._came, []
-        if came:
-            self._begin(self._store(came))
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(self._store(message) if isinstance(message, Store) else self._tell(message))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _store(self, came: list[Store]) -> None:
+    async def settled(self) -> None:
+        """Until every question is answered: what a process that is gone has asked is stored all the same."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _store(self, message: Store) -> None:
         try:
-            answers = await self._intake.store([each.prepared for each in came])
+            answers = await self._intake.store(message.prepared)
         except Exception as fault:  # noqa: BLE001 - whoever waits over there must be told, whatever went wrong
-            self._fail([each.number for each in came], fault)
+            self._fail(message.number, fault)
             return
-        for each, answer in zip(came, answers, strict=True):
-            self._wire.send(Answered(each.number, answer))
+        self._wire.send(Answered(message.number, [encode(each) for each in answers]))
 
     async def _tell(self, message: Tell) -> None:
         try:
             told = await self._webhooks.tell(message.name, message.raw, message.signature)
         except Exception as fault:  # noqa: BLE001 - as above
-            self._fail([message.number], fault)
+            self._fail(message.number, fault)
             return
         self._wire.send(Heard(message.number, told))
 
-    def _fail(self, numbers: Sequence[int], fault: Exception) -> None:
+    def _fail(self, number: int, fault: Exception) -> None:
         if not isinstance(fault, NotDurable):
             log.error("collect_failed", exc_info=fault)
             fault = NotDurable("a fault of ours")
-        for number in numbers:
-            self._wire.send(NotStored(number, fault.code, str(fault)))
+        self._wire.send(NotStored(number, fault.code, str(fault)))

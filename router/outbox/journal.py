@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 from router.clock import Clock
+from router.event import Event
 from router.failpoint import failpoint
 from router.outbox import log, schema
 from router.outbox.dedup import key, marks
@@ -30,6 +31,7 @@ SEGMENT_AGE = 86_400_000  # ms
 WAITING_BYTES = 64 * 1024 * 1024  # payloads that may wait for the disk before senders are told to come back
 TAIL_BYTES = 16 * 1024 * 1024  # payloads kept decoded for lanes that keep up
 TAIL_EVENTS = 8192
+DECODED = 256  # of these are kept decoded, too: lanes that keep up read the same ones at the same time
 
 
 class _Append:
@@ -49,16 +51,23 @@ class _Errand:
 
 
 class Tail:
-    """The newest events for lanes that keep up, which need no disk; each is decoded once, when the first lane asks."""
+    """The newest events for lanes that keep up, which need no disk; each is decoded when the first lane asks.
+
+    Only a few stay decoded: with all of them, every event would be made in memory that no cache holds, and the garbage
+    collector would walk through them, which costs a fifth of taking an event (measured).
+    """
 
     def __init__(self) -> None:
         self._rows: list[Row | None] = []  # None: erased
+        self._decoded: deque[Row] = deque()
         self._first = 1  # the number of the first of them
         self._bytes = 0
 
     def keep(self, first: int, rows: Sequence[Row]) -> None:
         if not self._rows:
             self._first = first
+        for row in rows:
+            row.event = None
         self._rows += rows
         self._bytes += sum(len(each.payload) for each in rows)
         if self._bytes > 2 * TAIL_BYTES or len(self._rows) > 2 * TAIL_EVENTS:
@@ -81,7 +90,14 @@ class Tail:
             return None
         start = after + 1 - self._first
         found = enumerate(self._rows[start : start + limit], after + 1)
-        return [Stored(seq, None, erased=True) if row is None else Stored(seq, row.read()) for seq, row in found]
+        return [Stored(seq, None, erased=True) if row is None else Stored(seq, self._event(row)) for seq, row in found]
+
+    def _event(self, row: Row) -> Event:
+        if row.event is None:
+            self._decoded.append(row)
+            if len(self._decoded) > DECODED:
+                self._decoded.popleft().event = None
+        return row.read()
 
     def erase(self, seqs: Collection[int]) -> None:
         self._rows = [None if seq in seqs else row for seq, row in enumerate(self._rows, self._first)]

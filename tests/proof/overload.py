@@ -102,19 +102,15 @@ connections.Connection.data_received, http.Collector.refusal, http.Collector.__c
 SABOTAGE = {
     "": "",
     "acknowledge": """
-from aiohttp import web
-from router.collect import http
-http.Collector.refusal = lambda self: None
-http.Collector._busy = lambda self: web.json_response({"success": True, "accepted": 1, "duplicate": 0, "rejected": 0})
+from router.collect import answers, http
+told = answers.Said(200, b'{"success":true,"accepted":1,"duplicate":0,"rejected":0,"problems":[]}')
+http._REFUSALS = [told.wire()] * http.LATEST
+http.Collector._busy = lambda self: told
 """,
     "unlimited": """
-import asyncio
-from router.collect import admission, connections, http
+from router.collect import admission
 from router.outbox import journal
 admission.Admission.full = property(lambda self: False)
-async def at_once(self, size, *, begun=False):
-    await asyncio.sleep(0)
-admission.Turns.take = at_once
 journal.WAITING_BYTES = 1 << 40
 """,
 }

@@ -1,0 +1,94 @@
+"""What senders are told: the words, their headers, and how they go over the wire.
+
+Error bodies never repeat what was sent. An answer is a value until the connection writes it: as bytes of ours where the
+request was an ordinary one, as a response of aiohttp's where aiohttp read it.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final, NamedTuple
+
+import msgspec
+from aiohttp import web
+from aiohttp.hdrs import CONTENT_TYPE
+from aiohttp.helpers import rfc822_formatted_time
+from multidict import CIMultiDict
+
+from router.problem import Malformed
+
+SERVER: Final = "Turnout"  # else the library's name and version
+JSON: Final = "application/json"
+GIF: Final = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c000000000100010000020144003b")
+_NO_MORE: Final[dict[str, str]] = {}
+_HEADS: Final = {each: f"HTTP/1.1 {each.value} {each.phrase}\r\nServer: {SERVER}\r\n" for each in HTTPStatus}
+
+encode: Final = msgspec.json.Encoder().encode
+
+
+class Error(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of every answer that is not a 200. SDKs show ``code`` and ``message`` and nothing else."""
+
+    success: bool = False
+    code: str
+    message: str
+    errors: list[dict[str, str]] = []
+
+
+class Said(NamedTuple):
+    """An answer. ``closing``: the connection ends with it, for what is left of the request is not worth reading."""
+
+    status: int
+    body: bytes
+    more: dict[str, str] = _NO_MORE  # headers beside those that every answer has
+    kind: str = JSON
+    closing: bool = False
+
+    def allowing(self, origin: str) -> Said:
+        """The same, for a page of this origin to read."""
+        return self._replace(more={**self.more, **allowed(origin)})
+
+    def response(self) -> web.Response:
+        headers = CIMultiDict({"Server": SERVER, **self.more})
+        if self.body:
+            headers[CONTENT_TYPE] = self.kind
+        response = web.Response(status=self.status, body=self.body, headers=headers)
+        if self.closing:
+            response.force_close()
+        return response
+
+    def wire(self) -> bytes:
+        """As it goes over a connection that stays open."""
+        more = "".join([f"{name}: {value}\r\n" for name, value in self.more.items()]) if self.more else ""
+        kind = f"Content-Type: {self.kind}\r\nDate: {rfc822_formatted_time()}\r\nContent-Length: {len(self.body)}\r\n"
+        return f"{_HEADS[self.status]}{more}{kind}\r\n".encode() + self.body  # type: ignore[index]  # a status is an int
+
+
+def allowed(origin: str) -> dict[str, str]:
+    """Echo the listed origin: a wildcard loses JSON beacons, which are credentialed."""
+    return {
+        "Access-Control-Allow-Origin": origin,
+        "Access-Control-Allow-Credentials": "true",
+        "Cross-Origin-Resource-Policy": "cross-origin",
+        "Vary": "Origin",
+    }
+
+
+def refused(status: int, code: str, message: str, more: dict[str, str] = _NO_MORE) -> Said:
+    return Said(status, encode(Error(code=code, message=message)), more)
+
+
+def malformed(problem: Malformed) -> Said:
+    errors = [{"field": problem.field, "message": problem.message}] if problem.field else []
+    return Said(problem.status, encode(Error(code=problem.code, message=problem.message, errors=errors)))
+
+
+def closing(said: Said) -> Said:
+    return said._replace(closing=True)
+
+
+def whole(status: HTTPStatus, error: Error, connection: str, retry_after: int) -> bytes:
+    """A refusal as it goes over the wire, made once and sent often."""
+    body = encode(error)
+    head = f"{_HEADS[status]}Content-Type: {JSON}\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}Retry-After: {retry_after}\r\nConnection: {connection}\r\n\r\n".encode() + body

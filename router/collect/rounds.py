@@ -1,0 +1,69 @@
+"""Rounds: requests are prepared together, a stretch at a time, between which the event loop sees to everybody else:
+refusals, health, lanes.
+
+What came in one round of the event loop is prepared one after the other and stored as one. The same work done where each
+request is read costs nearly twice as much, because the caches hold the rules or the network's code, but not both
+(measured).
+
+Work is measured in bytes and not in seconds: the same load is cut the same way on every machine. Each refusal and each
+new connection buys as much work, so that these, however many, never take more than half of the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from router.collect.preparing import Job
+from router.problem import Malformed
+
+STRETCH = 65_536  # bytes of events that are worked on in one round of the event loop: a few milliseconds
+LONGEST_STRETCH = 131_072
+ASIDE = 512  # bytes of events that are as much work as a refusal or a new connection
+
+
+class Rounds:
+    """Works on jobs, first come first served. ``ready`` is told at the end of a round which ones are prepared; those that
+    are not acceptable are done.
+    """
+
+    def __init__(self, ready: Callable[[list[Job]], None], new_id: Callable[[], str], stretch: int = STRETCH) -> None:
+        self._ready, self._new_id, self._stretch = ready, new_id, stretch
+        self._aside = 0
+        self._waiting: deque[Job] = deque()
+
+    def add(self, job: Job) -> None:
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._round)
+        self._waiting.append(job)
+
+    def set_aside(self) -> None:
+        """Something else was done that nobody asked us to do: the next round is the longer."""
+        self._aside = min(self._aside + ASIDE, LONGEST_STRETCH - self._stretch)
+
+    def _round(self) -> None:
+        left, self._aside = self._stretch + self._aside, 0
+        prepared: list[Job] = []
+        while left > 0 and self._waiting:
+            job = self._waiting[0]
+            outcome = self._worked(job, left)
+            if isinstance(outcome, int):
+                left -= outcome
+                if not job.through:
+                    break
+                prepared.append(job)
+            else:
+                left -= ASIDE
+                job.done(outcome)
+            self._waiting.popleft()
+        if prepared:
+            self._ready(prepared)
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._round)
+
+    def _worked(self, job: Job, most: int) -> int | Malformed | Exception:
+        try:
+            return job.work(most, self._new_id)
+        except Exception as fault:  # noqa: BLE001 - it is one request's; the others must not suffer
+            return fault

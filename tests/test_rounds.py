@@ -1,0 +1,138 @@
+"""Rounds: what comes together is prepared together, a stretch at a time, and one request's fault is its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from router.body import Body, Item
+from router.collect.keys import Sender
+from router.collect.preparing import OVERHEAD, UNAUTHORIZED, Job
+from router.collect.rounds import ASIDE, LONGEST_STRETCH, Rounds
+from router.door import Door, Visit
+from router.problem import Malformed
+
+NOW = 1_795_000_000_000
+SENDER = Sender(name="shop", enabled=True, door=Door(source="shop"))
+ITEM = 100  # bytes; one more item is ITEM + OVERHEAD of work
+
+
+def job(events: int, done: Callable[[Any], None], sender: Sender | None = SENDER) -> Job:
+    items = [Item(value={"event": "login", "event_id": f"e-{n}"}, size=ITEM) for n in range(events)]
+    return Job(Body(items=items), sender, Visit(received=NOW), done)
+
+
+class Log:
+    """What was ready in which round of the event loop, and what was done without."""
+
+    def __init__(self, stretch: int) -> None:
+        self.rounds = Rounds(self.ready, lambda: "own", stretch)
+        self.at, self.told = 0, list[tuple[int, list[int]]]()
+        self.done: list[Any] = []
+
+    def ready(self, jobs: list[Job]) -> None:
+        self.told.append((self.at, [len(each.prepared.rows) for each in jobs]))
+
+    def add(self, *events: int) -> None:
+        for number in events:
+            self.rounds.add(job(number, self.done.append))
+
+    async def turns(self, number: int) -> None:
+        for self.at in range(1, number + 1):
+            await asyncio.sleep(0)
+
+
+async def test_what_comes_together_is_ready_together():
+    """
+    Three requests in one round of the event loop are one append, in their order.
+    """
+    log = Log(1_000_000)
+    log.add(1, 3, 2)
+    await log.turns(2)
+
+    assert [[1, 3, 2]] == [sizes for _, sizes in log.told]
+
+
+async def test_a_round_has_room_for_so_many_bytes():
+    """
+    Where a round has room for two and a half, three are prepared in it, the others in the next rounds.
+    """
+    log = Log((ITEM + OVERHEAD) * 5 // 2)
+    log.add(1, 1, 1, 1, 1, 1, 1)
+    await log.turns(5)
+
+    assert [[1, 1, 1], [1, 1, 1], [1]] == [sizes for _, sizes in log.told]
+    assert 3 == len({at for at, _ in log.told})
+
+
+async def test_a_large_one_is_prepared_over_several_rounds_before_what_came_later():
+    """
+    The loop sees to everybody else between its parts, and memory holds few requests that are begun.
+    """
+    log = Log((ITEM + OVERHEAD) * 4)
+    log.add(20, 1)
+    await log.turns(9)
+
+    assert [20, 1] == [size for _, sizes in log.told for size in sizes]
+    assert log.told[0][0] >= 5
+
+
+async def test_what_is_done_aside_makes_the_next_round_longer_to_a_limit():
+    """
+    So refusals, however many, do not take the work's time.
+    """
+    log = Log(ASIDE)
+    for _ in range(LONGEST_STRETCH):
+        log.rounds.set_aside()
+    log.add(*[1] * (2 * LONGEST_STRETCH // (ITEM + OVERHEAD)))
+    await log.turns(3)
+
+    first, second = log.told[0][1], log.told[1][1]
+    assert LONGEST_STRETCH // (ITEM + OVERHEAD) - 5 < len(first) <= LONGEST_STRETCH // (ITEM + OVERHEAD) + 1
+    assert 1 == len(second)
+
+
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        pytest.param(lambda done: Job(b"{", SENDER, Visit(received=NOW), done), "malformed_json", id="not JSON"),
+        pytest.param(lambda done: job(1, done, None), UNAUTHORIZED.code, id="nobody's key"),
+        pytest.param(
+            lambda done: job(1, done, Sender(name="x", enabled=False, door=SENDER.door)), "source_disabled", id="off"
+        ),
+    ],
+)
+async def test_what_is_not_acceptable_is_told_at_once(bad: Callable[[Callable[[Any], None]], Job], told: str):
+    """
+    Its neighbours are prepared as if it had not been there.
+    """
+    log = Log(1_000_000)
+    log.add(1)
+    log.rounds.add(bad(log.done.append))
+    log.add(2)
+    await log.turns(2)
+
+    assert [told] == [each.code for each in log.done if isinstance(each, Malformed)]
+    assert [[1, 2]] == [sizes for _, sizes in log.told]
+
+
+async def test_a_fault_is_one_requests_own(monkeypatch: pytest.MonkeyPatch):
+    """
+    Whatever goes wrong in the rules, only the request that met it is told so.
+    """
+    log = Log(1_000_000)
+    log.add(1)
+    broken = job(1, log.done.append)
+    monkeypatch.setattr(
+        broken.body.items[0].__class__, "problem", property(lambda self: 1 / 0 if self.size == 7 else None)
+    )
+    broken.body.items[:] = [Item(value={}, size=7)]
+    log.rounds.add(broken)
+    log.add(1)
+    await log.turns(2)
+
+    assert [ZeroDivisionError] == [type(each) for each in log.done]
+    assert [[1, 1]] == [sizes for _, sizes in log.told]
