@@ -7,14 +7,17 @@ of series is bounded by the number of sources and destinations. Names follow Pro
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import platform
 import shutil
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from router.collect.intake import Tally
 from router.delivery.observer import Observer
@@ -47,12 +50,10 @@ class Metrics(Observer, Tally):
             "turnout_events_duplicate", "Events that were there already.", ["source"], registry=own
         )
         self._rejected = Counter("turnout_events_rejected", "Events turned away.", ["source", "code"], registry=own)
-        self._ingest = Histogram(
-            "turnout_ingest_duration_seconds",
-            "From a request's first byte to its answer.",
-            buckets=_INGEST,
-            registry=own,
+        self._ingest = _Durations(
+            "turnout_ingest_duration_seconds", "From a request's last byte to its answer.", _INGEST
         )
+        own.register(self._ingest)
         self._attempts = Counter(
             "turnout_delivery_attempts", "Requests to partners.", ["destination", "outcome", "code"], registry=own
         )
@@ -93,7 +94,7 @@ class Metrics(Observer, Tally):
     def rejected(self, source: str, code: str) -> None:
         self._rejected.labels(source, self._code(code)).inc()
 
-    def ingest(self, seconds: float) -> None:
+    def ingest(self, seconds: Sequence[float]) -> None:
         self._ingest.observe(seconds)
 
     def _code(self, code: str) -> str:
@@ -135,6 +136,27 @@ def bucketed(status: int | None) -> str:
     if status is None:
         return "none"
     return _STATUSES.get(status, f"{status // 100}xx" if 100 <= status < 600 else "other")
+
+
+class _Durations(Collector):
+    """A histogram of what the event loop alone tells, many at a time: the library's locks cost 2 us for each one."""
+
+    def __init__(self, name: str, text: str, bounds: Sequence[float]) -> None:
+        self._name, self._text, self._bounds = name, text, bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, seconds: Sequence[float]) -> None:
+        bounds, counts = self._bounds, self._counts
+        for each in seconds:
+            counts[bisect_left(bounds, each)] += 1
+        self._sum += sum(seconds)
+
+    def collect(self) -> Iterable[Metric]:
+        family = HistogramMetricFamily(self._name, self._text)
+        names = [*map(floatToGoString, self._bounds), "+Inf"]
+        family.add_metric([], list(zip(names, itertools.accumulate(self._counts), strict=True)), self._sum)
+        return [family]
 
 
 class _Stored(Collector):

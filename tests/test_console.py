@@ -577,7 +577,7 @@ class TestMetrics:
                 metrics.rejected(name, f"code_{number}")
             metrics.received(name, "plain", 2)
             metrics.duplicate(name)
-        metrics.ingest(0.002)
+        metrics.ingest([0.002])
         metrics.configured("1.0", 3, NOW)
 
         text = (await metrics.exposition(Reader(store.directory), store, NOW)).decode()

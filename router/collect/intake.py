@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -41,8 +42,8 @@ class Tally:
     def rejected(self, source: str, code: str) -> None:
         """One was turned away."""
 
-    def ingest(self, seconds: float) -> None:
-        """So long from the last byte of a request to the commit of what is in it."""
+    def ingest(self, seconds: Sequence[float]) -> None:
+        """So long from the last byte of each request to the commit of what is in it."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,32 +95,20 @@ class Intake:
 
     async def store(self, requests: Sequence[Prepared]) -> list[Answer]:
         """An answer to each. NotDurable where the rows are not on disk."""
-        kept = [self._kept(each) for each in requests]  # from here to the queue of the log nobody else runs
-        rows = kept[0].rows if len(kept) == 1 else [row for each in kept for row in each.rows]
-        rows, seen = self._visitors.attend(rows)
+        if len(self._store.suppression):
+            requests = [self._kept(each) for each in requests]  # from here to the queue of the log nobody else runs
+        rows, seen = self._visitors.attend([row for each in requests for row in each.rows])
         failpoint("collect_before_append")
-        if seen or any(each.refused for each in kept):
-            repeated, _, _ = await asyncio.gather(self._append(rows), self._quarantine(kept), self._remember(seen))
+        if seen or any(each.refused for each in requests):
+            repeated, _, _ = await asyncio.gather(self._append(rows), self._quarantine(requests), self._remember(seen))
         else:  # nearly always; three tasks would cost a tenth of the request
             repeated = await self._append(rows)
-        told = iter(zip(rows, repeated, strict=True))
-        return [self._answered(each, list(itertools.islice(told, len(each.rows)))) for each in kept]
-
-    def _answered(self, request: Prepared, stored: Sequence[tuple[Row, bool]]) -> Answer:
-        duplicate = sum(again for _, again in stored)
-        self._count(request, stored, duplicate)
-        return Answer(
-            accepted=len(stored) - duplicate,
-            duplicate=duplicate,
-            rejected=len(request.refused),
-            problems=[each.problem for each in request.refused],
-            id=request.rows[0].id if request.single and stored else msgspec.UNSET,
-        )
+        self._count(requests, rows, repeated)
+        ends = itertools.accumulate([len(each.rows) for each in requests])
+        return [_answered(each, repeated[end - len(each.rows) : end]) for each, end in zip(requests, ends, strict=True)]
 
     def _kept(self, request: Prepared) -> Prepared:
         """Without the events of people who are forgotten by now."""
-        if not len(self._store.suppression):
-            return request
         kept = Prepared(request.source, request.received, request.single, request.began, refused=[*request.refused])
         for index, row in zip(request.places, request.rows, strict=True):
             if self._store.suppression.blocks(row.read().user):
@@ -153,18 +142,32 @@ class Intake:
             failpoint("collect_before_quarantine")
             await self._store.quarantine(refused)
 
-    def _count(self, request: Prepared, stored: Sequence[tuple[Row, bool]], duplicate: int) -> None:
-        fresh: dict[str, int] = {}
-        for row, again in stored:
-            if not again:
-                fresh[row.dialect] = fresh.get(row.dialect, 0) + 1
-        for dialect, count in fresh.items():
-            self._tally.received(request.source, dialect, count)
-        if duplicate:
-            self._tally.duplicate(request.source, duplicate)
-        for each in request.refused:
-            self._tally.rejected(request.source, each.problem.code)
-        self._tally.ingest(time.perf_counter() - request.began)
+    def _count(self, requests: Sequence[Prepared], rows: Sequence[Row], repeated: Sequence[bool]) -> None:
+        tally, now = self._tally, time.perf_counter()
+        for (source, dialect, again), number in Counter(map(_kind, rows, repeated)).items():
+            if again:
+                tally.duplicate(source, number)
+            else:
+                tally.received(source, dialect, number)
+        for each in requests:
+            for refused in each.refused:
+                tally.rejected(each.source, refused.problem.code)
+        tally.ingest([now - each.began for each in requests])
+
+
+def _kind(row: Row, again: bool) -> tuple[str, str, bool]:
+    return row.source, row.dialect, again
+
+
+def _answered(request: Prepared, repeated: Sequence[bool]) -> Answer:
+    duplicate = sum(repeated)
+    return Answer(
+        accepted=len(repeated) - duplicate,
+        duplicate=duplicate,
+        rejected=len(request.refused),
+        problems=[each.problem for each in request.refused],
+        id=request.rows[0].id if request.single and repeated else msgspec.UNSET,
+    )
 
 
 def _erased(index: int, row: Row) -> Problem:

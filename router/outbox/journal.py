@@ -239,7 +239,7 @@ class Journal:
         repeated = await self._repeated(group, since)
         fresh: list[Row] = []
         ids: dict[str, int] = {}
-        answers = [[self._is_known(row, ids, fresh, repeated, since) for row in each.rows] for each in group]
+        answers = [self._sorted(each.rows, ids, fresh, repeated, since) for each in group]
         first, duplicates = self.last + 1, sum(sum(answer) for answer in answers)
         if fresh or duplicates:
             await self._writer.read(lambda connection: log.append(connection, first, fresh, self._vault, duplicates))
@@ -258,19 +258,22 @@ class Journal:
             return set()
         return await self._segments.known([(row.source, row.id) for each in group for row in each.rows], since)
 
-    def _is_known(self, row: Row, ids: dict[str, int], fresh: list[Row], repeated: set[str], since: int) -> bool:
-        """Is it a duplicate? Else it is one of the ``fresh``, and its key of the ``ids``."""
-        name = key(row.source, row.id)
-        if (
-            name in ids
-            or name in repeated
-            or self._ids.get(name, since - 1) >= since
-            or (self._unsealed and any(each.get(name, since - 1) >= since for each in self._unsealed.values()))
-        ):
-            return True
-        ids[name] = row.received
-        fresh.append(row)
-        return False
+    def _sorted(
+        self, rows: Sequence[Row], ids: dict[str, int], fresh: list[Row], repeated: set[str], since: int
+    ) -> list[bool]:
+        """Which are duplicates? The others are ``fresh``, and their keys among the ``ids``."""
+        known, unsealed, before = self._ids, self._unsealed.values(), since - 1
+        answer = []
+        for row in rows:
+            name = key(row.source, row.id)
+            again = name in ids or name in repeated or known.get(name, before) > before
+            if unsealed and not again:
+                again = any(each.get(name, before) > before for each in unsealed)
+            if not again:
+                ids[name] = row.received
+                fresh.append(row)
+            answer.append(again)
+        return answer
 
     # Segments
 
