@@ -104,7 +104,7 @@ class App:
         stack.push_async_callback(self.delivery.stop, GRACE / 2)
         await self.delivery.apply(settings.destinations)
         stack.push_async_callback(self.pull.stop)
-        if settings.collect.workers > 1:
+        if settings.collect.workers:
             self.collect_port = await self._collect_beside(stack, intake)
         else:
             self.collect_port = await self._collect_here(stack, intake)

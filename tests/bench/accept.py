@@ -3,8 +3,8 @@
 ``python -m tests.bench.accept [--rounds 3] [--seconds 5] [--batch 1]``: the server on one core, the load on the other, A B
 A B in one run, medians; prints one JSON line. Three destinations are configured and held, so that nothing is delivered
 meanwhile. With ``--batch 100`` the yardstick is raw SQLite: multi-row inserts of the same bytes, FULL, one thread. With
-``--workers 2`` two processes collect, on both cores, of which the load takes its share; ``--against one`` compares them
-with the server that collects in its one process.
+``--workers 1`` a process of its own collects, with ``--workers 2`` two, on both cores, of which the load takes its share;
+``--against one`` compares them with the server that does it all in one process.
 """
 
 from __future__ import annotations
@@ -101,16 +101,16 @@ def load(url: str, **settings: object) -> dict[str, float]:
 
 
 class Turnout:
-    """The real server, in a directory of its own, its lanes held. With several ``workers`` it has both cores."""
+    """The real server, in a directory of its own, its lanes held. With ``workers`` it has both cores."""
 
-    def __init__(self, workers: int = 1) -> None:
+    def __init__(self, workers: int = 0) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="bench-"))
         path = self.directory / "outbox"
         (self.directory / "outbox.key").write_text("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")
         (self.directory / "outbox.key").chmod(0o600)
         (self.directory / "config.toml").write_text(CONFIG.format(path=path, workers=workers))
         self.process = on_core(
-            SERVER if workers == 1 else BOTH,
+            BOTH if workers else SERVER,
             "-m",
             "router",
             "serve",
@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--against", choices=["noop", "sqlite", "one"])
     asked = parser.parse_args()
     one = json.dumps(EVENT)

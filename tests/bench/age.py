@@ -51,7 +51,7 @@ class Server:
         self.directory = Path(tempfile.mkdtemp(prefix="bench-"))
         (self.directory / "key").write_text("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")
         (self.directory / "key").chmod(0o600)
-        text = HEAD.format(path=outbox or self.directory / "outbox", workers=1)
+        text = HEAD.format(path=outbox or self.directory / "outbox", workers=0)
         text += "".join(LANE.format(name=name, directory=self.directory) for name in lanes)
         (self.directory / "config.toml").write_text(text)
         began = time.perf_counter()

@@ -141,7 +141,7 @@ def drained(kind: str, url: str, sink: Sink, found: list[Event], profile: str | 
         key.write_text(SIGNING)
         key.chmod(0o600)
         uvloop.run(fill(directory / "outbox", kind, found))
-        words = HEAD.format(path=directory / "outbox", workers=1) + (HOOK if kind == "single" else SNAP).format(
+        words = HEAD.format(path=directory / "outbox", workers=0) + (HOOK if kind == "single" else SNAP).format(
             url=url, key=key
         )
         (directory / "config.toml").write_text(words)

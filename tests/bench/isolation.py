@@ -61,7 +61,7 @@ def measured(sink: Sink, among: int, seconds: float, *, troubled: bool, sabotage
         key.chmod(0o600)
         lanes = {**(bad if troubled else {}), **healthy}
         words = [LANE.format(name=name, url=url, key=key) for name, url in lanes.items()]
-        config.write_text(HEAD.format(path=Path(name) / "outbox", workers=1) + "".join(words))
+        config.write_text(HEAD.format(path=Path(name) / "outbox", workers=0) + "".join(words))
         code = f"{SABOTAGE if sabotage else ''}\nfrom router.__main__ import main\nmain()"
         process = on_core(SERVER, "-c", code, "serve", "--json", "--log-level", "error", "--config", str(config))
         assert process.stdout is not None

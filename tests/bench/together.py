@@ -2,7 +2,7 @@
 
 ``python -m tests.bench.together [--rounds 3] [--seconds 6]``: first the most that this build accepts one by one with its
 lanes held; then, at half of that rate, A with the lanes held and B with three lanes delivering, A B A B in one run,
-medians. The server is on one core, the load and the partners on the other; with ``--workers 2`` it has both. The lanes are Snap and two webhooks, in batches
+medians. The server is on one core, the load and the partners on the other; with ``--workers 1`` or more it has both. The lanes are Snap and two webhooks, in batches
 of 100.
 
 Prints one JSON line: p99 of acceptance in both, B ÷ A, and what was delivered ÷ accepted, at the end of the load and a
@@ -66,9 +66,7 @@ class Server:
         key.chmod(0o600)
         outbox = Path(self._directory.name) / "outbox"
         config.write_text(HEAD.format(path=outbox, workers=workers) + LANES.format(url=sink.url, key=key))
-        self._process = on_core(
-            SERVER if workers == 1 else BOTH, "-m", "router", "serve", "--json", "--config", str(config)
-        )
+        self._process = on_core(BOTH if workers else SERVER, "-m", "router", "serve", "--json", "--config", str(config))
         assert self._process.stdout is not None
         started = json.loads(self._process.stdout.readline())
         self.url, self._console = f"{started['collect']}/collect?token=foo", started["console"].rstrip("/")
@@ -104,7 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=6.0)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=0)
     asked = parser.parse_args()
     sink = Sink()
     held: list[Seen] = []
