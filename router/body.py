@@ -39,10 +39,34 @@ class Item(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
+class Members(Sequence[Item]):
+    """The members of a batch, cut but not decoded: each is when it is asked for, in memory that the last one has left."""
+
+    def __init__(self, sent: Sequence[bytes | Raw], *, suspect: bool) -> None:
+        self._sent, self._suspect = sent, suspect
+
+    def __len__(self) -> int:
+        return len(self._sent)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as a list
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        sent = bytes(self._sent[index])
+        try:
+            return _item(sent, index, suspect=self._suspect)
+        except RecursionError:  # whoever cut it had more room
+            return Item(size=len(sent), problem=_problem("too_deep", index))
+
+
 class Body(Struct, frozen=True, kw_only=True):
     """The items in the order sent. ``wrapper`` holds the other keys of ``{"batch": [...]}`` or ``{"events": [...]}``."""
 
-    items: list[Item]
+    items: Sequence[Item]
     wrapper: dict[str, Any] = {}
     single: bool = False  # one object by itself: its answer carries its id
 
@@ -292,8 +316,7 @@ def _broken(text: bytes, error: DecodeError) -> Malformed:
 def _batch(members: Sequence[bytes | Raw], wrapper: dict[str, Any], *, suspect: bool) -> Body | Malformed:
     if len(members) > MAX_EVENTS:
         return _too_many_events()
-    items = [_item(bytes(member), index, suspect=suspect) for index, member in enumerate(members)]
-    return Body(items=items, wrapper=wrapper)
+    return Body(items=Members(members, suspect=suspect), wrapper=wrapper)
 
 
 def _item(sent: bytes, index: int, *, suspect: bool) -> Item:

@@ -46,7 +46,9 @@ class Collect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     listen: Annotated[str, Meta(description="Address and port of the collect endpoint.")] = "127.0.0.1:8080"
     workers: Annotated[
         int,
-        Meta(ge=0, le=64, description="Processes that collect, beside the one that stores and delivers; 0: none beside."),
+        Meta(
+            ge=0, le=64, description="Processes that collect, beside the one that stores and delivers; 0: none beside."
+        ),
     ] = 0
     trusted_proxies: Annotated[tuple[str, ...], Meta(description="CIDRs whose X-Forwarded-For is believed.")] = ()
     session: Annotated[

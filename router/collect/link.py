@@ -152,9 +152,6 @@ class Remote:
 
     def _prepared(self, jobs: Sequence[Job]) -> None:
         """What needs the outbox happens over there."""
-        for each in jobs:
-            for row in each.prepared.rows:
-                row.event = None  # its payload goes, and is decoded where somebody asks
         number = self._ask(partial(_all_told, jobs))
         self._wire.send(Store(number, [each.prepared for each in jobs]))
 

@@ -7,7 +7,7 @@ needs the outbox is ``intake``'s. A bad member costs its neighbours nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -24,7 +24,6 @@ from router.outbox.log import Row
 from router.problem import Malformed, Problem
 
 OVERHEAD = 512  # bytes, the work that even an empty item is
-READING = 8  # bytes of a body that are read in the time in which one byte of an event goes through the rules
 
 UNAUTHORIZED = Malformed(
     status=401, code="unauthorized", message="no source has this key; check token, site and how it is sent"
@@ -75,7 +74,7 @@ class Job:
         self.encoding, self.strict = encoding, strict
         self.find: Callable[[Body], Sender | None] | None = None
         self._begun = False
-        self._items: list[Item] = []
+        self._items: Sequence[Item] = ()
         self._at = 0
         self.prepared: Prepared
 
@@ -84,10 +83,8 @@ class Job:
         ``new_id`` makes ids for events that bring none.
         """
         worked = 0
-        if not self._begun:
-            if (refused := self._begin()) is not None:
-                return refused
-            worked = sum([item.size for item in self._items]) // READING
+        if not self._begun and (refused := self._begin()) is not None:
+            return refused
         items = self._items
         prepared, sender, at = self.prepared, self.sender, self._at
         while at < len(items) and worked < most:

@@ -66,8 +66,6 @@ class Tail:
     def keep(self, first: int, rows: Sequence[Row]) -> None:
         if not self._rows:
             self._first = first
-        for row in rows:
-            row.event = None
         self._rows += rows
         self._bytes += sum(len(each.payload) for each in rows)
         if self._bytes > 2 * TAIL_BYTES or len(self._rows) > 2 * TAIL_EVENTS:
@@ -94,10 +92,11 @@ class Tail:
 
     def _event(self, row: Row) -> Event:
         if row.event is None:
+            row.event = row.read()
             self._decoded.append(row)
             if len(self._decoded) > DECODED:
                 self._decoded.popleft().event = None
-        return row.read()
+        return row.event
 
     def erase(self, seqs: Collection[int]) -> None:
         self._rows = [None if seq in seqs else row for seq, row in enumerate(self._rows, self._first)]

@@ -63,7 +63,7 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
 class Row(msgspec.Struct, gc=False, array_like=True):
     """An event on its way into the log: its payload, encoded once, and what the outbox asks of it without reading that.
 
-    ``event`` is there where it was made in this process; ``read`` makes it, once, for everybody who asks.
+    ``event`` is the memory of whoever keeps it decoded, for a while.
     """
 
     source: str
@@ -79,10 +79,8 @@ class Row(msgspec.Struct, gc=False, array_like=True):
     event: Event | None = None
 
     def read(self) -> Event:
-        if self.event is None:
-            event = _decode(self.payload)
-            self.event = event if self.clear == _NOTHING else msgspec.structs.replace(event, clear=self.clear)
-        return self.event
+        event = _decode(self.payload)
+        return event if self.clear == _NOTHING else msgspec.structs.replace(event, clear=self.clear)
 
 
 def row(event: Event) -> Row:
@@ -99,7 +97,6 @@ def row(event: Event) -> Row:
         clear,
         event.user.anonymous_id,
         event.clicks,
-        event,
     )
 
 
