@@ -21,6 +21,7 @@ from typing import Any, Protocol, cast
 
 import structlog
 from aiohttp import StreamReader, web
+from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
@@ -165,14 +166,13 @@ class Connection(RequestHandler):
     before, byte by byte, it is not even parsed.
     """
 
-    __slots__ = ("_answered", "_behind", "_clean", "_collect", "_ends", "_held", "_taken", "_under_way", "_unread")
+    __slots__ = ("_answered", "_behind", "_clean", "_collect", "_ends", "_held", "_under_way", "_unread")
 
     def __init__(self, manager: web.Server, collect: Collect, **settings: Any) -> None:
         super().__init__(manager, loop=asyncio.get_running_loop(), **settings)
         self._collect = collect
         self._under_way = False  # a request that was taken is not answered yet
-        self._taken: Any = None  # its head
-        self._clean = False  # the parser has seen nothing since
+        self._clean = False  # it was all that the parser has seen since the last one
         self._behind = b""  # what came behind it
         self._held = False  # reading, because of that
         self._ends = False  # the connection, with the answer
@@ -180,8 +180,8 @@ class Connection(RequestHandler):
         self._unread: asyncio.TimerHandle | None = None
         self._parser = cast(Any, _Sieve(self._parser, self._sifted))
 
-    def _sifted(self, message: RawRequestMessage, payload: StreamReader) -> bool:
-        """Is this request, the only one here, taken, or answered at once? Else it is aiohttp's."""
+    def _sifted(self, data: bytes, message: RawRequestMessage, payload: StreamReader) -> bool:
+        """Is this request, the only one that ``data`` made whole, taken, or answered at once? Else it is aiohttp's."""
         idle = self._waiter is not None and not self._waiter.done() and not self._messages
         if not idle or self._paused or self._reading_paused or self.transport is None:
             return False
@@ -190,8 +190,9 @@ class Connection(RequestHandler):
         if (words := self._collect.refusal()) is not None:
             self._write(words)
             return True
-        self._taken = self._collect.take(message, payload, self)
-        self._under_way = self._taken is not None
+        if (head := self._collect.take(message, payload, self)) is not None:
+            self._under_way = True
+            self._learn(data, message, head)
         return self._under_way
 
     def _again(self, data: bytes) -> bool:
@@ -205,11 +206,11 @@ class Connection(RequestHandler):
         self._under_way = self._collect.again(head, data[end:], self)
         return self._under_way
 
-    def _learn(self, data: bytes) -> None:
+    def _learn(self, data: bytes, message: RawRequestMessage, head: Any) -> None:
         end = data.find(_END) + len(_END)
-        self._clean = len(data) == end + self._taken.length
+        self._clean = len(data) == end + head.length and _is_head(data[:end], message)
         if self._clean and end <= _LONGEST:
-            self._collect.learn(data[:end], self._taken)
+            self._collect.learn(data[:end], head)
 
     def answer(self, words: bytes) -> None:
         """To the request that was taken. What came behind it is next."""
@@ -221,7 +222,7 @@ class Connection(RequestHandler):
         if self._ends:
             super().close()
         elif self._behind:
-            self._go_on()
+            self._loop.call_soon(self._go_on)
 
     def _write(self, words: bytes) -> None:
         cast(asyncio.Transport, self.transport).write(words)
@@ -240,10 +241,8 @@ class Connection(RequestHandler):
             self._parse(data)
 
     def _parse(self, data: bytes) -> None:
-        self._clean, self._taken = False, None
+        self._clean = False
         super().data_received(data)
-        if self._taken is not None:
-            self._learn(data)
 
     def _between(self) -> bool:
         """Has aiohttp answered, and is about to wait for what comes next? A quick peer is quicker than that."""
@@ -321,12 +320,18 @@ class Connection(RequestHandler):
             self._unread = None
 
 
+def _is_head(sent: bytes, message: RawRequestMessage) -> bool:
+    """Are these all the bytes of its head? Of one that came in pieces they are only the last."""
+    first = f"POST {message.path} HTTP/1.1\r\n".encode("utf-8", "surrogateescape")
+    return sent.startswith(first) and sent.count(b"\r\n") == len(message.raw_headers) + 2
+
+
 class _Sieve:
     """aiohttp's parser of a connection, which keeps back the requests that ``sifted`` sees to."""
 
     __slots__ = ("_last", "_parser", "_sifted")
 
-    def __init__(self, parser: Any, sifted: Callable[[RawRequestMessage, StreamReader], bool]) -> None:
+    def __init__(self, parser: Any, sifted: Callable[[bytes, RawRequestMessage, StreamReader], bool]) -> None:
         self._parser, self._sifted = parser, sifted
         self._last: StreamReader | None = None
 
@@ -334,10 +339,15 @@ class _Sieve:
         return getattr(self._parser, name)
 
     def feed_data(self, data: bytes) -> tuple[Sequence[Any], bool, bytes]:
-        messages, upgraded, tail = self._parser.feed_data(data)
+        try:
+            messages, upgraded, tail = self._parser.feed_data(data)
+        except HttpProcessingError:
+            raise
+        except Exception as fault:  # such as IndexError for http://[::1]:99@/
+            raise BadHttpMessage("aiohttp's parser cannot read this") from fault
         if messages:
             self._last = messages[-1][1]
-        if len(messages) == 1 and self._sifted(*messages[0]):
+        if len(messages) == 1 and self._sifted(data, *messages[0]):
             self._parser.message_consumed()
             return (), upgraded, tail
         return messages, upgraded, tail
