@@ -18,7 +18,11 @@ import msgspec
 import pytest
 
 from router.app import App
-from router.outbox.errors import Busy, DiskFull
+from router.collect.keys import Sender
+from router.collect.link import Order, Remote, Wire
+from router.collect.preparing import Job
+from router.door import Door, Visit
+from router.outbox.errors import Busy, DiskFull, NotDurable
 from router.outbox.reader import Reader
 from router.person import Person
 from router.secret import Secret
@@ -189,6 +193,33 @@ class TestActs:
         assert [(403, "source_disabled"), (401, "bad_signature")] == codes
 
 
+class TestLink:
+    async def test_who_asks_when_nobody_is_there_is_told(self):
+        """
+        Requests that are prepared after the outbox's process went away are not left without an answer.
+        """
+        lost, told = asyncio.Event(), asyncio.Queue[object]()
+        ours, theirs = socket.socketpair()
+        for each in (ours, theirs):
+            each.setblocking(False)
+
+        def gone() -> None:
+            remote.lost()
+            lost.set()
+
+        wire = Wire(Order, lambda _: None, gone)
+        remote = Remote(wire, lambda: "id")
+        await asyncio.get_running_loop().create_connection(lambda: wire, sock=ours)
+        sender = Sender(name="shop", enabled=True, door=Door(source="shop"))
+        remote.rounds.add(Job(b'{"event": "e"}', sender, Visit(received=1), told.put_nowait))
+        await asyncio.get_running_loop().sock_recv(theirs, 1)  # it is asked
+        theirs.close()
+        await asyncio.wait_for(lost.wait(), 5)
+        remote.rounds.add(Job(b'{"event": "e"}', sender, Visit(received=1), told.put_nowait))
+
+        assert [NotDurable] * 2 == [type(await asyncio.wait_for(told.get(), 5)) for _ in range(2)]
+
+
 class TestEnds:
     async def test_one_that_is_killed_is_started_again(self, app: App):
         """
@@ -229,6 +260,40 @@ class TestEnds:
                 await asyncio.sleep(0.02)
 
         assert killed not in pids(app)
+
+    @pytest.mark.parametrize("early", [True, False], ids=["while it is made", "before it listens"])
+    async def test_a_reload_reaches_one_that_starts(
+        self, app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, early: bool
+    ):
+        """
+        One that is started again knows the keys of now, whenever in its start the reload comes.
+        """
+        changed = beside(tmp_path, sources={"shop": Source(tokens=(Secret("new"),))})
+        reloaded = asyncio.Event()
+        start = asyncio.create_subprocess_exec
+
+        async def again(*arguments: object, **more: object) -> object:
+            process = await start(*arguments, **more)
+            if early:
+                await app.reload(changed)
+                reloaded.set()
+            return process
+
+        monkeypatch.setattr("router.collect.workers.AGAIN", 0.01)
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", again)
+        killed = min(pids(app))
+        os.kill(killed, signal.SIGKILL)
+        async with asyncio.timeout(30):
+            while killed in pids(app) or len(pids(app)) < 2:  # noqa: ASYNC110 - no event of ours says so
+                await asyncio.sleep(0)
+            if not early:
+                await app.reload(changed)
+                reloaded.set()
+            await reloaded.wait()
+            for each in list(app.workers._running):
+                await each.listening(30)
+
+        assert {401} == {status for status, _ in await everywhere(app, {"event": "e"})}
 
     async def test_none_is_left(self, tmp_path: Path):
         """

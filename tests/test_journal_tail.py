@@ -1,0 +1,63 @@
+"""The tail of the log: the newest events for lanes that keep up, a few of them decoded."""
+
+from __future__ import annotations
+
+import pytest
+
+from router.outbox import journal
+from router.outbox.journal import Tail
+from tests.builders import many
+
+
+def ids(tail: Tail, after: int, limit: int) -> list[str | None]:
+    found = tail.read(after, limit)
+    assert found is not None
+    return [each.event.id if each.event is not None else None for each in found]
+
+
+def wanted(after: int, limit: int) -> list[str | None]:
+    return [f"e-{number}" for number in range(after + 1, after + limit + 1)]
+
+
+@pytest.mark.parametrize("decoded", [1, 7, 1000])
+def test_every_lane_reads_its_own_events_wherever_it_is(monkeypatch: pytest.MonkeyPatch, decoded: int):
+    """
+    Near the front and far behind, in turns, while more is kept; no more than DECODED events stay decoded.
+    """
+    monkeypatch.setattr(journal, "DECODED", decoded)
+    tail = Tail()
+    for first in range(1, 400, 20):
+        rows = many(20, first)
+        tail.keep(first, rows)
+        for after, limit in ((0, 10), (first - 1, 20), (first // 2, 10), (first + 18, 1)):
+            assert wanted(after, limit) == ids(tail, after, limit)
+        assert sum(row is not None and row.event is not None for row in tail._rows) <= decoded
+    assert [] == tail.read(400, 10)
+
+
+def test_it_forgets_the_oldest_and_says_so(monkeypatch: pytest.MonkeyPatch):
+    """
+    A lane that is further behind must read from disk.
+    """
+    monkeypatch.setattr(journal, "TAIL_EVENTS", 10)
+    tail = Tail()
+    for first in range(1, 101, 5):
+        tail.keep(first, many(5, first))
+        if first > 5:
+            ids(tail, first - 6, 11)
+
+    assert tail.read(0, 1) is None
+    assert wanted(90, 10) == ids(tail, 90, 10)
+
+
+def test_nothing_of_the_erased_stays_decoded():
+    """
+    What was decoded of them goes with them, while their neighbours are read as before.
+    """
+    tail = Tail()
+    tail.keep(1, many(20))
+    ids(tail, 0, 20)
+    tail.erase({3, 7})
+
+    assert [*wanted(0, 2), None, *wanted(3, 3), None, *wanted(7, 13)] == ids(tail, 0, 20)
+    assert not {"e-3", "e-7"} & {row.id for row in tail._decoded}
