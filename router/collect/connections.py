@@ -171,6 +171,7 @@ class Connection(RequestHandler):
     def __init__(self, manager: web.Server, collect: Collect, **settings: Any) -> None:
         super().__init__(manager, loop=asyncio.get_running_loop(), **settings)
         self._collect = collect
+        self._max_msg_queue_size -= 1  # its parser counts a body that came late twice, and stops one earlier
         self._under_way = False  # a request that was taken is not answered yet
         self._clean = False  # it was all that the parser has seen since the last one
         self._behind = b""  # what came behind it
@@ -247,7 +248,10 @@ class Connection(RequestHandler):
     def _between(self) -> bool:
         """Has aiohttp answered, and is about to wait for what comes next? A quick peer is quicker than that."""
         waits = self._waiter is not None or self._request_in_progress or bool(self._messages)
-        return not waits and self._task_handler is not None and cast(Any, self._parser).whole()
+        return not waits and self._task_handler is not None and self._whole()
+
+    def _whole(self) -> bool:
+        return self._parser is None or cast(Any, self._parser).whole()
 
     def _hold(self) -> None:
         """Read no more for now."""
@@ -265,8 +269,11 @@ class Connection(RequestHandler):
         self.data_received(behind)
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        """As aiohttp's, which parses nothing and asks the transport once more after every body that was read."""
-        if self._reading_paused or self._buffer_paused:
+        """As aiohttp's, which parses nothing and asks the transport once more after every body that was read.
+
+        A body that is not whole may wait in its parser, paused without a sign.
+        """
+        if self._reading_paused or self._buffer_paused or not self._whole():
             super().resume_reading(resume_parser)
 
     def _process_keepalive(self) -> None:
@@ -353,7 +360,7 @@ class _Sieve:
         return messages, upgraded, tail
 
     def whole(self) -> bool:
-        """Has the body of every request come, and been read?"""
+        """Has the body of every request come?"""
         return self._last is None or self._last.is_eof()
 
 
