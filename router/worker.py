@@ -37,20 +37,12 @@ class Worker:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # they are for the first process, which tells us
             signal.signal(number, signal.SIG_IGN)
         await asyncio.get_running_loop().create_connection(lambda: self._wire, sock=self._link)
-        if (begin := await self._begun) is None:
+        if (begin := await self._begun) is None or (collector := self._collector) is None:
             return
         logs.configure(begin.log_level, logs.Detached(sys.stderr))
         await asyncio.to_thread(identifiers.load)
-        self._collector = Collector(
-            self._remote,
-            self._remote,
-            begin.keyring,
-            SystemClock(),
-            network=Network(begin.trusted_proxies),
-            strict_utf8=begin.strict_utf8,
-        )
         connections.raise_open_files()
-        server = Server(self._collector)
+        server = Server(collector)
         runner = web.ServerRunner(server, shutdown_timeout=GRACE)
         await runner.setup()
         listening = Listener(listener(begin.host, begin.port), server)
@@ -64,6 +56,17 @@ class Worker:
         await runner.cleanup()
         self._wire.close()
 
+    def _collecting(self, begin: Begin) -> Collector:
+        """At once: what a reload says while this process starts is for it, too."""
+        return Collector(
+            self._remote,
+            self._remote,
+            begin.keyring,
+            SystemClock(),
+            network=Network(begin.trusted_proxies),
+            strict_utf8=begin.strict_utf8,
+        )
+
     def _lost(self) -> None:
         """The first process is gone, and with it the outbox."""
         self._remote.lost()
@@ -74,6 +77,7 @@ class Worker:
     def _received(self, message: Any) -> None:
         match message:
             case Begin():
+                self._collector = self._collecting(message)
                 self._begun.set_result(message)
             case Answered() | Heard() | NotStored():
                 self._remote.answered(message)

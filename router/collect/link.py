@@ -149,6 +149,7 @@ class Remote:
         self._wire = wire
         self._numbers = itertools.count()
         self._asked: dict[int, Callable[[Any], None]] = {}
+        self._lost = False
 
     def _prepared(self, jobs: Sequence[Job]) -> None:
         """What needs the outbox happens over there."""
@@ -165,10 +166,13 @@ class Remote:
         """A question's number; ``done`` is told the answer."""
         number = next(self._numbers)
         self._asked[number] = done
+        if self._lost:
+            asyncio.get_running_loop().call_soon(self.lost)
         return number
 
     def lost(self) -> None:
         """Nobody is there any more to answer."""
+        self._lost = True
         asked, self._asked = self._asked, {}
         for done in asked.values():
             done(NotDurable("the process that keeps the outbox is gone"))

@@ -78,10 +78,11 @@ class Workers:
     async def _spawn(self) -> _Worker:
         worker = _Worker(self._intake, self._webhooks)
         try:
-            await worker.begin(self._begin)
+            await worker.begin()
         except OSError:
             worker.wire.close()
             raise
+        worker.wire.send(self._begin)  # as it is now, after a reload meanwhile
         self._running.add(worker)
         return worker
 
@@ -113,7 +114,7 @@ class _Worker:
         self.wire = Wire(Report, self._received, self._lost)
         self._desk = Desk(self.wire, intake, webhooks)
 
-    async def begin(self, begin: Begin) -> None:
+    async def begin(self) -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         await asyncio.get_running_loop().create_connection(lambda: self.wire, sock=ours)
@@ -126,7 +127,6 @@ class _Worker:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
             )
-        self.wire.send(begin)
 
     async def listening(self, patience: float) -> None:
         waits = [asyncio.ensure_future(each.wait()) for each in (self._ready, self.gone)]

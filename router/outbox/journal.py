@@ -99,6 +99,8 @@ class Tail:
         return row.event
 
     def erase(self, seqs: Collection[int]) -> None:
+        while self._decoded:  # else the erased stayed there until others came
+            self._decoded.popleft().event = None
         self._rows = [None if seq in seqs else row for seq, row in enumerate(self._rows, self._first)]
 
 
