@@ -8,6 +8,8 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import pytest
+
 from destinations.ipsnare import IpSnare
 from destinations.linktrace import LinkTrace
 from destinations.snap import Snap
@@ -125,6 +127,22 @@ class TestOrdinary:
             assert {f"e-{n}": 1 for n in range(1, 121)} == dict(partners["a"].taken)
             assert 120 == partners["a"].counts.accepted
             assert partners["b"].counts.accepted < 120
+
+    async def test_a_batch_may_fill_but_its_first_event_waits_for_nothing(
+        self, store: Outbox, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+    ):
+        """
+        After a pause one event leaves at once, and what comes one by one soon after it leaves together.
+        """
+        monkeypatch.setattr("router.delivery.lane.GATHER", 0.3)
+        async with lanes(store, clock, hook={"kind": "webhook", "batch": 100}) as (_, partners):
+            await store.append(many(1))
+            await settled(store, "hook", delivered=1)
+            for n in range(2, 10):
+                await store.append(many(1, start=n))
+            await settled(store, "hook", delivered=9)
+
+            assert 2 == partners["hook"].counts.received
 
     async def test_backlog_goes_out_after_a_restart(self, tmp_path, clock: SteppedClock):
         """

@@ -18,8 +18,8 @@ from collections.abc import Callable
 from router.collect.preparing import Job
 from router.problem import Malformed
 
-STRETCH = 65_536  # bytes of events that are worked on in one round of the event loop: a few milliseconds
-LONGEST_STRETCH = 131_072
+STRETCH = 16_384  # bytes of events that are worked on in one round of the event loop: a millisecond
+LONGEST_STRETCH = 32_768
 ASIDE = 512  # bytes of events that are as much work as a refusal or a new connection
 
 

@@ -43,6 +43,7 @@ T = TypeVar("T")
 
 SET_FORWARD = 60_000  # ms that the wall clock may gain on the other one before somebody has set it
 TAKE = 64  # events looked at in one go, where a batch is not larger
+GATHER = 0.02  # seconds between two looks for less than a batch: a request costs as much for one event as for many
 
 
 class LaneRunner:
@@ -72,6 +73,7 @@ class LaneRunner:
         self._suspects = store.suspects(lane)
         self._quota = Quota(store, lane, quota) if (quota := destination.quota()) is not None else None
         self._seen, self._elapsed = clock.now(), clock.monotonic()
+        self._took = -GATHER  # when jobs were taken, by the loop's clock
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
@@ -149,6 +151,7 @@ class LaneRunner:
             self._hand.unwrite()
             await self._idle(wait)
         elif jobs := await self._next(now):
+            self._took = asyncio.get_running_loop().time()
             await self._prepare(jobs, now)
             await self._flow(self._sending.few)
             await asyncio.sleep(0)  # a lane that filters everything would otherwise never let go of the loop
@@ -207,8 +210,15 @@ class LaneRunner:
     async def _next(self, now: int) -> list[Job]:
         if not self._hand.again:
             await self._until(self._has_room)
+            await self._gather()
         probe = self._gate.one_at_a_time
         return await self._taking.next(now, 1 if probe else max(self._batch, TAKE), probe=probe)
+
+    async def _gather(self) -> None:
+        """Let a batch fill, where one has been taken only just now. The first event after a pause waits for nothing."""
+        since = asyncio.get_running_loop().time() - self._took
+        if self._batch > 1 and since < GATHER and self._store.last - self._taking.taken < self._batch:
+            await asyncio.sleep(GATHER - since)
 
     def _has_room(self) -> bool:
         return bool(self._hand.again) or (self._sending.settled_enough() and self._hand.subjects.waiting < MOST_BEHIND)

@@ -178,7 +178,7 @@ int main(int argc, char **argv) {
             idle[idles++] = &peers[i];
     }
     for (double t = began; t - began < seconds; t = now()) {
-        for (; rate > 0 && due < (uint64_t)((t - began) * rate); due++) {
+        for (; rate > 0 && due <= (uint64_t)((t - began) * rate); due++) {
             double at = began + due / rate;
             if (idles)
                 begin(idle[--idles], at);
@@ -186,7 +186,9 @@ int main(int argc, char **argv) {
                 queue[tail++ % queue_room] = at;
         }
         struct epoll_event events[256];
-        int n = epoll_wait(poll, events, 256, rate > 0 ? 1 : 50);
+        double left = rate > 0 ? began + due / rate - now() : 0.05; /* a timeout in ms would be late by a ms */
+        struct timespec patience = {.tv_nsec = left > 0 ? (long)(left * 1e9) % 1000000000 : 0};
+        int n = epoll_pwait2(poll, events, 256, &patience, NULL);
         for (int i = 0; i < n; i++) {
             struct peer *peer = events[i].data.ptr;
             if (events[i].events & EPOLLOUT)
