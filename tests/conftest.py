@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,6 +18,11 @@ hypothesis.settings.register_profile(
     "turnout", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], max_examples=60
 )
 hypothesis.settings.load_profile("turnout")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Twice as many processes as cores: half of the time tests wait for sockets, disks and processes."""
+    return 2 * (os.cpu_count() or 1)
 
 
 @pytest.fixture(autouse=True)
