@@ -17,6 +17,16 @@ async def test_no_acknowledged_event_is_lost_to_a_kill():
     assert 100 < result["acknowledged"]
 
 
+async def test_nor_where_other_processes_collect():
+    """
+    The first process and one that collects beside it are killed: the senders meet the next one, and nothing is lost.
+    """
+    result = await prove(kills=3, seed=4, sabotage=False, workers=1)
+
+    assert "ok" == result["verdict"], result
+    assert 20 < result["acknowledged"]
+
+
 async def test_a_server_that_answers_before_it_commits_is_caught():
     """
     The control: with the acknowledgement before the commit the proof must find lost events.
