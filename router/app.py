@@ -24,10 +24,12 @@ from aiohttp import web
 from router import console, door, identifiers, logs
 from router.clock import Clock, SystemClock
 from router.collect import connections
-from router.collect.http import Collector, Network, Server
+from router.collect.http import Collector
 from router.collect.intake import Intake
 from router.collect.keys import Keyring, Sender, sender
 from router.collect.link import Begin
+from router.collect.network import Network
+from router.collect.server import Server
 from router.collect.visitors import MOST, Visitors
 from router.collect.webhooks import Hook, Webhooks, hooks
 from router.collect.workers import Workers

@@ -16,8 +16,10 @@ from router import door, identifiers, logs
 from router.clock import SystemClock
 from router.collect import connections
 from router.collect.connections import Listener
-from router.collect.http import Collector, Network, Server
+from router.collect.http import Collector
 from router.collect.link import Answered, Begin, Drain, Forget, Heard, Keys, NotStored, Order, Ready, Remote, Wire
+from router.collect.network import Network
+from router.collect.server import Server
 from router.collect.workers import listener
 
 GRACE = 4.0  # seconds for what was admitted

@@ -28,7 +28,7 @@ def pytest_xdist_auto_num_workers() -> int:
 @pytest.fixture(autouse=True)
 def _short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused bodies are drained for less long than in the product; nothing tested depends on how long."""
-    monkeypatch.setattr("router.collect.http.LINGER", 0.2)
+    monkeypatch.setattr("router.collect.server.LINGER", 0.2)
 
 
 @pytest.fixture(autouse=True)

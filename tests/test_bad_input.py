@@ -19,9 +19,11 @@ from aiohttp import web
 from yarl import URL
 
 from router.collect import http
-from router.collect.http import Collector, Network, Server
+from router.collect.http import Collector
 from router.collect.intake import Intake
 from router.collect.keys import Keyring, sender
+from router.collect.network import Network
+from router.collect.server import Server
 from router.collect.webhooks import Webhooks
 from router.outbox.outbox import Outbox
 from router.secret import Secret

@@ -53,7 +53,7 @@ class TestSlow:
         """
         R01: closed when KEEP_ALIVE is over, however much drips; without a word, because nothing was asked.
         """
-        monkeypatch.setattr("router.collect.http.KEEP_ALIVE", 0.3)
+        monkeypatch.setattr("router.collect.server.KEEP_ALIVE", 0.3)
         async with running_app(settings(tmp_path)) as app:
             reader, writer = await connect(app.collect_port)
             writer.write(opening.encode())

@@ -517,6 +517,7 @@ class TestCodes:
             "collect/http.py",
             "collect/intake.py",
             "collect/preparing.py",
+            "collect/server.py",
             "collect/webhooks.py",
             "outbox/errors.py",
         )

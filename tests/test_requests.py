@@ -577,7 +577,7 @@ class TestKeepAlive:
         """
         The connection outlives KEEP_ALIVE while a request is under way, and ends that long after its last answer.
         """
-        monkeypatch.setattr(http, "KEEP_ALIVE", 0.1)
+        monkeypatch.setattr("router.collect.server.KEEP_ALIVE", 0.1)
 
         async def scenario() -> None:
             async with running_app(chosen(tmp_path)) as app, peer(app) as sender:

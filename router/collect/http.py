@@ -11,9 +11,8 @@ and its one-letter forms, /beacon/v1/batch). RudderStack's and PostHog's SDKs ta
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
@@ -27,18 +26,18 @@ from multidict import istr
 
 from router import body as bodies
 from router.clock import Clock
-from router.collect import connections, keys
+from router.collect import keys
 from router.collect.admission import Admission
 from router.collect.answers import GIF, Error, Said, allowed, closing, encode, malformed, refused, whole
-from router.collect.connections import Connection, Farewells, Silent
+from router.collect.connections import Connection
 from router.collect.intake import Answer
 from router.collect.keys import Keyring, Sender
+from router.collect.network import Network
 from router.collect.preparing import UNAUTHORIZED, Job
 from router.collect.rounds import Rounds
 from router.collect.webhooks import SIGNATURE, Told
 from router.door import Visit
 from router.failpoint import failpoint
-from router.normalise import public_ip
 from router.outbox.errors import Busy, NotDurable
 from router.problem import Malformed
 
@@ -46,9 +45,6 @@ log: Any = structlog.get_logger()
 
 BODY_DEADLINE = 10.0  # seconds for a whole body
 UNDER_WAY = 32 * 1024 * 1024  # bytes of half bodies; a thousand slow senders must not take the memory
-KEEP_ALIVE = 15.0
-LINGER = 2.0  # seconds for the rest of a body that was refused: a sender that still writes would not see the answer
-MAX_HEADER = 8190
 LATEST = 5  # seconds that whoever is sent away is asked to wait, at most
 
 _LETTERS = {"t": "track", "p": "page", "s": "screen", "i": "identify", "g": "group", "a": "alias", "b": None}
@@ -74,27 +70,8 @@ ORIGIN, API_KEY, TEST = istr("Origin"), istr("x-api-key"), istr("x-turnout-test"
 AGENT, FORWARDED = istr("User-Agent"), istr("X-Forwarded-For")
 KNOWN = 1024  # addresses with keys that are remembered
 
-
-class Network:
-    """Whose word counts for the visitor's address: the connection's, or a listed proxy's X-Forwarded-For."""
-
-    def __init__(self, trusted: Sequence[str]) -> None:
-        self._trusted = tuple(ipaddress.ip_network(each, strict=False) for each in trusted)
-
-    def visitor(self, peer: str | None, forwarded: str | None) -> str | None:
-        """The last address in the chain that no trusted proxy vouches further for."""
-        chain = [each.strip() for each in (forwarded or "").split(",") if each.strip()]
-        address = peer
-        while chain and address is not None and self._trusts(address):
-            address = chain.pop()
-        return public_ip(address)
-
-    def _trusts(self, address: str) -> bool:
-        try:
-            ip = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(ip in network for network in self._trusted if network.version == ip.version)
+_BUSY = Error(code="busy", message="too much is under way; send it again later")
+_REFUSALS = [whole(HTTPStatus.TOO_MANY_REQUESTS, _BUSY, "keep-alive", 1 + some) for some in range(LATEST)]
 
 
 class _Known(NamedTuple):
@@ -468,63 +445,3 @@ def _to(origin: str | None, sender: Sender | None, said: Said) -> Said:
 
 class _Full(Exception):
     """So many bytes of requests are under way that no more are taken."""
-
-
-class _Handler(Connection):
-    """The server's connection, with our own words where a request is not even HTTP: the default quotes its bytes."""
-
-    __slots__ = ()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        del request, message  # they hold what was sent
-        if status >= 500:
-            log.error("collect_failed", reason=type(exc).__name__)
-            said = refused(503, "internal", "this could not be handled; send it again later", {"Retry-After": "1"})
-        else:
-            said = refused(400, "bad_request", "this is not a well-formed HTTP request; check the client")
-        return closing(said).response()
-
-
-_BUSY = Error(code="busy", message="too much is under way; send it again later")
-_REFUSALS = [whole(HTTPStatus.TOO_MANY_REQUESTS, _BUSY, "keep-alive", 1 + some) for some in range(LATEST)]
-_TOO_MANY = Error(code="too_many_connections", message="too many connections are open; come back later")
-
-
-class Server(web.Server):
-    """The low-level server: no routing table, no decompression, no access log, short keep-alive, so many connections."""
-
-    def __init__(self, collector: Collector) -> None:
-        super().__init__(collector)
-        self._collector = collector
-        self._most = connections.most()
-        self._silent: set[Silent] = set()
-        self._farewells = Farewells(whole(HTTPStatus.SERVICE_UNAVAILABLE, _TOO_MANY, "close", LATEST))
-
-    def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # what the event loop asks of it
-        self._collector.rounds.set_aside()
-        if len(self._connections) + len(self._silent) >= self._most:
-            return self._farewells()
-        return Silent(self._silent, self._speaking, KEEP_ALIVE)
-
-    def pre_shutdown(self) -> None:
-        for each in list(self._silent):
-            each.close()
-        super().pre_shutdown()
-
-    def _speaking(self) -> _Handler:
-        return _Handler(
-            self,
-            self._collector,
-            auto_decompress=False,
-            keepalive_timeout=KEEP_ALIVE,
-            lingering_time=LINGER,
-            access_log=None,  # what web.AppRunner passes for no access log
-            max_line_size=MAX_HEADER,
-            max_field_size=MAX_HEADER,
-        )
