@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
@@ -89,9 +89,9 @@ class Taker(Protocol):
 
 
 class Head(NamedTuple):
-    """What the head of an ordinary POST says. The same one comes again and again: only the body is new."""
+    """What the head of a request says. Of an ordinary POST the same one comes again and again: only the body is new."""
 
-    sender: Sender
+    sender: Sender | None  # None: the key is in the body
     call: str | None
     length: int  # bytes of the body; -1 where it was sent in chunks
     encoding: str | None
@@ -189,16 +189,7 @@ class Collector:
             return None
         if "charset" in headers.get(CONTENT_TYPE, "").lower():
             return None
-        head = Head(
-            sender=known.sender,
-            call=PATHS[known.path],
-            length=-1 if message.chunked else int(headers.get(CONTENT_LENGTH, 0)),
-            encoding=headers.get(CONTENT_ENCODING),
-            origin=headers.get(ORIGIN),
-            forwarded=headers.get(FORWARDED),
-            agent=headers.get(AGENT),
-            test=TEST in headers,
-        )
+        head = _head(known, headers, -1 if message.chunked else int(headers.get(CONTENT_LENGTH, 0)))
         self._begin(head, payload.read_nowait(), connection)
         return head
 
@@ -216,29 +207,26 @@ class Collector:
         self.heads[sent] = head
 
     def _begin(self, head: Head, body: bytes, connection: Connection) -> None:
-        sender, origin = head.sender, head.origin
         size = bodies.inflated_size(body)
         self._admission.enter(size)
-        done = partial(self._taken, connection, size, origin, sender)
-        browser = origin is not None
-        visit = Visit(
+        visit = self._visit(head, connection.peername, browser=head.origin is not None)
+        done = partial(self._taken, connection, size, head)
+        self.rounds.add(Job(body, head.sender, visit, done, head.encoding, self._strict))
+
+    def _taken(self, connection: Connection, size: int, head: Head, outcome: object) -> None:
+        """Answer what was taken."""
+        self._admission.leave(size)
+        connection.answer(_to(head.origin, head.sender, self._said(outcome)).wire())
+
+    def _visit(self, head: Head, peer: Any, *, browser: bool) -> Visit:
+        """A connection is the visitor's own only where a browser made it: servers send events of others."""
+        return Visit(
             received=self._clock.now(),
             call=head.call,
-            ip=self._visitor(connection.peername, head.forwarded) if browser else None,
+            ip=self._network.visitor(peer[0] if peer else None, head.forwarded) if browser else None,
             user_agent=head.agent if browser else None,
             test=head.test,
         )
-        self.rounds.add(Job(body, sender, visit, done, head.encoding, self._strict))
-
-    def _visitor(self, peer: Any, forwarded: str | None) -> str | None:
-        return self._network.visitor(peer[0] if peer else None, forwarded)
-
-    def _taken(
-        self, connection: Connection, size: int, origin: str | None, sender: Sender | None, outcome: object
-    ) -> None:
-        """Answer what was taken."""
-        self._admission.leave(size)
-        connection.answer(_to(origin, sender, self._said(outcome)).wire())
 
     async def _answer(self, request: web.BaseRequest) -> tuple[Said, Sender | None]:
         headers = request.headers
@@ -278,18 +266,10 @@ class Collector:
             return self._busy(), known.sender
         size = bodies.inflated_size(body) if isinstance(body, bytes) else body.items[0].size
         told: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        headers = request.headers
-        # A connection is the visitor's own only where a browser made it: servers send events of others.
-        browser = known.method == "GET" or ORIGIN in headers
+        head = _head(known, request.headers, size)
         peer = request.transport.get_extra_info("peername") if request.transport is not None else None
-        visit = Visit(
-            received=self._clock.now(),
-            call=PATHS[known.path],
-            ip=self._visitor(peer, headers.get(FORWARDED)) if browser else None,
-            user_agent=headers.get(AGENT) if browser else None,
-            test=TEST in headers,
-        )
-        job = Job(body, known.sender, visit, told.set_result, headers.get(CONTENT_ENCODING), self._strict)
+        visit = self._visit(head, peer, browser=known.method == "GET" or head.origin is not None)
+        job = Job(body, head.sender, visit, told.set_result, head.encoding, self._strict)
         if known.sender is None:
             job.find = partial(self._named, request.query.get("tc_s"))
         self._admission.enter(size)
@@ -436,6 +416,19 @@ class Collector:
 
     def _some(self) -> int:
         return int(self._chance() * LATEST)
+
+
+def _head(known: _Known, headers: Mapping[str, str], length: int) -> Head:
+    return Head(
+        sender=known.sender,
+        call=PATHS[known.path],
+        length=length,
+        encoding=headers.get(CONTENT_ENCODING),
+        origin=headers.get(ORIGIN),
+        forwarded=headers.get(FORWARDED),
+        agent=headers.get(AGENT),
+        test=TEST in headers,
+    )
 
 
 def _to(origin: str | None, sender: Sender | None, said: Said) -> Said:
