@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -24,6 +26,18 @@ from router.settings import Collect, Console, Outbox, Settings, Source
 ROOT = Path(__file__).parent.parent
 KEY = "a-write-key"
 ANYWHERE = "127.0.0.1:0"
+
+
+def free_port() -> int:
+    """One that no connection is given by chance while the server is down: below the ports that Linux gives away."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def settings(directory: Path, *, destinations: Mapping[str, Destination] | None = None, **source: Any) -> Settings:

@@ -22,7 +22,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -48,7 +47,7 @@ from router.destination import Destination
 from router.outbox.reader import Reader
 from router.outbox.views import LaneSum
 from router.settings import Collect, Console, Outbox, Settings, Snitcher, Source
-from tests.running import KEY, collect_url, running_app, settings, stored, turnout
+from tests.running import KEY, collect_url, free_port, running_app, settings, stored, turnout
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -213,9 +212,7 @@ class Shell:
     """A bash in which the blocks are typed, one after the other, with this tree's ``turnout`` on its path."""
 
     def __init__(self, directory: Path) -> None:
-        self._ports = {
-            f"127.0.0.1:{port}": f"127.0.0.1:{free}" for port, free in zip(PORTS, _free_ports(), strict=True)
-        }
+        self._ports = {f"127.0.0.1:{port}": f"127.0.0.1:{free_port()}" for port in PORTS}
         tools = directory / "bin"
         tools.mkdir()
         (tools / "turnout").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m router "$@"\n')
@@ -267,12 +264,6 @@ class Shell:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._bash.pid, signal.SIGTERM)
         self._bash.communicate(timeout=30)
-
-
-def _free_ports() -> list[int]:
-    with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in PORTS]
-        return [listener.getsockname()[1] for listener in listeners]
 
 
 @pytest.fixture

@@ -32,9 +32,12 @@ class Log:
         self.rounds = Rounds(self.ready, lambda: "own", stretch)
         self.at, self.told = 0, list[tuple[int, list[int]]]()
         self.done: list[Any] = []
+        self.several = asyncio.Event()  # more than one round had something ready
 
     def ready(self, jobs: list[Job]) -> None:
         self.told.append((self.at, [len(each.prepared.rows) for each in jobs]))
+        if len(self.told) > 1:
+            self.several.set()
 
     def add(self, *events: int) -> None:
         for number in events:
@@ -136,3 +139,32 @@ async def test_a_fault_is_one_requests_own(monkeypatch: pytest.MonkeyPatch):
 
     assert [ZeroDivisionError] == [type(each) for each in log.done]
     assert [[1, 1]] == [sizes for _, sizes in log.told]
+
+
+async def test_where_several_come_at_a_time_they_come_together(monkeypatch: pytest.MonkeyPatch):
+    """
+    Half a round's time later it is one round again, and so one append.
+    """
+    monkeypatch.setattr("router.collect.rounds.GATHER", 0.05)
+    log = Log(1_000_000)
+    log.add(1, 1)
+    await log.turns(2)
+    log.add(2)
+    await log.turns(3)
+    log.add(3)
+    await log.several.wait()
+
+    assert [[1, 1], [2, 3]] == [sizes for _, sizes in log.told]
+
+
+async def test_whoever_comes_alone_waits_for_nobody(monkeypatch: pytest.MonkeyPatch):
+    """
+    One sender that waits for each answer has each at once.
+    """
+    monkeypatch.setattr("router.collect.rounds.GATHER", 3600.0)
+    log = Log(1_000_000)
+    for number in range(1, 4):
+        log.add(number)
+        await log.turns(2)
+
+    assert [[1], [2], [3]] == [sizes for _, sizes in log.told]

@@ -27,7 +27,7 @@ from router.outbox.reader import Reader
 from router.person import Person
 from router.secret import Secret
 from router.settings import Settings, Snitcher, Source
-from tests.running import KEY, collect_url, running_app, settings, stored, turnout
+from tests.running import KEY, collect_url, free_port, running_app, settings, stored, turnout
 
 CONFIG = """\
 [collect]
@@ -75,12 +75,6 @@ async def posted(url: str, name: str) -> int:
         http.post(f"{url}/collect", json={"event": "e", "id": name}) as answer,
     ):
         return answer.status
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def pids(app: App) -> set[int]:

@@ -20,6 +20,7 @@ from router.problem import Malformed
 
 STRETCH = 16_384  # bytes of events that are worked on in one round of the event loop: a millisecond
 LONGEST_STRETCH = 32_768
+GATHER = 0.001  # seconds between two rounds, where several come at a time: a round costs as much for one as for ten
 ASIDE = 512  # bytes of events that are as much work as a refusal or a new connection
 
 
@@ -31,12 +32,22 @@ class Rounds:
     def __init__(self, ready: Callable[[list[Job]], None], new_id: Callable[[], str], stretch: int = STRETCH) -> None:
         self._ready, self._new_id, self._stretch = ready, new_id, stretch
         self._aside = 0
+        self._ended, self._together = 0.0, 0  # the last round: when, by the loop's clock, and of how many
         self._waiting: deque[Job] = deque()
 
     def add(self, job: Job) -> None:
         if not self._waiting:
-            asyncio.get_running_loop().call_soon(self._round)
+            self._gather()
         self._waiting.append(job)
+
+    def _gather(self) -> None:
+        """The next round: now, or where several came together, when as much time has passed for others to come."""
+        loop = asyncio.get_running_loop()
+        wait = self._ended + GATHER - loop.time()
+        if wait > 0 and self._together > 1:
+            loop.call_later(wait, self._round)
+        else:
+            loop.call_soon(self._round)
 
     def set_aside(self) -> None:
         """Something else was done that nobody asked us to do: the next round is the longer."""
@@ -57,6 +68,7 @@ class Rounds:
                 left -= ASIDE
                 job.done(outcome)
             self._waiting.popleft()
+        self._ended, self._together = asyncio.get_running_loop().time(), len(prepared)
         if prepared:
             self._ready(prepared)
         if self._waiting:

@@ -36,8 +36,8 @@ from router.failpoint import EVERY, VARIABLE
 from router.mocks.partner import Trouble, running
 from router.mocks.webhook import Webhook
 from router.outbox.reader import Reader
-from tests.proof.kill import KEY, SABOTAGE, SIGNING, Oracle, _intact, free_port
-from tests.running import ROOT
+from tests.proof.kill import KEY, SABOTAGE, SIGNING, Oracle, _intact
+from tests.running import ROOT, free_port
 
 SENDERS = 4
 SPOILED = 40  # every so-manieth event is one that the partner refuses

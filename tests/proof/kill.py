@@ -25,7 +25,6 @@ import json
 import os
 import random
 import signal
-import socket
 import sqlite3
 import sys
 import tempfile
@@ -40,7 +39,7 @@ from router.mocks.partner import running
 from router.mocks.webhook import Webhook
 from router.outbox.reader import Reader
 from router.outbox.views import Ledger
-from tests.running import ROOT
+from tests.running import ROOT, free_port
 
 SENDERS = 16
 AT_ONCE = 4  # events in a request, at most
@@ -65,18 +64,6 @@ async def early(self, rows):
     return [False] * len(rows)
 Outbox.append = early
 """
-
-
-def free_port() -> int:
-    """One that no connection is given by chance while the server is down: below the ports that Linux gives away."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 class Server:
