@@ -41,7 +41,7 @@ class Rounds:
         self._waiting.append(job)
 
     def _gather(self) -> None:
-        """The next round: now, or where several came together, when as much time has passed for others to come."""
+        """The next round: now, or where several came together, and nobody was refused, a little later for others to come."""
         loop = asyncio.get_running_loop()
         wait = self._ended + GATHER - loop.time()
         if wait > 0 and self._together > 1:
@@ -54,7 +54,7 @@ class Rounds:
         self._aside = min(self._aside + ASIDE, LONGEST_STRETCH - self._stretch)
 
     def _round(self) -> None:
-        left, self._aside = self._stretch + self._aside, 0
+        left, pressed, self._aside = self._stretch + self._aside, self._aside > 0, 0
         prepared: list[Job] = []
         while left > 0 and self._waiting:
             job = self._waiting[0]
@@ -68,7 +68,7 @@ class Rounds:
                 left -= ASIDE
                 job.done(outcome)
             self._waiting.popleft()
-        self._ended, self._together = asyncio.get_running_loop().time(), len(prepared)
+        self._ended, self._together = asyncio.get_running_loop().time(), 0 if pressed else len(prepared)
         if prepared:
             self._ready(prepared)
         if self._waiting:
