@@ -115,7 +115,7 @@ class App:
     async def _collect_here(self, stack: contextlib.AsyncExitStack, intake: Intake) -> int:
         collect = self.settings.collect
         self.collector = Collector(
-            intake,
+            intake.rounds,
             self.webhooks,
             keyring(self.settings),
             self.clock,

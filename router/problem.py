@@ -22,6 +22,15 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     message: str
 
 
+class Error(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of every answer, of either port, that is no success. SDKs show ``code`` and ``message`` and nothing else."""
+
+    success: bool = False
+    code: str
+    message: str
+    errors: list[dict[str, str]] = []
+
+
 class Malformed(msgspec.Struct, frozen=True, kw_only=True):
     """The whole request was refused and nothing of it is stored. ``position`` counts bytes from 0, or is None."""
 

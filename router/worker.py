@@ -61,7 +61,7 @@ class Worker:
     def _collecting(self, begin: Begin) -> Collector:
         """At once: what a reload says while this process starts is for it, too."""
         return Collector(
-            self._remote,
+            self._remote.rounds,
             self._remote,
             begin.keyring,
             SystemClock(),

@@ -79,7 +79,7 @@ async def collector(store: Outbox, clock: SteppedClock) -> AsyncIterator[Endpoin
         )
     )
     intake = Intake(store, lambda: f"own-{next(numbers)}")
-    endpoint = Collector(intake, Webhooks({}, intake, clock), keyring, clock, network=Network(()))
+    endpoint = Collector(intake.rounds, Webhooks({}, intake, clock), keyring, clock, network=Network(()))
     runner = web.ServerRunner(Server(endpoint))
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -11,7 +11,7 @@ import pytest
 from router.body import Body, Item
 from router.collect.keys import Sender
 from router.collect.preparing import OVERHEAD, UNAUTHORIZED, Job
-from router.collect.rounds import ASIDE, LONGEST_STRETCH, Rounds
+from router.collect.rounds import ASIDE, LONGEST_STRETCH, STRETCH, Rounds
 from router.door import Door, Visit
 from router.problem import Malformed
 
@@ -168,3 +168,17 @@ async def test_whoever_comes_alone_waits_for_nobody(monkeypatch: pytest.MonkeyPa
         await log.turns(2)
 
     assert [[1], [2], [3]] == [sizes for _, sizes in log.told]
+
+
+async def test_under_pressure_nobody_waits_for_others(monkeypatch: pytest.MonkeyPatch):
+    """
+    Where something was refused since the last round, the next one begins at once.
+    """
+    monkeypatch.setattr("router.collect.rounds.GATHER", 3600.0)
+    log = Log(STRETCH)
+    for number in range(1, 4):
+        log.rounds.set_aside()
+        log.add(number, number)
+        await log.turns(2)
+
+    assert [[1, 1], [2, 2], [3, 3]] == [sizes for _, sizes in log.told]

@@ -1,7 +1,8 @@
 """Collect: the one endpoint that senders know.
 
-``http`` speaks HTTP (paths, deadlines, limits, CORS, answers), ``connections`` and ``admission`` say how much at once,
-``keys`` says who sends. ``prepared`` brings the items of a request through the rules, ``intake`` stores them and says what
-happened to each; ``webhooks`` takes what partners post. Where several processes collect, ``workers`` keeps them running and
-``link`` stands between their ``prepared`` and the one ``intake``.
+``server`` serves the ``connections`` that it takes. ``http`` reads requests (paths, deadlines, limits, keys, CORS) and
+``answers`` has the words; ``admission`` says how much at once, ``keys`` who sends, ``network`` from which address.
+``preparing`` brings the items of a request through the rules, in ``rounds`` with those that came at the same time;
+``intake`` stores them and says what happened to each; ``webhooks`` takes what partners post. Where other processes collect,
+``workers`` keeps them running and ``link`` stands between their rounds and the one ``intake``.
 """

@@ -6,7 +6,7 @@ an overload is refused as fast as it comes, and memory stays flat. What was admi
 
 from __future__ import annotations
 
-# Bodies from their last byte to their answer, inflated: half a second's work or so. Decoded they take six times that.
+# Bodies from their last byte to their answer, inflated: half a second's work or so.
 MOST_BYTES = 8 * 1024 * 1024
 MOST_REQUESTS = 2048
 

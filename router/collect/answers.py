@@ -15,7 +15,7 @@ from aiohttp.hdrs import CONTENT_TYPE
 from aiohttp.helpers import rfc822_formatted_time
 from multidict import CIMultiDict
 
-from router.problem import Malformed
+from router.problem import Error, Malformed
 
 SERVER: Final = "Turnout"  # else the library's name and version
 JSON: Final = "application/json"
@@ -24,15 +24,6 @@ _NO_MORE: Final[dict[str, str]] = {}
 _HEADS: Final = {each: f"HTTP/1.1 {each.value} {each.phrase}\r\nServer: {SERVER}\r\n" for each in HTTPStatus}
 
 encode: Final = msgspec.json.Encoder().encode
-
-
-class Error(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of every answer that is not a 200. SDKs show ``code`` and ``message`` and nothing else."""
-
-    success: bool = False
-    code: str
-    message: str
-    errors: list[dict[str, str]] = []
 
 
 class Said(NamedTuple):

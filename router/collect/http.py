@@ -28,7 +28,7 @@ from router import body as bodies
 from router.clock import Clock
 from router.collect import keys
 from router.collect.admission import Admission
-from router.collect.answers import GIF, Error, Said, allowed, closing, encode, malformed, refused, whole
+from router.collect.answers import GIF, Said, allowed, closing, encode, malformed, refused, whole
 from router.collect.connections import Connection
 from router.collect.intake import Answer
 from router.collect.keys import Keyring, Sender
@@ -39,7 +39,7 @@ from router.collect.webhooks import SIGNATURE, Told
 from router.door import Visit
 from router.failpoint import failpoint
 from router.outbox.errors import Busy, NotDurable
-from router.problem import Malformed
+from router.problem import Error, Malformed
 
 log: Any = structlog.get_logger()
 
@@ -82,12 +82,6 @@ class _Known(NamedTuple):
     sender: Sender | None  # None: the key is in the body
 
 
-class Taker(Protocol):
-    """Stores what is good of a request and quarantines what is not; NotDurable where it is not on disk."""
-
-    rounds: Rounds
-
-
 class Head(NamedTuple):
     """What the head of a request says. Of an ordinary POST the same one comes again and again: only the body is new."""
 
@@ -108,11 +102,11 @@ class Listener(Protocol):
 
 
 class Collector:
-    """Answers requests. ``draining`` and ``unwritable`` are set by the application while it stops or the disk fails."""
+    """Answers requests, once their jobs have gone through ``rounds``. ``draining`` is set while the application stops."""
 
     def __init__(
         self,
-        intake: Taker,
+        rounds: Rounds,
         webhooks: Listener,
         keyring: Keyring,
         clock: Clock,
@@ -128,7 +122,7 @@ class Collector:
         self._webhooks = webhooks
         self._under_way = 0  # bytes of bodies that are not whole yet, of all connections
         self.rounds, self._clock, self._network, self._strict, self._chance = (
-            intake.rounds,
+            rounds,
             clock,
             network,
             strict_utf8,

@@ -13,9 +13,10 @@ import structlog
 from aiohttp import web
 
 from router.collect import connections
-from router.collect.answers import Error, closing, refused, whole
+from router.collect.answers import closing, refused, whole
 from router.collect.connections import Connection, Farewells, Silent
 from router.collect.http import LATEST, Collector
+from router.problem import Error
 
 log: Any = structlog.get_logger()
 

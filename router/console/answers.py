@@ -8,16 +8,9 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from router.problem import Error
+
 JSON = "application/json"
-
-
-class Error(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of every answer that is not a 2xx."""
-
-    success: bool = False
-    code: str
-    message: str
-    errors: list[dict[str, str]] = []
 
 
 class Fault(Exception):

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from router.console.answers import Error
 from router.console.routes import Parameter, Route
+from router.problem import Error
 
 _NAMES = re.compile(r"\{(\w+)\}")
 _REFERENCE = "#/components/schemas/{name}"

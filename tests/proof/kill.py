@@ -211,11 +211,11 @@ async def prove(*, kills: int, seed: int, sabotage: bool, events: int = 0, worke
                 before = twice(partner)
                 await asyncio.sleep(dice.uniform(1.5, 3.0) if workers else dice.uniform(0.5, 1.2))
                 killed += 1
+                worst = max(worst, twice(partner) - before)  # what the kill before had left twice
                 if workers and killed % 2:
                     server.kill_a_worker(dice)
                     continue
                 await server.kill()
-                worst = max(worst, twice(partner) - before)
                 if twice(partner) > killed * IN_FLIGHT:
                     wrong.append(f"{twice(partner)} events twice after {killed} kills")
                 await server.start()
