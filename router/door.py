@@ -420,11 +420,15 @@ def _opt_out(reading: Reading) -> bool:
     """Among the event's own properties, in its context, of the person or in its consent."""
     properties = reading.properties
     said = (properties, properties.get("context"), reading.traits, reading.preferences)
-    return any([bool(flags) and isinstance(flags, dict) and _opted_out(flags) for flags in said])  # noqa: C419 - a generator costs twice as much
-
-
-def _opted_out(flags: dict[str, Any]) -> bool:
-    return not normalise.OPT_OUTS.isdisjoint(flags) and normalise.opted_out(flags)
+    for flags in said:
+        if (
+            flags
+            and isinstance(flags, dict)
+            and not normalise.OPT_OUTS.isdisjoint(flags)
+            and normalise.opted_out(flags)
+        ):
+            return True
+    return False
 
 
 def _money(money: dict[str, Any], findings: Findings) -> Money:
@@ -467,7 +471,7 @@ def _items(items: Any, findings: Findings) -> tuple[Item, ...]:
     """In the order sent; what is no object is no item."""
     if not isinstance(items, list):
         return ()
-    return tuple(_item(item, index, findings) for index, item in enumerate(items) if isinstance(item, dict))
+    return tuple([_item(item, index, findings) for index, item in enumerate(items) if isinstance(item, dict)])
 
 
 def _item(item: dict[str, Any], index: int, findings: Findings) -> Item:

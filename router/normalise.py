@@ -61,8 +61,10 @@ class Findings:
         """Add what was noticed elsewhere; what was out of range first counts."""
         if other.notes:
             self.note(*other.notes)
-        self.long_key = self.long_key or other.long_key
-        self.out_of_range = self.out_of_range or other.out_of_range
+        if other.long_key:
+            self.long_key = True
+        if other.out_of_range is not None and self.out_of_range is None:
+            self.out_of_range = other.out_of_range
 
 
 def forget() -> None:

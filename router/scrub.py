@@ -87,7 +87,11 @@ def safe_id(value: str, *, seldom: bool = False) -> str:
     The digest of an id that is an e-mail address is the one the address itself gets, so partners and erasure find it.
     ``seldom``: it hardly comes again, and is not remembered.
     """
-    if _UUID.fullmatch(value) or (_text(value) is None if seldom else text(value) == value):
+    if seldom:
+        kept = _UUID.fullmatch(value) is not None or _text(value) is None
+    else:
+        kept = text(value) == value or _UUID.fullmatch(value) is not None
+    if kept:
         return value
     return sha256(email(value) or value.strip().lower())
 
@@ -477,7 +481,7 @@ _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}:")
 def _walk(value: Any, depth: int) -> Any:
     """The cleaned value; the same object where nothing changed; ``_GONE`` where nothing may stay."""
     if isinstance(value, str):
-        if len(value) < 9 and value.isalnum():  # most of a shop's words, and too short for anybody's address or number
+        if len(value) < _LEAST and value.isalnum():
             return value
         return _string(value)
     if isinstance(value, dict):
@@ -497,7 +501,8 @@ def _dict(value: dict[Any, Any], depth: int) -> Any:
         if kind == "forbidden" or not (isinstance(value[key], (bool, dict)) or value[key] is None):
             changes[key] = _GONE
     for key, member in value.items():
-        if type(member) in _INERT or key in changes:
+        kind = type(member)
+        if kind in _INERT or key in changes or (kind is str and len(member) < _LEAST and member.isalnum()):
             continue
         cleaned = _walk(member, depth)
         if cleaned is LONG_KEY:
@@ -511,6 +516,7 @@ def _dict(value: dict[Any, Any], depth: int) -> Any:
 
 
 _INERT: Final = frozenset({bool, float, type(None)})
+_LEAST: Final = 9  # letters and digits; fewer are most of a shop's words, and nobody's address or number
 
 
 def _list(value: list[Any], depth: int) -> Any:

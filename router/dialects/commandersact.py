@@ -14,6 +14,7 @@ specificity", "Mobile SDK event specificity", "Consent Object"; its web containe
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any, Final
 
 from router.dialects.people import glean, identify
@@ -24,7 +25,7 @@ from router.recall import recalled
 _ADDRESSING = frozenset(
     ("tc_s", "tc_skey", "tc_firsttime", "token")
 )  # of the request; a token is not kept with the event
-_OLDER_IDS = frozenset(("tcId", "tcid", "tc_id"))
+_OLDER_IDS = ("tcId", "tcid", "tc_id")
 _APP = ("name", "version", "build", "namespace")
 _SCREEN = ("width", "height", "density")
 _IN_HREF: Final = ("hostname", "pathname", "search")  # where they would escape the scrubbing of an address
@@ -83,8 +84,10 @@ def _person(properties: Object) -> Object:
 def _read(dialect: str, properties: Object, context: Object, user: Object) -> Reading:
     for key in _ADDRESSING & properties.keys():
         del properties[key]
-    raw = Raw(phone_hash_has_plus=True)  # their phone numbers are E.164, hashed or not
+    person, said = _known(user)
+    raw = copy(person)
     reading = Reading(dialect=dialect, raw=raw, named="event_name" in properties)
+    fill(reading, said)
     reading.name = properties.pop("event_name", None)
     reading.id = first(context.pop("event_id", None), properties.pop("event_id", None))
     if reading.id is None:
@@ -92,7 +95,6 @@ def _read(dialect: str, properties: Object, context: Object, user: Object) -> Re
     reading.time = context.get("created")
     if "ts_override" in properties:
         reading.time = _milliseconds(properties.pop("ts_override"))
-    _user(reading, user)
     _device(reading, context)
     _page(reading, context, properties)
     if app := _taken(context, "app"):
@@ -152,42 +154,43 @@ def _items(reading: Reading, properties: Object) -> None:
     keep(properties, "items", items)
 
 
-def _user(reading: Reading, user: Object) -> None:
-    raw = reading.raw
+@recalled
+def _known(user: Any) -> tuple[Raw, Object]:
+    """A visitor's identifiers, and what else is said of them, by the reading's own field names."""
+    raw = Raw(phone_hash_has_plus=True)  # their phone numbers are E.164, hashed or not
     raw.user_id = first(user.pop("id", None), user.pop("ID", None))
-    reading.anonymous_id = user.pop("consistent_anonymous_id", None)
-    if not _OLDER_IDS.isdisjoint(user):
-        reading.anonymous_id = first(reading.anonymous_id, *(user.pop(key, None) for key in _OLDER_IDS))
-    reading.granted = user.pop("consent_categories", None)
+    anonymous_id = first(user.pop("consistent_anonymous_id", None), *[user.pop(key, None) for key in _OLDER_IDS])
+    granted = user.pop("consent_categories", None)
     identify(user, raw)
-    reading.traits = user
+    return raw, {"anonymous_id": anonymous_id, "granted": granted, "traits": user}
 
 
 def _device(reading: Reading, context: Object) -> None:
-    device = _taken(context, "device")
-    reading.ip = device.pop("ip", None)
-    reading.user_agent = device.pop("user_agent", None)
-    if not device:  # a browser's, as a rule, is no more than these two
+    device = context.get("device")
+    if not isinstance(device, dict):
         return
-    _cookies(reading, device)
-    reading.raw.advertising_id = device.pop("advertising_id", None)
-    reading.idfv = device.pop("idfv", None)
-    lifecycle = _taken(device, "lifecycle")
-    reading.session_id = lifecycle.pop("session_id", None)
-    reading.anonymous_id = first(reading.anonymous_id, device.get("sdk_id"))
-    fields, rest = _described(device)
-    fill(reading, fields)
-    if lifecycle:
-        rest = dict(rest)
-        keep(rest, "lifecycle", lifecycle)
+    del context["device"]
+    said, advertising_id, sdk_id, rest = _described(device)
+    fill(reading, said)
+    reading.raw.advertising_id = advertising_id
+    reading.anonymous_id = first(reading.anonymous_id, sdk_id)
     keep(context, "device", rest)
 
 
 @recalled
-def _described(device: Any) -> tuple[Object, Object]:
-    """A model's description, and what of it has no field."""
-    network, screen = _taken(device, "network"), _taken(device, "screen")
-    fields = {
+def _described(sent: Any) -> tuple[Object, Any, Any, Object]:
+    """What a device says by the reading's own field names, its advertising id, its SDK's id, and what has no field."""
+    device = dict(sent)
+    network, screen, lifecycle = _taken(device, "network"), _taken(device, "screen"), _taken(device, "lifecycle")
+    cookie = device.pop("cookie", None)
+    advertising_id = device.pop("advertising_id", None)
+    said = {
+        "ip": device.pop("ip", None),
+        "user_agent": device.pop("user_agent", None),
+        "cookie_header": cookie if isinstance(cookie, str) else None,
+        "cookies": cookie if isinstance(cookie, dict) else None,
+        "idfv": device.pop("idfv", None),
+        "session_id": lifecycle.pop("session_id", None),
         "locale": first(device.pop("lang", None), device.pop("language", None)),
         "tracking_enabled": device.pop("ad_tracking_enabled", None),
         "screen": {side: screen.pop(side) for side in _SCREEN if side in screen},
@@ -201,9 +204,11 @@ def _described(device: Any) -> tuple[Object, Object]:
         },
         **built(device),
     }
-    for key, rest in (("network", network), ("screen", screen)):
+    said["device"] = {field: value for field, value in said["device"].items() if value is not None}
+    for key, rest in (("network", network), ("screen", screen), ("lifecycle", lifecycle)):
         keep(device, key, rest)
-    return fields, device
+    said = {field: value for field, value in said.items() if value not in (None, {})}
+    return said, advertising_id, device.get("sdk_id"), device
 
 
 def _system(device: Object) -> Object:
