@@ -612,7 +612,7 @@ class TestVault:
         """
         Destroying a segment's key forgets every clear value of it at once.
         """
-        sealed = Vault(new_key()).seal(Clear(ip="203.0.113.42"))
+        sealed = next(Vault(new_key()).seal([Clear(ip="203.0.113.42")]))
 
         assert Clear() == Vault(None).open(sealed)
         assert Clear() == Vault(new_key()).open(sealed)
@@ -621,7 +621,7 @@ class TestVault:
         """
         An event without clear values costs no bytes.
         """
-        assert Vault(new_key()).seal(Clear()) is None
+        assert list(Vault(new_key()).seal([Clear()])) == [None]
 
 
 class TestSeen:

@@ -128,8 +128,8 @@ def append(connection: sqlite3.Connection, first: int, rows: Sequence[Row], vaul
 
 def _bound(first: int, rows: Sequence[Row], vault: Vault) -> list[object]:
     values: list[object] = []
-    stored = pack([each.payload for each in rows])
-    for seq, (each, payload) in enumerate(zip(rows, stored, strict=True), first):
+    stored, sealed = pack([each.payload for each in rows]), vault.seal([each.clear for each in rows])
+    for seq, (each, payload, clear) in enumerate(zip(rows, stored, sealed, strict=True), first):
         values += (
             seq,
             each.received,
@@ -138,7 +138,7 @@ def _bound(first: int, rows: Sequence[Row], vault: Vault) -> list[object]:
             each.id,
             each.name,
             payload,
-            vault.seal(each.clear),
+            clear,
             zlib.crc32(payload),
         )
     return values

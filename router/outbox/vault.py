@@ -8,6 +8,7 @@ segment, and of every copy of it, unreadable at once. AES-GCM with a random 96-b
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -31,11 +32,15 @@ class Vault:
     def __init__(self, key: bytes | None) -> None:
         self._cipher = AESGCM(key) if key else None
 
-    def seal(self, clear: Clear) -> bytes | None:
-        if clear == _NOTHING or self._cipher is None:
-            return None
-        nonce = os.urandom(_NONCE)
-        return nonce + self._cipher.encrypt(nonce, _encode(clear), None)
+    def seal(self, clears: Sequence[Clear]) -> Iterator[bytes | None]:
+        """In order; None where there is nothing to keep. Randomness for many costs as much as for one."""
+        random = os.urandom(_NONCE * len(clears))
+        for place, clear in enumerate(clears):
+            if clear == _NOTHING or self._cipher is None:
+                yield None
+            else:
+                nonce = random[_NONCE * place : _NONCE * (place + 1)]
+                yield nonce + self._cipher.encrypt(nonce, _encode(clear), None)
 
     def open(self, sealed: bytes | None) -> Clear:
         if sealed is None or self._cipher is None:

@@ -154,7 +154,7 @@ class Nothing:
         pass
 
 
-def raw_sqlite(body: bytes, seconds: float, rows: int = 400) -> float:
+def raw_sqlite(body: bytes, seconds: float, rows: int) -> float:
     """Rows a second that multi-row inserts of these bytes reach, each a commit, FULL, one thread."""
     directory = tempfile.mkdtemp(prefix="bench-")
     connection = sqlite3.connect(f"{directory}/raw.db", isolation_level=None)
@@ -200,7 +200,7 @@ def main() -> None:
     try:
         for number in range(asked.rounds):
             if against == "sqlite":
-                yardstick.append(raw_sqlite(one.encode(), asked.seconds) / asked.batch)
+                yardstick.append(raw_sqlite(one.encode(), asked.seconds, asked.batch) / asked.batch)
             else:
                 yardstick.append(posted(other.url, number)["rate"])
             told.append(posted(turnout.url, number))
