@@ -520,7 +520,7 @@ _LEAST: Final = 9  # letters and digits; fewer are most of a shop's words, and n
 
 
 def _list(value: list[Any], depth: int) -> Any:
-    cleaned = [_walk(member, depth) for member in value]
+    cleaned = [member if type(member) in _INERT else _walk(member, depth) for member in value]
     if all(map(is_, cleaned, value)):
         return value
     if any(each is LONG_KEY for each in cleaned):

@@ -82,8 +82,9 @@ def _person(properties: Object) -> Object:
 
 
 def _read(dialect: str, properties: Object, context: Object, user: Object) -> Reading:
-    for key in _ADDRESSING & properties.keys():
-        del properties[key]
+    if not _ADDRESSING.isdisjoint(properties):
+        for key in _ADDRESSING:
+            properties.pop(key, None)
     person, said = _known(user)
     raw = copy(person)
     reading = Reading(dialect=dialect, raw=raw, named="event_name" in properties)
@@ -101,8 +102,8 @@ def _read(dialect: str, properties: Object, context: Object, user: Object) -> Re
         reading.app = {key: app.pop(key) for key in _APP if key in app}
         keep(context, "app", app)
     _cookies(reading, context)
-    for holder, key in ((context, "integrations"), (properties, "integrations"), (properties, "partners")):
-        if key in holder:
+    if "integrations" in context or "integrations" in properties or "partners" in properties:
+        for holder, key in ((context, "integrations"), (properties, "integrations"), (properties, "partners")):
             _address(reading.partners, _taken(holder, key))
     if "test_code" in properties:
         reading.test = _test_code(properties.pop("test_code"))
