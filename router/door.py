@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
 
 from router import bots, dialects, identifiers, normalise, scrub
 from router.dialects.people import strip
@@ -24,6 +23,7 @@ from router.event import App, Clear, Consent, Device, Event, Item, Money, Page, 
 from router.normalise import Findings, amount, whole
 from router.problem import Problem
 from router.recall import recalled
+from router.visit import Door, TurnedAway, Visit
 
 MAX_NAME: Final = 128
 MAX_ID: Final = 128
@@ -34,39 +34,6 @@ _NOTHING: Final = Event(id="", name="", time=0, received=0, source="", dialect="
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _UNUSABLE: Final = re.compile(_CONTROL.pattern + "|\ufffd")  # a repaired id may stand for several
 _LANGUAGE: Final = re.compile(r"[A-Za-z]{2,8}(?:[-_][A-Za-z0-9]{1,8}){0,4}", re.ASCII)
-
-
-class Door(Struct, frozen=True, kw_only=True):
-    """What is the same for all items of one source. ``keep_clear`` names the fields of ``Clear`` some destination needs."""
-
-    source: str
-    site: str | None = None
-    default_country: str | None = None
-    keep_clear: frozenset[str] = frozenset()
-
-
-class Visit(Struct, frozen=True, kw_only=True):
-    """What is the same for all items of one request.
-
-    ``received`` is UTC ms. ``call`` is the kind that the path of a single call implies. ``wrapper`` has the other keys
-    of a ``{"batch": [...]}`` body. ``dialect`` is given where it is not for the item to say. ``ip`` and ``user_agent``
-    are the connection's, given only where it is the visitor's.
-    """
-
-    received: int
-    call: str | None = None
-    wrapper: dict[str, Any] = {}
-    dialect: str | None = None
-    ip: str | None = None
-    user_agent: str | None = None
-    test: bool = False
-
-
-class TurnedAway(Struct, frozen=True, kw_only=True):
-    """Parseable but not acceptable. ``scrubbed`` is the item as it may be kept: without identifiers and scrubbed."""
-
-    problem: Problem
-    scrubbed: Any
 
 
 def admit(
@@ -524,7 +491,7 @@ def _clicks(reading: Reading, landed: dict[str, str]) -> dict[str, str]:
     """Those of the page's address, and what the sender passed on by name, which is taken out of properties."""
     clicks, properties = landed, reading.properties
     if not _CLICK_KEYS.isdisjoint(properties):
-        clicks = clicks | _named_clicks({key: properties.pop(key) for key in _CLICK_KEYS & properties.keys()})
+        clicks = clicks | _named_clicks({key: properties.pop(key) for key in _CLICK_KEYS if key in properties})
     for partner, said in reading.partners.items():
         if isinstance(said, dict):
             clicks = clicks | _named_clicks(said)
@@ -537,8 +504,8 @@ def _clicks(reading: Reading, landed: dict[str, str]) -> dict[str, str]:
 def _named_clicks(holder: dict[str, Any]) -> dict[str, str]:
     return {
         normalise.CLICK_IDS[key]: click
-        for key in _CLICK_KEYS & holder.keys()
-        if (click := normalise.opaque(holder[key])) is not None
+        for key in _CLICK_KEYS
+        if key in holder and (click := normalise.opaque(holder[key])) is not None
     }
 
 
@@ -549,7 +516,7 @@ def _cookies(reading: Reading) -> dict[str, str]:
     if reading.cookies:
         cookies |= normalise.named_cookies(reading.cookies)
     if not _COOKIE_KEYS.isdisjoint(properties):
-        cookies |= normalise.named_cookies({key: properties.pop(key) for key in _COOKIE_KEYS & properties.keys()})
+        cookies |= normalise.named_cookies({key: properties.pop(key) for key in _COOKIE_KEYS if key in properties})
     for said in reading.partners.values():
         if isinstance(said, dict):
             cookies |= normalise.named_cookies(said)

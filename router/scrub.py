@@ -501,8 +501,8 @@ def _dict(value: dict[Any, Any], depth: int) -> Any:
         if kind == "forbidden" or not (isinstance(value[key], (bool, dict)) or value[key] is None):
             changes[key] = _GONE
     for key, member in value.items():
-        kind = type(member)
-        if kind in _INERT or key in changes or (kind is str and len(member) < _LEAST and member.isalnum()):
+        sort = type(member)
+        if sort in _INERT or key in changes or (sort is str and len(member) < _LEAST and member.isalnum()):
             continue
         cleaned = _walk(member, depth)
         if cleaned is LONG_KEY:

@@ -26,9 +26,10 @@ from router.body import (
     pixel,
     read,
 )
-from router.door import Door, TurnedAway, Visit, admit
+from router.door import admit
 from router.event import Event
 from router.problem import Malformed
+from router.visit import Door, TurnedAway, Visit
 from tests.corpus import CORPUS, RECEIVED, BodyCase, DoorCase, among, rows
 
 CASES = CORPUS.body

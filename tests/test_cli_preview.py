@@ -32,6 +32,7 @@ from router.mocks import PARTNERS
 from router.mocks.partner import running
 from router.preview import Preview, address, body_text, curl, preview
 from router.secret import Secret
+from router.visit import Door, Visit
 from tests.builders import NOW, an_event
 from tests.running import KEY, Wire, collect_url, running_app, settings, stored
 from tests.stepped import SteppedClock
@@ -122,7 +123,7 @@ def lanes(url: str = "https://partner.example") -> dict[str, Destination]:
 def entered(item: Any, keep: frozenset[str] = frozenset(Clear.__struct_fields__)) -> Event:
     """The item behind a door that keeps all that somebody needs in clear."""
     (one,) = body.read(msgspec.json.encode(item)).items  # type: ignore[union-attr]  # it is there
-    found = door.admit(one.value, door.Door(source="shop", keep_clear=keep), door.Visit(received=NOW), lambda: "own")
+    found = door.admit(one.value, Door(source="shop", keep_clear=keep), Visit(received=NOW), lambda: "own")
     assert isinstance(found, Event)
     return found
 

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from destinations import CommandersAct, Webhook
 from router import route
 from router.app import App
-from router.door import Door, TurnedAway, Visit, admit
+from router.door import admit
 from router.event import Event
 from router.mocks.commandersact import CommandersAct as FakeCommandersAct
 from router.mocks.partner import running
 from router.outbox.reader import Reader
 from router.secret import Secret
+from router.visit import Door, TurnedAway, Visit
 from tests.running import KEY, collect_url, running_app, settings, stored
 
 SITE = "29"

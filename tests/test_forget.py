@@ -15,7 +15,6 @@ from router import cli, identifiers
 from router.collect.intake import Intake
 from router.collect.keys import sender
 from router.delivery.engine import Delivery
-from router.door import Visit
 from router.event import Clear, User
 from router.identifiers import Raw
 from router.mocks.partner import Trouble, running
@@ -28,6 +27,7 @@ from router.outbox.state import Attempt, Mark, Quarantined
 from router.person import Person, marks, marks_of
 from router.secret import Secret
 from router.settings import Source
+from router.visit import Visit
 from tests.builders import NOW, an_event, rows
 from tests.running import KEY, collect_url, running_app, settings
 from tests.stepped import SteppedClock

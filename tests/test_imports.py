@@ -22,6 +22,7 @@ RULES = [
     "retry",
     "lifecycle",
     "normalise",
+    "visit",
     "dialects",
     "door",
     "body",

@@ -12,8 +12,8 @@ from router.body import Body, Item
 from router.collect.keys import Sender
 from router.collect.preparing import OVERHEAD, UNAUTHORIZED, Job
 from router.collect.rounds import ASIDE, LONGEST_STRETCH, STRETCH, Rounds
-from router.door import Door, Visit
 from router.problem import Malformed
+from router.visit import Door, Visit
 
 NOW = 1_795_000_000_000
 SENDER = Sender(name="shop", enabled=True, door=Door(source="shop"))

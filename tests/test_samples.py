@@ -19,6 +19,7 @@ from router.mocks import PARTNERS
 from router.mocks.partner import Call
 from router.outcome import Delivered
 from router.secret import Secret
+from router.visit import Door, Visit
 from tests.builders import NOW
 
 KEY = Secret("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz")
@@ -28,7 +29,7 @@ DESTINATIONS: dict[str, Destination] = {
     "ipsnare": IpSnare(api_key=KEY),
     "webhook": Webhook(url="https://backend.example/", secrets=(KEY,)),
 }
-DOOR = door.Door(source="shop", keep_clear=frozenset().union(*(each.clear for each in DESTINATIONS.values())))
+DOOR = Door(source="shop", keep_clear=frozenset().union(*(each.clear for each in DESTINATIONS.values())))
 STANDARD = {"referral_purchase": "purchase"}
 GOES_TO = {
     "snap": set(samples.NAMES) - {"job_click"},
@@ -43,7 +44,7 @@ def a_sample(name: str, dialect: str, visitor: int = 0, seed: int = 1) -> sample
 
 
 def admitted(item: samples.Object) -> Event:
-    event = door.admit(item, DOOR, door.Visit(received=NOW), lambda: "an id of ours")
+    event = door.admit(item, DOOR, Visit(received=NOW), lambda: "an id of ours")
     assert isinstance(event, Event), event
     return event
 

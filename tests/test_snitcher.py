@@ -20,7 +20,7 @@ from router.app import App, described
 from router.body import MAX_EVENT, MAX_REQUEST
 from router.collect import packing
 from router.dialects import snitcher
-from router.door import Door, TurnedAway, Visit, admit
+from router.door import admit
 from router.event import Event
 from router.mocks.partner import Call
 from router.mocks.snitcher import COMPANY, SESSION, WORKSPACE, Workspace, example_session, stamp
@@ -28,6 +28,7 @@ from router.mocks.snitcher import Snitcher as Fake
 from router.outbox.errors import Broken, Busy
 from router.secret import Secret
 from router.settings import Snitcher
+from router.visit import Door, TurnedAway, Visit
 from tests.running import KEY, collect_url, running_app, settings, stored
 from tests.unpacked import unpacked
 

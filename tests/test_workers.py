@@ -21,12 +21,12 @@ from router.app import App
 from router.collect.keys import Sender
 from router.collect.link import Order, Remote, Wire
 from router.collect.preparing import Job
-from router.door import Door, Visit
 from router.outbox.errors import Busy, DiskFull, NotDurable
 from router.outbox.reader import Reader
 from router.person import Person
 from router.secret import Secret
 from router.settings import Settings, Snitcher, Source
+from router.visit import Door, Visit
 from tests.running import KEY, collect_url, free_port, running_app, settings, stored, turnout
 
 CONFIG = """\

@@ -21,10 +21,10 @@ from router.terminal import escaped
 if TYPE_CHECKING:
     from router.config.positions import Places
     from router.destination import Destination
-    from router.door import Door
     from router.event import Event
     from router.preview import Preview
     from router.settings import Settings, Source
+    from router.visit import Door
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -186,8 +186,9 @@ def _admitted(content: bytes, door: Door, now: int, remarks: tuple[str, ...]) ->
     import uuid_utils
 
     from router import body
-    from router.door import TurnedAway, Visit, admit
+    from router.door import admit
     from router.problem import Malformed
+    from router.visit import TurnedAway, Visit
 
     read = body.read(content)
     if isinstance(read, Malformed):

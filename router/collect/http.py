@@ -36,10 +36,10 @@ from router.collect.network import Network
 from router.collect.preparing import UNAUTHORIZED, Job
 from router.collect.rounds import Rounds
 from router.collect.webhooks import SIGNATURE, Told
-from router.door import Visit
 from router.failpoint import failpoint
 from router.outbox.errors import Busy, NotDurable
 from router.problem import Error, Malformed
+from router.visit import Visit
 
 log: Any = structlog.get_logger()
 

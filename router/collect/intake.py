@@ -16,7 +16,6 @@ from typing import Any
 
 import msgspec
 
-from router import door
 from router.body import Body
 from router.collect.keys import Sender
 from router.collect.preparing import Job, Prepared, Refused
@@ -28,6 +27,7 @@ from router.outbox.memory import Visitor
 from router.outbox.outbox import Outbox
 from router.outbox.state import Quarantined
 from router.problem import Problem
+from router.visit import Visit
 
 
 class Tally:
@@ -72,7 +72,7 @@ class Intake:
         self._visitors = Visitors(0) if visitors is None else visitors
         self._storing: set[asyncio.Task[None]] = set()
 
-    async def take(self, body: Body, sender: Sender, visit: door.Visit) -> Answer:
+    async def take(self, body: Body, sender: Sender, visit: Visit) -> Answer:
         """Store what is good, quarantine what is not. NotDurable where the good ones are not on disk."""
         told: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.rounds.add(Job(body, sender, visit, partial(settle, told)))

@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
-from router.door import Door
 from router.settings import Snitcher, Source
+from router.visit import Door
 
 _DIGEST = "sha256:"
 

@@ -16,12 +16,12 @@ from router import body as bodies
 from router import door
 from router.body import Body, Item
 from router.collect.keys import Sender
-from router.door import TurnedAway, Visit
 from router.event import Event
 from router.failpoint import failpoint
 from router.outbox import log
 from router.outbox.log import Row
 from router.problem import Malformed, Problem
+from router.visit import TurnedAway, Visit
 
 OVERHEAD = 512  # bytes, the work that even an empty item is
 

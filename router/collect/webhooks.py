@@ -16,9 +16,9 @@ from router.collect import packing
 from router.collect.intake import Intake
 from router.collect.keys import Sender
 from router.dialects import snitcher
-from router.door import Visit
 from router.secret import Secret
 from router.settings import Snitcher, Source
+from router.visit import Visit
 
 SIGNATURE = "X-Snitcher-Signature"
 

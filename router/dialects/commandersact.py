@@ -18,7 +18,8 @@ from copy import copy
 from typing import Any, Final
 
 from router.dialects.people import glean, identify
-from router.dialects.reading import Object, Reading, built, copied, fill, first, keep
+from router.dialects.picking import built, copied, fill, first, keep
+from router.dialects.reading import Object, Reading
 from router.identifiers import Raw
 from router.recall import recalled
 

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from router.dialects.names import standard_of_any
 from router.dialects.people import glean, identify
-from router.dialects.reading import Object, Reading, built, copied, fill, first, keep
+from router.dialects.picking import built, copied, fill, first, keep
+from router.dialects.reading import Object, Reading
 from router.identifiers import Raw
 
 # Names in Meta's and Snap's user_data, and the cookie each holds the value of.

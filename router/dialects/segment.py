@@ -11,12 +11,13 @@ from typing import Any, Final, get_args
 
 from router.dialects.names import standard
 from router.dialects.people import glean, identify
-from router.dialects.reading import Object, Reading, built, copied, fill, first, keep
+from router.dialects.picking import built, copied, fill, first, keep
+from router.dialects.reading import Object, Reading
 from router.event import Kind
 from router.identifiers import Raw
 
 KINDS: Final[dict[str, Kind]] = {word: word for word in get_args(Kind)}
-MARKS: Final = frozenset(
+MARKS: Final[frozenset[str]] = frozenset(
     ("userId", "anonymousId", "messageId", "originalTimestamp", "sentAt", "writeKey", "groupId", "previousId")
 )
 _WRAPPER: Final = ("_metadata", "writeKey", "version", "channel", "type", "receivedAt", "sentAt")

@@ -25,7 +25,8 @@ import msgspec
 
 from router.dialects.names import standard
 from router.dialects.people import glean, identify
-from router.dialects.reading import Object, Reading, copied, first, keep
+from router.dialects.picking import copied, first, keep
+from router.dialects.reading import Object, Reading
 from router.identifiers import Raw
 
 NAME: Final = "snitcher"

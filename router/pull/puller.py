@@ -25,7 +25,6 @@ from router.collect.keys import Sender
 from router.collect.packing import packed
 from router.dialects import snitcher
 from router.dialects.reading import Object
-from router.door import Visit
 from router.outbox.errors import NotDurable
 from router.pull.memory import (
     DAY,
@@ -46,6 +45,7 @@ from router.settings import Snitcher, seconds
 from router.sources.budget import Budget
 from router.sources.snitcher import Api, Page, Refused
 from router.transport import Transport
+from router.visit import Visit
 
 log: Any = structlog.get_logger()
 

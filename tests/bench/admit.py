@@ -30,8 +30,9 @@ from typing import Any
 import msgspec
 
 from router import identifiers, samples
-from router.door import Door, Visit, admit
+from router.door import admit
 from router.event import Event
+from router.visit import Door, Visit
 
 NOW = 1_795_000_000_000
 DOOR = Door(source="shop", default_country="FR", keep_clear=frozenset({"ip", "user_agent"}))

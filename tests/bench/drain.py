@@ -37,11 +37,12 @@ from destinations.webhook import Webhook
 from router import identifiers
 from router.clock import SystemClock
 from router.destination import Destination, Header, Request
-from router.door import Door, Visit, admit
+from router.door import admit
 from router.event import Event
 from router.outbox import log
 from router.outbox.outbox import Outbox
 from router.secret import Secret
+from router.visit import Door, Visit
 from tests.bench.accept import CLIENT, EVENT, HEAD, SERVER, Turnout, load, on_core
 from tests.bench.load import MARK
 

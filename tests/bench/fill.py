@@ -25,11 +25,12 @@ from router.identifiers import Raw
 from router.outbox import log
 from router.outbox.log import Row
 from router.outbox.outbox import Outbox
+from router.visit import Door, Visit
 from tests.bench.accept import EVENT
 
 AT_ONCE = 1000  # events in one append
 VISITORS, EACH = 100, 10  # at the same time, and how many events each sends
-SOURCE = door.Door(source="shop", keep_clear=frozenset({"ip", "user_agent"}))
+SOURCE = Door(source="shop", keep_clear=frozenset({"ip", "user_agent"}))
 
 
 def email(person: int) -> str:
@@ -38,7 +39,7 @@ def email(person: int) -> str:
 
 def admitted(now: int) -> Event:
     """What the door makes of the benches' event."""
-    made = door.admit(json.loads(json.dumps(EVENT)), SOURCE, door.Visit(received=now), lambda: "")
+    made = door.admit(json.loads(json.dumps(EVENT)), SOURCE, Visit(received=now), lambda: "")
     assert isinstance(made, Event)
     return made
 

@@ -22,11 +22,12 @@ from typing import Any
 import msgspec
 
 from router import body, dialects, identifiers
-from router.door import Door, Visit, admit
+from router.door import admit
 from router.event import Event
 from router.outbox import compression, log, schema
 from router.outbox.vault import Vault, new_key
 from router.outbox.writer import connect
+from router.visit import Door, Visit
 from tests.bench.accept import EVENT, Noop, Turnout, load
 from tests.bench.load import MARK
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from router import door
 from router.body import MAX_REQUEST, Body, read
-from router.door import Door, Visit
+from router.visit import Door, Visit
 
 ROUNDS = 3
 EVENT = {"event": "purchase", "user": {"email": "jane@shop.example", "phone": "+33612345678"}}

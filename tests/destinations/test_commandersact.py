@@ -19,12 +19,13 @@ from destinations.commandersact import MAX_EVENT, MAX_REQUEST, CommandersAct
 from router import route
 from router.body import Body, read
 from router.destination import Request, Response
-from router.door import Door, Visit, admit
+from router.door import admit
 from router.event import Clear, Event
 from router.mocks import commandersact as mock
 from router.mocks.partner import Answer, Call
 from router.outcome import Outcome, Refusal
 from router.secret import Secret
+from router.visit import Door, Visit
 
 CASES = json.loads((Path(__file__).parent / "cases" / "commandersact.json").read_text())
 PAYLOADS = {

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from destinations.snap import EVENT_NAMES, MAX_BYTES, Snap, faults
 from router.destination import Request, Response, Verdict, field
-from router.door import Door, Visit, admit
+from router.door import admit
 from router.event import Event
 from router.mocks.partner import Answer, Call
 from router.mocks.snap import DAY, HOUR, OLDEST
@@ -24,6 +24,7 @@ from router.mocks.snap import Snap as FakeSnap
 from router.mocks.snap import faults as snaps_faults
 from router.outcome import Delivered, Hold, Outcome, Refusal, Rejected, Split
 from router.secret import Secret
+from router.visit import Door, Visit
 
 PIXEL = "11111111-2222-3333-4444-555555555555"
 APP = "99999999-8888-7777-6666-555555555555"

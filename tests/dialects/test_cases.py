@@ -6,7 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from router.door import Door, Event, Visit, admit
+from router.door import Event, admit
+from router.visit import Door, Visit
 
 RECEIVED = 1765566661266  # 2025-12-12T19:11:01.266Z
 CLEAR = frozenset(("ip", "user_agent", "country", "advertising_id", "idfv"))
