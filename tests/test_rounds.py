@@ -11,7 +11,7 @@ import pytest
 from router.body import Body, Item
 from router.collect.keys import Sender
 from router.collect.preparing import OVERHEAD, UNAUTHORIZED, Job
-from router.collect.rounds import ASIDE, LONGEST_STRETCH, STRETCH, Rounds
+from router.collect.rounds import ASIDE, LONGEST_PRESSED, PRESSED, STRETCH, Rounds
 from router.problem import Malformed
 from router.visit import Door, Visit
 
@@ -83,19 +83,28 @@ async def test_a_large_one_is_prepared_over_several_rounds_before_what_came_late
     assert log.told[0][0] >= 5
 
 
-async def test_what_is_done_aside_makes_the_next_round_longer_to_a_limit():
+@pytest.mark.parametrize(
+    ("aside", "most"),
+    [
+        pytest.param(1, PRESSED + ASIDE, id="one"),
+        pytest.param(LONGEST_PRESSED, LONGEST_PRESSED, id="very many"),
+    ],
+)
+async def test_what_is_done_aside_makes_the_next_round_short_but_the_longer_the_more_there_is_of_it(
+    aside: int, most: int
+):
     """
-    So refusals, however many, do not take the work's time.
+    So a refusal is quick while there is work, and refusals, however many, do not take the work's time.
     """
-    log = Log(ASIDE)
-    for _ in range(LONGEST_STRETCH):
+    log = Log(STRETCH)
+    for _ in range(aside):
         log.rounds.set_aside()
-    log.add(*[1] * (2 * LONGEST_STRETCH // (ITEM + OVERHEAD)))
-    await log.turns(3)
+    log.add(*[1] * (2 * STRETCH // (ITEM + OVERHEAD)))
+    await log.turns(2)
 
-    first, second = log.told[0][1], log.told[1][1]
-    assert LONGEST_STRETCH // (ITEM + OVERHEAD) - 5 < len(first) <= LONGEST_STRETCH // (ITEM + OVERHEAD) + 1
-    assert 1 == len(second)
+    pressed, free = log.told[0][1], log.told[1][1]
+    assert len(pressed) == -(-most // (ITEM + OVERHEAD))
+    assert len(free) == -(-STRETCH // (ITEM + OVERHEAD))
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ What came in one round of the event loop is prepared one after the other and sto
 request is read costs nearly twice as much, because the caches hold the rules or the network's code, but not both
 (measured).
 
-Work is measured in bytes and not in seconds: the same load is cut the same way on every machine. Each refusal and each
-new connection buys as much work, so that these, however many, never take more than half of the time.
+Work is measured in bytes and not in seconds: the same load is cut the same way on every machine. A lane's batch takes a
+few milliseconds, and a round may take as many: with shorter ones, three busy lanes left the requests a third of the time
+(measured). While something is refused rounds are short, for those answers must be quick; each refusal and each new
+connection buys as much work, so that these, however many, never take more than half of the time.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ from collections.abc import Callable
 from router.collect.preparing import Job
 from router.problem import Malformed
 
-STRETCH = 16_384  # bytes of events that are worked on in one round of the event loop: a millisecond
-LONGEST_STRETCH = 32_768
+STRETCH = 65_536  # bytes of events that are worked on in one round of the event loop: some four milliseconds
+PRESSED = 16_384  # and while something is refused; a millisecond
+LONGEST_PRESSED = 32_768
 GATHER = 0.001  # seconds between two rounds, where several come at a time: a round costs as much for one as for ten
 ASIDE = 512  # bytes of events that are as much work as a refusal or a new connection
 
@@ -51,10 +54,12 @@ class Rounds:
 
     def set_aside(self) -> None:
         """Something else was done that nobody asked us to do: the next round is the longer."""
-        self._aside = min(self._aside + ASIDE, LONGEST_STRETCH - self._stretch)
+        self._aside = min(self._aside + ASIDE, LONGEST_PRESSED - PRESSED)
 
     def _round(self) -> None:
-        left, pressed, self._aside = self._stretch + self._aside, self._aside > 0, 0
+        pressed = self._aside > 0
+        left = PRESSED + self._aside if pressed else self._stretch
+        self._aside = 0
         prepared: list[Job] = []
         while left > 0 and self._waiting:
             job = self._waiting[0]
