@@ -250,25 +250,31 @@ def _contents(said: Any) -> list[dict[str, Any]]:
 
 
 def _content(item: Item) -> dict[str, Any]:
-    return present(
-        {
-            "id": item.id,
-            "quantity": None if item.quantity is None else str(item.quantity),
-            "item_price": item.price,
-            "delivery_category": text(item.extra.get("delivery_category")) if item.extra else None,
-            "brand": item.brand,
-        }
-    )
+    made: dict[str, Any] = {}
+    if item.id:
+        made["id"] = item.id
+    if item.quantity is not None:
+        made["quantity"] = str(item.quantity)
+    if item.price:
+        made["item_price"] = item.price
+    if item.extra and (category := text(item.extra.get("delivery_category"))):
+        made["delivery_category"] = category
+    if item.brand:
+        made["brand"] = item.brand
+    return made
 
 
 def _quantity(items: tuple[Item, ...]) -> int:
-    return sum(1 if item.quantity is None else item.quantity for item in items)
+    return sum([1 if item.quantity is None else item.quantity for item in items])
 
 
 def _category(items: tuple[Item, ...], said: Mapping[str, Any]) -> str | None:
     """One text, as Snap documents it; connectors that send a list here are not known to be understood."""
-    found = _first_text(said, "content_category", "category") or ", ".join(texts(said.get("content_category")))
-    return found or ", ".join(dict.fromkeys([item.category for item in items if item.category])) or None
+    if "content_category" in said or "category" in said:
+        found = _first_text(said, "content_category", "category") or ", ".join(texts(said.get("content_category")))
+        if found:
+            return found
+    return ", ".join(dict.fromkeys([item.category for item in items if item.category])) or None
 
 
 def _brands(items: tuple[Item, ...], said: Mapping[str, Any]) -> str | list[str] | None:

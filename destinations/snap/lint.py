@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import lru_cache
 from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ HASHED = ("em", "ph", "fn", "ln", "ge", "db", "ct", "st", "zp", "country")
 
 _SHA256_OF_NOTHING = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 _SHA256 = re.compile(rf"(?!{_SHA256_OF_NOTHING})[0-9a-f]{{64}}", re.ASCII)
+_REMEMBERED = 8192  # digests; those of a visitor come with every event
 _ABSOLUTE = re.compile(r"https?://[^\s/?#](.*\S)?", re.IGNORECASE | re.DOTALL)
 _PLAIN_ADDRESS = re.compile(r"https?://[a-z0-9.-]*[a-z0-9](/[!-~]*)?", re.ASCII)  # nearly all; no parser is needed
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
@@ -41,7 +43,7 @@ def faults(
     *,
     notes: Collection[str] = (),
     ours: bool = False,
-) -> Iterator[str]:
+) -> list[str]:
     """What Snap would refuse, as field and rule. Empty for an event that it documents as acceptable.
 
     With ``now`` (UTC ms) the time is judged too: not in the future and, with ``age``, at most so many seconds back.
@@ -49,17 +51,20 @@ def faults(
     it, so that most of its fields have their form.
     """
     user, custom, app = _object(body, "user_data"), _object(body, "custom_data"), _object(body, "app_data")
-    shapes, source = _COPIED if ours else _EVERY, body.get("action_source")
-    yield from _root_faults(body, now, age)
-    yield from _shape_faults(body, shapes.root, "")
-    yield from _user_faults(user, source)
-    yield from _shape_faults(user, shapes.user, "user_data.")
-    yield from _custom_faults(custom, _name(body), notes)
-    yield from _shape_faults(custom, shapes.custom, "custom_data.")
+    shapes, source, name = _COPIED if ours else _EVERY, body.get("action_source"), _name(body)
+    found = _root_faults(body, name, source, _time_faults(body.get("event_time"), now, age))
+    found += _shape_faults(body, shapes.root, "")
+    if not _matches(user, source):
+        found.append(_NOBODY)
+    found += _shape_faults(user, shapes.user, "user_data.")
+    if name == "PURCHASE":
+        found += [_needed(field, notes) for field in ("currency", "value") if custom.get(field) is None]
+    found += _shape_faults(custom, shapes.custom, "custom_data.")
     if shapes.content:
-        yield from _contents_faults(custom.get("contents"), shapes.content)
+        found += _contents_faults(custom.get("contents"), shapes.content)
     if app or source == "MOBILE_APP":
-        yield from _app_faults(app, source, shapes.app)
+        found += _app_faults(app, source, shapes.app)
+    return found
 
 
 def hints(event: Event) -> Iterator[str]:
@@ -96,54 +101,59 @@ def _app_hints(event: Event) -> Iterator[str]:
         yield "nothing is said of App Tracking Transparency: send the device's answer with every app event"
 
 
-def _root_faults(body: Mapping[str, Any], now: int | None, age: float | None) -> Iterator[str]:
-    if _name(body) not in EVENT_NAMES:
-        yield "event_name: Snap has no such event; give it one of Snap's names or CUSTOM_EVENT_1 to 5 in events"
-    yield from _time_faults(body.get("event_time"), now, age)
-    if body.get("action_source") not in ("WEB", "MOBILE_APP", "OFFLINE"):
-        yield "action_source: it is WEB, MOBILE_APP or OFFLINE; correct map"
-    if body.get("action_source") == "WEB" and not _is_absolute(body.get("event_source_url")):
-        yield (
+def _root_faults(body: Mapping[str, Any], name: str, source: object, of_time: list[str]) -> list[str]:
+    found = []
+    if name not in EVENT_NAMES:
+        found.append("event_name: Snap has no such event; give it one of Snap's names or CUSTOM_EVENT_1 to 5 in events")
+    found += of_time
+    if source not in ("WEB", "MOBILE_APP", "OFFLINE"):
+        found.append("action_source: it is WEB, MOBILE_APP or OFFLINE; correct map")
+    if source == "WEB" and not _is_absolute(body.get("event_source_url")):
+        found.append(
             "event_source_url: web events need an absolute http or https address; "
             "send the page's URL, or action_source where there is no page"
         )
     if "event_id" not in body:
-        yield "event_id: without it a resend would count twice; send an id with the event"
+        found.append("event_id: without it a resend would count twice; send an id with the event")
+    return found
 
 
-def _time_faults(time: Any, now: int | None, age: float | None) -> Iterator[str]:
+def _time_faults(time: Any, now: int | None, age: float | None) -> list[str]:
     if not _is_integer(time) or not (time in _SECONDS or time in _MILLISECONDS):
-        yield "event_time: it is a whole number of seconds or milliseconds since 1970; take it out of map"
-        return
+        return ["event_time: it is a whole number of seconds or milliseconds since 1970; take it out of map"]
+    if now is None:
+        return []
     at = time if time in _MILLISECONDS else time * 1000
-    if now is not None and at > now:
-        yield "event_time: it is in the future; set the sender's clock right"
-    if now is not None and age is not None and at < now - age * 1000:
-        yield "event_time: it is older than Snap accepts; send events within seven days"
+    if at > now:
+        return ["event_time: it is in the future; set the sender's clock right"]
+    if age is not None and at < now - age * 1000:
+        return ["event_time: it is older than Snap accepts; send events within seven days"]
+    return []
 
 
-def _user_faults(user: Mapping[str, Any], source: object) -> Iterator[str]:
-    if not (
+_NOBODY = (
+    "user_data: Snap matches nobody without em, ph, client_ip_address with client_user_agent, "
+    "or madid of an app; send an e-mail, a phone, or the visitor's address and browser"
+)
+
+
+def _matches(user: Mapping[str, Any], source: object) -> bool:
+    """Can Snap know anybody by it?"""
+    return bool(
         user.get("em")
         or user.get("ph")
         or (user.get("client_ip_address") and user.get("client_user_agent"))
         or (source == "MOBILE_APP" and user.get("madid"))
-    ):
-        yield (
-            "user_data: Snap matches nobody without em, ph, client_ip_address with client_user_agent, "
-            "or madid of an app; send an e-mail, a phone, or the visitor's address and browser"
-        )
+    )
 
 
-def _custom_faults(custom: Mapping[str, Any], name: str, notes: Collection[str]) -> Iterator[str]:
-    if name == "PURCHASE":
-        yield from [_needed(field, notes) for field in ("currency", "value") if custom.get(field) is None]
-
-
-def _contents_faults(contents: Any, rules: Mapping[str, Rule]) -> Iterator[str]:
-    for place, content in enumerate(contents if isinstance(contents, list) else ()):
-        if isinstance(content, dict):
-            yield from _shape_faults(content, rules, f"custom_data.contents.{place}.")
+def _contents_faults(contents: Any, rules: Mapping[str, Rule]) -> list[str]:
+    return [
+        fault
+        for place, content in enumerate(contents if isinstance(contents, list) else ())
+        if isinstance(content, dict)
+        for fault in _shape_faults(content, rules, f"custom_data.contents.{place}.")
+    ]
 
 
 def _needed(name: str, notes: Collection[str]) -> str:
@@ -160,14 +170,16 @@ _UNREADABLE: Mapping[str, str] = MappingProxyType(
 )
 
 
-def _app_faults(app: Mapping[str, Any], source: object, rules: Mapping[str, Rule]) -> Iterator[str]:
+def _app_faults(app: Mapping[str, Any], source: object, rules: Mapping[str, Rule]) -> list[str]:
+    found = []
     if source == "MOBILE_APP" and "extinfo" not in app:
-        yield f"app_data.extinfo: {_EXTINFO[1]}; correct map"
-    yield from _shape_faults(app, rules, "app_data.")
+        found.append(f"app_data.extinfo: {_EXTINFO[1]}; correct map")
+    found += _shape_faults(app, rules, "app_data.")
     extinfo, app_id = app.get("extinfo"), app.get("app_id")
     of_ios = isinstance(extinfo, list) and extinfo[:1] == ["i2"]
     if of_ios and isinstance(app_id, str) and not _APP_STORE.fullmatch(app_id):
-        yield "app_data.app_id: of an iOS app it is the App Store's number; set ios_app_id"
+        found.append("app_data.app_id: of an iOS app it is the App Store's number; set ios_app_id")
+    return found
 
 
 def _shape_faults(fields: Mapping[str, Any], rules: Mapping[str, Rule], prefix: str) -> list[str]:
@@ -227,13 +239,18 @@ def _is_flag(value: Any) -> bool:
 
 
 def _is_hashed(value: Any) -> bool:
-    if isinstance(value, str):
-        return _SHA256.fullmatch(value) is not None
-    return isinstance(value, list) and bool(value) and all(map(_is_digest, value))
+    if isinstance(value, list):
+        return bool(value) and all(map(_is_digest, value))
+    return _is_digest(value)
 
 
 def _is_digest(value: Any) -> bool:
-    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
+    return isinstance(value, str) and _is_sha256(value)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _is_sha256(value: str) -> bool:
+    return _SHA256.fullmatch(value) is not None
 
 
 def _is_currency(value: Any) -> bool:
