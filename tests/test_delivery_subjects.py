@@ -22,7 +22,7 @@ from router.delivery.engine import Delivery
 from router.delivery.meter import Meter
 from router.delivery.subjects import Subjects
 from router.destination import Destination, Request, Response
-from router.event import Event
+from router.event import Event, User
 from router.mocks.partner import Answer, Call, Partner, Trouble, running
 from router.outbox import state
 from router.outbox.errors import Busy
@@ -30,6 +30,7 @@ from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
 from router.outbox.state import Selection
 from router.outcome import Closed, Delivered, Hold, Outcome, Rejected, Retry
+from router.person import Person
 from tests.builders import an_event, rows
 from tests.stepped import SteppedClock
 from tests.test_delivery import asked, settled, until
@@ -483,3 +484,26 @@ class TestRaces:
             partner.unknown = "u-"
             await store.append(rows(*events, click(99, "known")))
             await settled(store, "clicks", dead=20, delivered=1)
+
+
+async def test_who_is_forgotten_while_a_subject_is_looked_up_is_not_sent(
+    store: Outbox, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+):
+    """
+    An erasure counts for what is on its way from the log to the partner, wherever it is.
+    """
+    asking = store.closed
+
+    async def closed(lane: Any, about: Any, now: int) -> Any:
+        if not store.erasures:
+            await store.erase([Person(anonymous_id="jane")], "test")
+        return await asking(lane, about, now)
+
+    monkeypatch.setattr(store, "closed", closed)
+    async with clicks(store, clock) as (_, partner):
+        hers = msgspec.structs.replace(click(1, "c-1"), user=User(anonymous_id="jane"))
+        await store.append(rows(hers, click(2, "c-2")))
+        await settled(store, "clicks", delivered=1)
+
+    assert store.erasures
+    assert ["e-002"] == [event_id for _, event_id in partner.came]

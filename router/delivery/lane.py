@@ -178,7 +178,12 @@ class LaneRunner:
         """Requests of what was taken. After a fault of ours it waits for another try: nobody else has it in hand."""
         try:
             failpoint("lane_after_take")
-            self._write(await self._in_turn(self._routed(jobs, now), now))
+            erasures = self._store.erasures
+            send = await self._in_turn(self._routed(jobs, now), now)
+            if erasures == self._store.erasures:
+                self._write(send)
+            else:  # somebody was forgotten meanwhile
+                self._hand.take_again(send)
         except NotDurable:
             raise
         except Exception as error:
