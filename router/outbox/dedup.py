@@ -44,15 +44,16 @@ class Seen:
     def __contains__(self, number: int) -> bool:
         return number in self._marks
 
-    def holding(self, name: str) -> Iterator[int]:
-        """Numbers of segments that may hold the key."""
-        at = mark(name)
-        if self._front is not None and not self._front[at >> self._shift + 3] >> (at >> self._shift & 7) & 1:
-            return
-        for number, known in self._marks.items():
-            place = bisect_left(known, at)
-            if place < len(known) and known[place] == at:
-                yield number
+    def holding(self, names: Iterable[str]) -> Iterator[tuple[int, int]]:
+        """Which of the keys, by its place among them, which segment may hold, by its number."""
+        front, shift = self._front, self._shift
+        for place, name in enumerate(names):
+            at = zlib.crc32(name.encode())  # as ``mark``; a call for every event of every request would show
+            if front is None or front[at >> shift + 3] >> (at >> shift & 7) & 1:
+                for number, known in self._marks.items():
+                    found = bisect_left(known, at)
+                    if found < len(known) and known[found] == at:
+                        yield place, number
 
     def load(self, found: Mapping[int, Marks]) -> None:
         """From now on these segments are searched; the table is for ``table``."""
@@ -60,7 +61,7 @@ class Seen:
 
     def add(self, number: int, found: Marks) -> None:
         """One more segment; some 20 ms for 100 000 events, off the loop, where nobody else adds meanwhile."""
-        if self._front is None or self._in_front + len(found) > len(self._front):
+        if self._front is None or 2 * (self._in_front + len(found)) > len(self._front):
             self._marks = {**self._marks, number: found}
             self.table()
             return
@@ -69,10 +70,10 @@ class Seen:
         self._marks = {**self._marks, number: found}
 
     def table(self) -> None:
-        """Make the table anew: two bytes an event, so that one new key in 16 is searched for in vain."""
+        """Make the table anew: four bytes an event, so that one new key in 32 is searched for in vain."""
         known = self._marks
         count = sum(map(len, known.values()))
-        bits = max(10, (16 * count).bit_length())
+        bits = max(10, (32 * count).bit_length())
         front = bytearray(1 << bits - 3)
         for found in known.values():
             self._set(front, 32 - bits, found)

@@ -78,9 +78,8 @@ class Segments:
         Their marks answer first; only a hit, or a segment whose marks are not at hand, asks an index on disk.
         """
         suspects: dict[int, list[Pair]] = {}
-        for pair in pairs:
-            for number in self._seen.holding(key(*pair)):
-                suspects.setdefault(number, []).append(pair)
+        for place, number in self._seen.holding([key(*pair) for pair in pairs]):
+            suspects.setdefault(number, []).append(pairs[place])
         window = self._window(since)
         parts: list[tuple[Segment, Sequence[Pair]]] = [
             (each, suspects[each.number]) for each in window if each.number in suspects

@@ -108,6 +108,14 @@ FIGURES = (
         "1.3",
         1.3,
     ),
+    Figure(
+        "S11",
+        "the same, batches, two collecting processes",
+        (*BATCH, *TWO, "--against", "one"),
+        _first("ratio"),
+        "1.3",
+        1.3,
+    ),
 )
 
 
