@@ -22,7 +22,7 @@ from router.problem import Malformed
 
 STRETCH = 65_536  # bytes of events that are worked on in one round of the event loop: some four milliseconds
 PRESSED = 16_384  # and while something is refused; a millisecond
-LONGEST_PRESSED = 32_768
+LONGEST_PRESSED = 20_480
 GATHER = 0.002  # seconds between two rounds, where several come at a time: a round costs as much for one as for ten
 ASIDE = 512  # bytes of events that are as much work as a refusal or a new connection
 
