@@ -29,7 +29,7 @@ async def test_a_server_that_acknowledges_what_it_refuses_is_caught():
     """
     The control: 200 for what is not stored.
     """
-    result = await prove(seconds=1, idle=0, dripping=0, bombs=0, sabotage="acknowledge")
+    result = await prove(seconds=2, idle=0, dripping=0, bombs=0, sabotage="acknowledge")
 
     assert "acknowledged is stored" in broken(result), result
 
