@@ -28,7 +28,7 @@ from router.visit import Door, TurnedAway, Visit
 MAX_NAME: Final = 128
 MAX_ID: Final = 128
 MAX_LABEL: Final = 256  # a device's model, an app's name, a product's id
-_SHORT: Final = 9  # letters and digits fewer than these hold nobody's address or number
+_SHORT: Final = scrub.LEAST
 # msgspec leaves a field out of the stored bytes where it is the default object itself, not merely equal to it.
 _NOTHING: Final = Event(id="", name="", time=0, received=0, source="", dialect="")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")

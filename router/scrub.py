@@ -40,6 +40,7 @@ LONG_KEY: Final = object()
 DEPTH: Final = 40  # an item is at most 32 deep; what lies deeper was not let in by the door and goes
 
 
+LEAST: Final = 9  # letters and digits; fewer are most of a shop's words, and nobody's address or number
 _REMEMBERED: Final = 8192  # texts, and as many addresses
 _SHORT: Final = 256  # characters; longer text is seldom the same again
 _ROUNDS: Final = 4
@@ -87,7 +88,7 @@ def safe_id(value: str, *, seldom: bool = False) -> str:
     The digest of an id that is an e-mail address is the one the address itself gets, so partners and erasure find it.
     ``seldom``: it hardly comes again, and is not remembered.
     """
-    if seldom:
+    if seldom:  # else what is remembered is asked first: it is quicker than the pattern
         kept = _UUID.fullmatch(value) is not None or _text(value) is None
     else:
         kept = text(value) == value or _UUID.fullmatch(value) is not None
@@ -481,7 +482,7 @@ _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}:")
 def _walk(value: Any, depth: int) -> Any:
     """The cleaned value; the same object where nothing changed; ``_GONE`` where nothing may stay."""
     if isinstance(value, str):
-        if len(value) < _LEAST and value.isalnum():
+        if len(value) < LEAST and value.isalnum():
             return value
         return _string(value)
     if isinstance(value, dict):
@@ -502,7 +503,7 @@ def _dict(value: dict[Any, Any], depth: int) -> Any:
             changes[key] = _GONE
     for key, member in value.items():
         sort = type(member)
-        if sort in _INERT or key in changes or (sort is str and len(member) < _LEAST and member.isalnum()):
+        if sort in _INERT or key in changes or (sort is str and len(member) < LEAST and member.isalnum()):
             continue
         cleaned = _walk(member, depth)
         if cleaned is LONG_KEY:
@@ -516,7 +517,6 @@ def _dict(value: dict[Any, Any], depth: int) -> Any:
 
 
 _INERT: Final = frozenset({bool, float, type(None)})
-_LEAST: Final = 9  # letters and digits; fewer are most of a shop's words, and nobody's address or number
 
 
 def _list(value: list[Any], depth: int) -> Any:

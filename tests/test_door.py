@@ -785,3 +785,18 @@ def test_forgetting_empties_every_memory():
 
     assert len(memories) > 8
     assert [0] * len(memories) == [memory.cache_info().currsize for memory in memories]
+
+
+def test_what_is_recalled_of_a_visitor_takes_nothing_from_one_event_to_the_next():
+    """
+    An e-mail address, a cookie and a click beside a visitor's object belong to that event alone.
+    """
+    whose = {"event_name": "x", "user": {"id": "u-1"}, "context": {"device": {"ip": "203.0.113.7", "os": "iOS"}}}
+    before = let_in({**whose, "id": "1"})
+    more = {"email": "jane@example.com", "opt_out": True, "ScCid": "c", "_scid": "s"}
+    between = let_in({**whose, **more, "id": "1", "context": {**whose["context"], "cookie": "_ga=1"}})
+    after = let_in({**whose, "id": "1"})
+
+    assert between.user.digests.email is not None
+    assert before.user.digests.email is None
+    assert before == after

@@ -270,11 +270,8 @@ def _quantity(items: tuple[Item, ...]) -> int:
 
 def _category(items: tuple[Item, ...], said: Mapping[str, Any]) -> str | None:
     """One text, as Snap documents it; connectors that send a list here are not known to be understood."""
-    if "content_category" in said or "category" in said:
-        found = _first_text(said, "content_category", "category") or ", ".join(texts(said.get("content_category")))
-        if found:
-            return found
-    return ", ".join(dict.fromkeys([item.category for item in items if item.category])) or None
+    found = _first_text(said, "content_category", "category") or ", ".join(texts(said.get("content_category")))
+    return found or ", ".join(dict.fromkeys([item.category for item in items if item.category])) or None
 
 
 def _brands(items: tuple[Item, ...], said: Mapping[str, Any]) -> str | list[str] | None:

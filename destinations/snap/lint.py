@@ -51,13 +51,13 @@ def faults(
     it, so that most of its fields have their form.
     """
     user, custom, app = _object(body, "user_data"), _object(body, "custom_data"), _object(body, "app_data")
-    shapes, source, name = _COPIED if ours else _EVERY, body.get("action_source"), _name(body)
-    found = _root_faults(body, name, source, _time_faults(body.get("event_time"), now, age))
+    shapes, source = _COPIED if ours else _EVERY, body.get("action_source")
+    found = _root_faults(body, now, age)
     found += _shape_faults(body, shapes.root, "")
     if not _matches(user, source):
         found.append(_NOBODY)
     found += _shape_faults(user, shapes.user, "user_data.")
-    if name == "PURCHASE":
+    if _name(body) == "PURCHASE":
         found += [_needed(field, notes) for field in ("currency", "value") if custom.get(field) is None]
     found += _shape_faults(custom, shapes.custom, "custom_data.")
     if shapes.content:
@@ -101,11 +101,11 @@ def _app_hints(event: Event) -> Iterator[str]:
         yield "nothing is said of App Tracking Transparency: send the device's answer with every app event"
 
 
-def _root_faults(body: Mapping[str, Any], name: str, source: object, of_time: list[str]) -> list[str]:
-    found = []
-    if name not in EVENT_NAMES:
+def _root_faults(body: Mapping[str, Any], now: int | None, age: float | None) -> list[str]:
+    found, source = [], body.get("action_source")
+    if _name(body) not in EVENT_NAMES:
         found.append("event_name: Snap has no such event; give it one of Snap's names or CUSTOM_EVENT_1 to 5 in events")
-    found += of_time
+    found += _time_faults(body.get("event_time"), now, age)
     if source not in ("WEB", "MOBILE_APP", "OFFLINE"):
         found.append("action_source: it is WEB, MOBILE_APP or OFFLINE; correct map")
     if source == "WEB" and not _is_absolute(body.get("event_source_url")):

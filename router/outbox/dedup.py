@@ -38,18 +38,18 @@ class Seen:
 
     def __init__(self) -> None:
         self._marks: dict[int, Marks] = {}
-        self._front: bytearray | None = None
-        self._in_front = self._shift = 0
+        self._front: tuple[bytearray, int] | None = None  # with the shift of a mark; one value, for two threads see it
+        self._in_front = 0
 
     def __contains__(self, number: int) -> bool:
         return number in self._marks
 
     def holding(self, names: Iterable[str]) -> Iterator[tuple[int, int]]:
         """Which of the keys, by its place among them, which segment may hold, by its number."""
-        front, shift = self._front, self._shift
+        table, shift = self._front or (None, 0)
         for place, name in enumerate(names):
-            at = zlib.crc32(name.encode())  # as ``mark``; a call for every event of every request would show
-            if front is None or front[at >> shift + 3] >> (at >> shift & 7) & 1:
+            at = mark(name)
+            if table is None or table[at >> shift + 3] >> (at >> shift & 7) & 1:
                 for number, known in self._marks.items():
                     found = bisect_left(known, at)
                     if found < len(known) and known[found] == at:
@@ -61,11 +61,11 @@ class Seen:
 
     def add(self, number: int, found: Marks) -> None:
         """One more segment; some 20 ms for 100 000 events, off the loop, where nobody else adds meanwhile."""
-        if self._front is None or 2 * (self._in_front + len(found)) > len(self._front):
+        if self._front is None or 2 * (self._in_front + len(found)) > len(self._front[0]):
             self._marks = {**self._marks, number: found}
             self.table()
             return
-        self._set(self._front, self._shift, found)
+        self._set(*self._front, found)
         self._in_front += len(found)
         self._marks = {**self._marks, number: found}
 
@@ -77,8 +77,7 @@ class Seen:
         front = bytearray(1 << bits - 3)
         for found in known.values():
             self._set(front, 32 - bits, found)
-        self._front, self._shift, self._in_front = None, 32 - bits, count
-        self._front = front
+        self._front, self._in_front = (front, 32 - bits), count
 
     def forget(self, number: int) -> None:
         self._marks = {other: found for other, found in self._marks.items() if other != number}

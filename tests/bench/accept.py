@@ -3,9 +3,8 @@
 ``python -m tests.bench.accept [--rounds 3] [--seconds 5] [--batch 1]``: the server on one core, the load on the other, A B
 A B in one run, medians; prints one JSON line. Three destinations are configured and held, so that nothing is delivered
 meanwhile. With ``--batch 100`` the yardstick is raw SQLite: multi-row inserts of the same bytes, as many a commit as a
-request has, FULL, one thread. With
-``--workers 1`` a process of its own collects, with ``--workers 2`` two, on both cores, of which the load takes its share;
-``--against one`` compares them with the server that does it all in one process.
+request has, FULL, one thread. With ``--workers 1`` a process of its own collects, with ``--workers 2`` two, on both
+cores, of which the load takes its share; ``--against one`` compares them with the server that does it all in one process.
 """
 
 from __future__ import annotations
