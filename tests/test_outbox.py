@@ -283,6 +283,40 @@ class TestLanes:
         assert [(1, 100, "delivered", NOW, NOW + 100, 200)] == runs
         assert [(100, 100)] == query(store.directory / "state.db", "SELECT cursor, delivered FROM lane")
 
+    async def test_who_is_patient_shares_a_sync_with_those_that_come_soon(self, store: Outbox):
+        """
+        After one settlement the next patient ones wait for each other and are written down as one, or at once where
+        somebody is in a hurry; the first after a pause waits for nothing.
+        """
+        lane = await store.lane("hook", "webhook")
+        await store.append(many(100))
+        groups: list[int] = []
+        honest = store._settle_group
+
+        async def noted(group):
+            groups.append(len(group))
+            await honest(group)
+
+        store._settle_group = noted
+
+        async def settled(seq: int, *, patient: bool = True) -> None:
+            await store.settle(lane, [Mark(seqs=[seq], state="delivered", at=NOW, attempts=1)], patient=patient)
+
+        await settled(1)
+        patient = [asyncio.create_task(settled(seq)) for seq in range(2, 5)]
+        await asyncio.sleep(0)
+        assert [1] == groups
+        hurried = asyncio.create_task(settled(5, patient=False))
+        await asyncio.gather(*patient, hurried)
+        assert [1, 4] == groups
+        patient = [asyncio.create_task(settled(seq)) for seq in range(6, 9)]
+        await asyncio.sleep(0)
+        store.hurry()
+        await asyncio.gather(*patient)
+        assert [1, 4, 3] == groups
+        await asyncio.gather(*(settled(seq) for seq in range(9, 12)))  # nobody hurries: they wait for the time alone
+        assert [1, 4, 3, 3] == groups
+
     async def test_a_retry_waits_in_its_row_until_it_is_due(self, store: Outbox, clock: SteppedClock):
         """
         A waiting delivery is found when its time has come, not before, and keeps its count of attempts.

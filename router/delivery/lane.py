@@ -42,6 +42,7 @@ log: Any = structlog.get_logger()
 T = TypeVar("T")
 
 SET_FORWARD = 60_000  # ms that the wall clock may gain on the other one before somebody has set it
+UNSETTLED = 4  # times the concurrency: requests answered but not yet written down
 TAKE = 64  # events looked at in one go, where a batch is not larger
 GATHER = 0.02  # seconds between two looks for less than a batch: a request costs as much for one event as for many
 
@@ -80,7 +81,7 @@ class LaneRunner:
         self._hand = Hand(lane)
         self._pace = Pace(concurrency)
         self._gate = Gate(name, lane, self._pace, chance, open_since=store.away_until)
-        self._settling = Settling(store, lane, self._settled)
+        self._settling = Settling(store, lane, UNSETTLED * concurrency, self._settled)
         self._sender = Sender(name, destination, clock, concurrency)
         self._sending = Sending(
             lane,

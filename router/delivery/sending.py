@@ -33,8 +33,6 @@ from router.outcome import Delivered, Hold, Outcome, Rejected, Retry, Split
 
 log: Any = structlog.get_logger()
 
-UNSETTLED = 4  # times the concurrency: requests answered but not yet written down
-
 
 class Sending:
     """``write`` makes requests of jobs, and settles what the destination cannot express."""
@@ -67,7 +65,7 @@ class Sending:
 
     def settled_enough(self) -> bool:
         """May more be answered, or has too much to be written down first?"""
-        return self._settling.waiting < UNSETTLED * self._pace.most
+        return self._settling.waiting < self._settling.most
 
     def start(self) -> None:
         """Let as many leave as may."""

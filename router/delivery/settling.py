@@ -1,7 +1,8 @@
 """Writing down what became of a lane's events, behind its requests and in groups: no request waits for the disk.
 
 What comes while a group is being written is the next group. Deliveries at the first try, which are nearly all, share
-one mark a group, however many requests they were.
+one mark a group, however many requests they were; a group of nothing else waits a little for those of other lanes,
+because each sync of the disk is one that senders wait behind.
 """
 
 from __future__ import annotations
@@ -33,11 +34,16 @@ class _Run(msgspec.Struct):
 
 
 class Settling:
-    """``waiting`` is how many answers are not written down yet. ``settled`` is told of marks that are on disk."""
+    """``waiting`` is how many answers are not written down yet, ``most`` how many may be. ``settled`` is told of marks
+    that are on disk.
+    """
 
-    def __init__(self, store: Outbox, lane: Lane, settled: Callable[[Sequence[Mark]], Awaitable[None]]) -> None:
-        self._store, self._lane, self._settled = store, lane, settled
+    def __init__(
+        self, store: Outbox, lane: Lane, most: int, settled: Callable[[Sequence[Mark]], Awaitable[None]]
+    ) -> None:
+        self._store, self._lane, self.most, self._settled = store, lane, most, settled
         self.waiting = 0
+        self._patient = True  # nothing of what is gathered is waited for
         self._runs: dict[tuple[int | None, bool, bool, bool], _Run] = {}
         self._marks: list[Mark] = []
         self._attempts: list[Attempt] = []
@@ -51,6 +57,7 @@ class Settling:
             self._marks += marks
             self._attempts += attempts
             self._closing += closing
+            self._patient = False
             self._one_more()
 
     def delivered(self, jobs: Sequence[Job], outcome: Delivered, attempt: Attempt) -> None:
@@ -61,11 +68,15 @@ class Settling:
         else:
             run.seqs += [job.seq for job in jobs]
             run.began, run.at = min(run.began, attempt.began), max(run.at, attempt.at)
+        if jobs[0].subject is not None:  # the next event about it is behind this one
+            self._patient = False
         self._one_more()
 
     def _one_more(self) -> None:
         self.waiting += 1
         self._gathered += 1
+        if not self._patient or 2 * self.waiting > self.most:
+            self._store.hurry()
         if self._task is None:
             self._task = asyncio.create_task(self._write())
 
@@ -73,11 +84,12 @@ class Settling:
         try:
             while self._gathered:
                 count, self._gathered = self._gathered, 0
+                patient, self._patient = self._patient and 2 * self.waiting <= self.most, True
                 marks = self._gather()
                 attempts, self._attempts = self._attempts, []
                 closing, self._closing = self._closing, []
                 try:
-                    await self._written_down(marks, attempts, closing)
+                    await self._written_down(marks, attempts, closing, patient=patient)
                 finally:
                     self.waiting -= count
         except NotDurable:
@@ -86,7 +98,7 @@ class Settling:
             self._task = None
 
     async def _written_down(
-        self, marks: Sequence[Mark], attempts: Sequence[Attempt], closing: Sequence[Closing]
+        self, marks: Sequence[Mark], attempts: Sequence[Attempt], closing: Sequence[Closing], *, patient: bool
     ) -> None:
         """However often a fault of ours comes between: nobody else knows any more what became of these."""
         on_disk = False
@@ -94,7 +106,7 @@ class Settling:
             try:
                 if not on_disk:
                     failpoint("lane_before_settle")
-                    await self._store.settle(self._lane, marks, attempts, closing)
+                    await self._store.settle(self._lane, marks, attempts, closing, patient=patient)
                     on_disk = True
                 failpoint("lane_after_settle")
                 return await self._settled(marks)

@@ -45,6 +45,7 @@ T = TypeVar("T")
 
 _log: Any = structlog.get_logger()
 
+GATHER = 0.02  # seconds between two times of settling: each is a sync of the disk beside those that senders wait for
 ROWS_AT_ONCE = 5_000  # in one transaction of an operator's
 LONGEST_PAUSE = 86_400_000  # ms; lanes that retry ask at least as often, so nobody ran for longer
 LONGEST_WAIT = 86_400_000  # ms; a due time further off than this was written under another clock
@@ -87,6 +88,8 @@ class Outbox:
         self._state = Writer("turnout-state")
         self._settlements: deque[_Settling] = deque()
         self._settle_wake = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._settled = -GATHER  # when some were written down last, by the loop's clock
         self._stopping = False
         self._settler: asyncio.Task[None] | None = None
         self._journal: Journal | None = None
@@ -140,6 +143,7 @@ class Outbox:
         await self.retention.stop()
         self._stopping = True
         self._settle_wake.set()
+        self._hurry.set()
         if self._settler is not None:
             await self._settler
         if self.failed is None:
@@ -476,21 +480,37 @@ class Outbox:
     # Settling
 
     async def settle(
-        self, lane: Lane, marks: Sequence[Mark], attempts: Sequence[Attempt] = (), closing: Sequence[Closing] = ()
+        self,
+        lane: Lane,
+        marks: Sequence[Mark],
+        attempts: Sequence[Attempt] = (),
+        closing: Sequence[Closing] = (),
+        *,
+        patient: bool = False,
     ) -> None:
-        """Write down what became of some deliveries; returns once it is on disk. Waits while there is no space."""
+        """Write down what became of some deliveries; returns once it is on disk. Waits while there is no space.
+
+        ``patient``: it may wait a little for others, until ``hurry`` or for ``GATHER`` seconds.
+        """
         if self.failed is not None:
             raise self.failed
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._settlements.append(_Settling(lane, marks, attempts, closing, future))
         self._settle_wake.set()
+        if not patient:
+            self._hurry.set()
         await future
+
+    def hurry(self) -> None:
+        """What is to be settled waits for no others."""
+        self._hurry.set()
 
     async def _settle_for_ever(self) -> None:
         while True:
             await self._settle_wake.wait()
             self._settle_wake.clear()
             while self._settlements:
+                await self._gather()
                 group = list(self._settlements)
                 self._settlements.clear()
                 fault = self.failed
@@ -505,6 +525,17 @@ class Outbox:
                     _finish(each, fault)
             if self._stopping:
                 return
+
+    async def _gather(self) -> None:
+        """Let others come, where some were written down only just now and nobody is in a hurry."""
+        now = asyncio.get_running_loop().time
+        wait = self._settled + GATHER - now()
+        if wait > 0 and not self._hurry.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._hurry.wait()
+        self._hurry.clear()
+        self._settled = now()
 
     async def _settle_group(self, group: Sequence[_Settling]) -> None:
         settlements = [_settlement(each) for each in group]
