@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from router.destination import Complaint, Destination, Request, mapped
-from router.event import Clear, Event
+from router.event import Event, bare, payload
 from router.secret import Secret
 
 _ADDRESS = 'the address of a server, as "https://host/path": https or http, no user and no #fragment'
@@ -28,7 +28,6 @@ Secrets = Annotated[
 ]
 Name = Annotated[str, Meta(pattern=r"^(?!(?i:webhook-|content-|transfer-|host\Z))[A-Za-z0-9-]+\Z")]
 Value = Annotated[str, Meta(pattern=r"^[\x20-\x7e]*\Z")]  # no line break: it would begin a header of its own
-_NOTHING: Clear = Event.__struct_defaults__[-1]  # the very one that is left out of what is encoded
 _encode = msgspec.json.Encoder().encode
 _SECRET = re.compile(r"(whsec_)?([A-Za-z0-9+/]{4}){5,}([A-Za-z0-9+/]{2,3}={0,2})?")
 
@@ -80,10 +79,9 @@ class Webhook(Destination, tag="webhook", frozen=True, kw_only=True):
 
     def _data(self, event: Event) -> bytes:
         """The event as JSON, without its clear values."""
-        bare = event if event.clear is _NOTHING else msgspec.structs.replace(event, clear=_NOTHING)
         if not self.map:
-            return _encode(bare)
-        return _encode(mapped(msgspec.to_builtins(bare), event, self.map))
+            return payload(event)
+        return _encode(mapped(msgspec.to_builtins(bare(event)), event, self.map))
 
     def _post(
         self, message_id: str, kind: str | None, data: bytes, events: tuple[Event, ...], sent_at: str, keys: list[bytes]

@@ -133,7 +133,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
     extra: dict[str, Any] = {}  # every other key the sender gave, scrubbed
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True):
     """One thing that happened, as everybody in the house understands it.
 
     ``name`` is the standard name where the dialect has one for it ("Order Completed" is ``purchase``), else what the
@@ -164,3 +164,36 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     test: str | None = None  # the sender's test code: test traffic
     notes: tuple[str, ...] = ()  # what was repaired, guessed or dropped on the way in: "unit_guessed", "bad_email" ...
     clear: Clear = Clear()  # never part of the stored payload; see the outbox
+
+
+NOTHING: Clear = Event.__struct_defaults__[-1]  # what an event without any has, the very object
+_BARE, _PAYLOAD = "bare", "payload"  # beside the fields; whatever is made of an event knows nothing of them
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Event).decode
+
+
+def opened(payload: bytes, clear: Clear = NOTHING) -> Event:
+    """The event of its payload and its clear values. It remembers its payload, and itself without the clear values: each
+    destination would make them anew. msgspec's errors where it is no payload.
+    """
+    bare = event = _decode(payload)
+    if clear != NOTHING:
+        event = msgspec.structs.replace(bare, clear=clear)
+        event.__dict__[_BARE] = bare
+    bare.__dict__[_PAYLOAD] = payload
+    return event
+
+
+def bare(event: Event) -> Event:
+    """The event without its clear values."""
+    if event.clear is NOTHING:
+        return event
+    known: Event | None = getattr(event, _BARE, None)
+    return known if known is not None else msgspec.structs.replace(event, clear=NOTHING)
+
+
+def payload(event: Event) -> bytes:
+    """The event as JSON, without its clear values: where it was stored, the very bytes that are stored."""
+    plain = bare(event)
+    known: bytes | None = getattr(plain, _PAYLOAD, None)
+    return known if known is not None else _encode(plain)

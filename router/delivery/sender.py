@@ -16,7 +16,7 @@ from router.delivery.ends import Job
 from router.delivery.redact import redacted
 from router.delivery.subjects import key
 from router.destination import Destination, Request, Response
-from router.event import Clear, Event
+from router.event import NOTHING, Clear, Event, bare
 from router.outbox.state import Attempt
 from router.outcome import Delivered, Hold, Outcome, Refusal, Rejected, Retry, Split
 from router.secret import Secret
@@ -25,7 +25,6 @@ from router.transport import Failure, Transport
 
 log: Any = structlog.get_logger()
 
-_NOTHING: Clear = Event.__struct_defaults__[-1]  # what an event without any has
 _A_CODE = 2  # letters of a country, which say nothing of a person and occur in any text
 
 
@@ -89,12 +88,11 @@ class Sender:
 
     def _visible(self, event: Event) -> Event:
         """The event with only those clear values that this destination declares."""
-        clear = event.clear
-        if clear is _NOTHING:
+        if event.clear is NOTHING:
             return event
         if not self._destination.clear:
-            return msgspec.structs.replace(event, clear=_NOTHING)
-        if not any(getattr(clear, name) for name in self._withheld):
+            return bare(event)
+        if not any(getattr(event.clear, name) for name in self._withheld):
             return event
         kept = {name: getattr(event.clear, name) for name in self._destination.clear}
         return msgspec.structs.replace(event, clear=Clear(**kept))

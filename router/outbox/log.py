@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from router.event import Clear, Event
+from router.event import NOTHING, Clear, Event, opened, payload
 from router.failpoint import failpoint
 from router.outbox import dedup
 from router.outbox.compression import pack, unpack
@@ -26,11 +26,6 @@ from router.outbox.writer import fold
 
 COLUMNS = 9
 ROWS_PER_STATEMENT = 32_766 // COLUMNS  # SQLite's limit of bound values (limits.html, SQLITE_MAX_VARIABLE_NUMBER)
-
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Event).decode
-_NOTHING = Event(id="", name="", time=0, received=0, source="", dialect="").clear  # the default object itself
-
 
 KEPT = 0  # number of the segment that keeps what others left behind when they went
 
@@ -73,19 +68,17 @@ class Row(msgspec.Struct, gc=False, array_like=True):
     received: int
     time: int
     payload: bytes
-    clear: Clear = _NOTHING
+    clear: Clear = NOTHING
     anonymous_id: str | None = None
     clicks: dict[str, str] = {}
     event: Event | None = None
 
     def read(self) -> Event:
-        event = _decode(self.payload)
-        return event if self.clear == _NOTHING else msgspec.structs.replace(event, clear=self.clear)
+        return opened(self.payload, self.clear)
 
 
 def row(event: Event) -> Row:
     """Encode for the log. The clear values never enter the payload."""
-    clear = event.clear
     return Row(
         event.source,
         event.id,
@@ -93,8 +86,8 @@ def row(event: Event) -> Row:
         event.dialect,
         event.received,
         event.time,
-        _encode(event if clear is _NOTHING else msgspec.structs.replace(event, clear=_NOTHING)),
-        clear,
+        payload(event),
+        event.clear,
         event.user.anonymous_id,
         event.clicks,
     )
@@ -129,7 +122,7 @@ def append(connection: sqlite3.Connection, first: int, rows: Sequence[Row], vaul
 def _bound(first: int, rows: Sequence[Row], vault: Vault) -> list[object]:
     values: list[object] = []
     stored, sealed = pack([each.payload for each in rows]), vault.seal([each.clear for each in rows])
-    for seq, (each, payload, clear) in enumerate(zip(rows, stored, sealed, strict=True), first):
+    for seq, (each, packed, clear) in enumerate(zip(rows, stored, sealed, strict=True), first):
         values += (
             seq,
             each.received,
@@ -137,9 +130,9 @@ def _bound(first: int, rows: Sequence[Row], vault: Vault) -> list[object]:
             each.source,
             each.id,
             each.name,
-            payload,
+            packed,
             clear,
-            zlib.crc32(payload),
+            zlib.crc32(packed),
         )
     return values
 
@@ -167,24 +160,26 @@ def late(connection: sqlite3.Connection, after: int, since: int, until: int, lim
 
 
 def _all_stored(found: Sequence[tuple[int, bytes, bytes | None, int]], vault: Vault) -> list[Stored]:
-    events = intact([(payload, crc) for _, payload, _, crc in found])
+    payloads = whole([(stored, crc) for _, stored, _, crc in found])
     return [
-        Stored(seq, msgspec.structs.replace(event, clear=vault.open(clear)))
-        if event is not None and clear
-        else Stored(seq, event, erased=not payload)
-        for (seq, payload, clear, _), event in zip(found, events, strict=True)
+        Stored(seq, _event(text, vault.open(clear) if clear else NOTHING), erased=not stored)
+        for (seq, stored, clear, _), text in zip(found, payloads, strict=True)
     ]
 
 
 def intact(stored: Sequence[tuple[bytes, int]]) -> list[Event | None]:
     """The events in these bytes with their checksums, in order; None for what is empty or damaged."""
-    whole = [payload if zlib.crc32(payload) == crc else b"" for payload, crc in stored]
-    return [None if payload is None else _event(payload) for payload in unpack(whole)]
+    return [_event(text) for text in whole(stored)]
 
 
-def _event(payload: bytes) -> Event | None:
+def whole(stored: Sequence[tuple[bytes, int]]) -> list[bytes | None]:
+    """The payloads in these bytes with their checksums, in order; None for what is empty or damaged."""
+    return unpack([packed if zlib.crc32(packed) == crc else b"" for packed, crc in stored])
+
+
+def _event(text: bytes | None, clear: Clear = NOTHING) -> Event | None:
     try:
-        return _decode(payload)
+        return None if text is None else opened(text, clear)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
