@@ -54,6 +54,11 @@ _JOURNEY_LISTS = (
 )
 _RARE = frozenset((*_JOURNEY_TEXTS, *_JOURNEY_COUNTS, *_JOURNEY_LISTS, "predicted_ltv", "custom_fields"))
 _SIGN_UP = ("sign_up_method", "method")
+_SEARCHES = ("search_string", "search_term", "query")
+_CATEGORIES = ("content_category", "category")
+# All of the properties that ``custom_data`` is made of.
+_READ = _RARE.union(_TEXTS, _SIGN_UP, _SEARCHES, _CATEGORIES, ("brands", "brand", "content_ids", "contents", "num_items"))
+_NOTHING_SAID: Mapping[str, Any] = {}
 _PLACES = ("country", "city", "region", "neighborhood", "postal_code")
 _USER_IDS = ("subscription_id", "lead_id", "download_id", "partner_id")
 _APP_TEXTS = ("campaign_ids", "install_referrer", "installer_package", "windows_attribution_id")
@@ -87,21 +92,21 @@ def event_time(event: Event, unit: Literal["s", "ms"] = "s") -> int:
     return time if unit == "ms" else time // 1000
 
 
-def addressed(event: Event) -> dict[str, Any]:
+def addressed(event: Event) -> Mapping[str, Any]:
     """What the sender addressed to Snap alone: Commanders Act's ``integrations.snapchat``, Segment's object of that name.
 
     Segment's destination goes by "Snap Conversions Api" and two more names, so the beginning tells.
     """
-    found: dict[str, Any] = {}
     if not event.partners:
-        return found
+        return _NOTHING_SAID
+    found: dict[str, Any] = {}
     for partner, said in event.partners.items():
         if isinstance(said, dict) and partner.lower().startswith("snap"):
             found.update(said)
     return found
 
 
-def given(event: Event) -> dict[str, Any]:
+def given(event: Event) -> Mapping[str, Any]:
     """The event's properties under what was addressed to Snap."""
     own = addressed(event)
     return {**event.properties, **own} if own else event.properties
@@ -116,13 +121,15 @@ def options(event: Event) -> list[str]:
     if own:
         words = f"{own.get('data_processing_options')} {own.get('data_use')}".upper()
         limited = limited or "LMU" in words or "LDU" in words
-    if asked := given(event).get("data_processing_options"):
+    said = own if "data_processing_options" in own else event.properties
+    if asked := said.get("data_processing_options"):
         delete = "DELETE" in str(asked).upper()
     return [*(["LMU"] if limited else []), *(["DELETE"] if delete else [])]
 
 
 def code_of_test(event: Event) -> str | None:
-    own = addressed(event)
+    if not (own := addressed(event)):
+        return None
     return text(own.get("test_code")) or text(own.get("test_event_code"))
 
 
@@ -177,21 +184,29 @@ def click_id(clicks: Mapping[str, str]) -> str | None:
 
 def custom_data(event: Event) -> dict[str, Any]:
     money, items, said = event.money, event.items, given(event)
+    if _READ.isdisjoint(said):  # as most events
+        said = _NOTHING_SAID
     return present(
         {
             "currency": money.currency,
             # As text, like the page's own sample: our amounts are exact decimals, and a float would round them.
             "value": money.value or money.revenue,
             "order_id": money.order_id,
-            **(_of_items(items, said) if items else _without_items(said)),
+            **(_of_items(items, said) if items else _without_items(said) if said else _NOTHING_SAID),
             "content_category": _category(items, said),
-            "search_string": _first_text(said, "search_string", "search_term", "query"),
             "brands": _brands(items, said),
-            "sign_up_method": _first_text(said, *(_SIGN_UP if event.name == "sign_up" else _SIGN_UP[:1])),
-            **said_texts(said, _TEXTS),
-            **(_rarely(said) if not _RARE.isdisjoint(said) else {}),
+            **(_of_properties(event, said) if said else _NOTHING_SAID),
         }
     )
+
+
+def _of_properties(event: Event, said: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "search_string": _first_text(said, *_SEARCHES),
+        "sign_up_method": _first_text(said, *(_SIGN_UP if event.name == "sign_up" else _SIGN_UP[:1])),
+        **said_texts(said, _TEXTS),
+        **(_rarely(said) if not _RARE.isdisjoint(said) else {}),
+    }
 
 
 def _of_items(items: tuple[Item, ...], said: Mapping[str, Any]) -> dict[str, Any]:
@@ -270,14 +285,19 @@ def _quantity(items: tuple[Item, ...]) -> int:
 
 def _category(items: tuple[Item, ...], said: Mapping[str, Any]) -> str | None:
     """One text, as Snap documents it; connectors that send a list here are not known to be understood."""
-    found = _first_text(said, "content_category", "category") or ", ".join(texts(said.get("content_category")))
-    return found or ", ".join(dict.fromkeys([item.category for item in items if item.category])) or None
+    if said and (own := _first_text(said, *_CATEGORIES) or ", ".join(texts(said.get(_CATEGORIES[0])))):
+        return own
+    found = [item.category for item in items if item.category]
+    return ", ".join(dict.fromkeys(found)) if found else None
 
 
 def _brands(items: tuple[Item, ...], said: Mapping[str, Any]) -> str | list[str] | None:
     """Snap takes one text or a list; one brand goes as the page's sample has it."""
-    brands = list(dict.fromkeys([item.brand for item in items if item.brand]))
-    brands = brands or texts(said.get("brands")) or texts(said.get("brand"))
+    brands = [item.brand for item in items if item.brand]
+    if brands:
+        brands = list(dict.fromkeys(brands))
+    elif said:
+        brands = texts(said.get("brands")) or texts(said.get("brand"))
     return brands if len(brands) > 1 else brands[0] if brands else None
 
 

@@ -184,6 +184,12 @@ def _app_faults(app: Mapping[str, Any], source: object, rules: Mapping[str, Rule
 
 def _shape_faults(fields: Mapping[str, Any], rules: Mapping[str, Rule], prefix: str) -> list[str]:
     """The fields that are there and have not their documented form."""
+    if len(rules) < len(fields):
+        return [
+            f"{prefix}{name}: {words}; correct map"
+            for name, (fits, words) in rules.items()
+            if name in fields and not fits(fields[name])
+        ]
     return [
         f"{prefix}{name}: {rules[name][1]}; correct map"
         for name, value in fields.items()

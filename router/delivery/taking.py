@@ -100,8 +100,10 @@ class Taking:
     async def _in_order(self, now: int, most: int) -> list[Job]:
         while found := await self._following(most):
             self.taken = found[-1].seq
-            fresh = [each for each in found if self._lane.open(each.seq) and not self._passed(each.seq)]
-            self._urgent.difference_update([each.seq for each in found] if self._urgent else ())
+            fresh = found
+            if self._ahead or self._urgent or not self._lane.untouched(found[0].seq):
+                fresh = [each for each in found if self._lane.open(each.seq) and not self._passed(each.seq)]
+                self._urgent.difference_update([each.seq for each in found])
             if jobs := self._intact(fresh, now):
                 return jobs
             await asyncio.sleep(0)

@@ -39,6 +39,10 @@ class Lane:
         place = bisect_right(self._starts, seq)
         return place == 0 or seq >= self._stops[place - 1]
 
+    def untouched(self, seq: int) -> bool:
+        """Is nothing written down yet of this event and of all behind it?"""
+        return seq > self.cursor and not (self._stops and self._stops[-1] > seq)
+
     def ended(self) -> list[range]:
         """The stretches beyond the cursor of which something is written down."""
         return [range(start, stop) for start, stop in zip(self._starts, self._stops, strict=True)]
