@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from router import config
@@ -161,6 +161,8 @@ class TestCutting:
             assert read(item) is not None
 
     @given(JSON)
+    @example(-100_000_000_000_000_001)
+    @example(10**30 + 1)
     def test_any_json_is_decoded_as_it_is(self, value):
         """
         The second way to decode gives the same as the first.

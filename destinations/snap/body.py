@@ -57,7 +57,9 @@ _SIGN_UP = ("sign_up_method", "method")
 _SEARCHES = ("search_string", "search_term", "query")
 _CATEGORIES = ("content_category", "category")
 # All of the properties that ``custom_data`` is made of.
-_READ = _RARE.union(_TEXTS, _SIGN_UP, _SEARCHES, _CATEGORIES, ("brands", "brand", "content_ids", "contents", "num_items"))
+_READ = _RARE.union(
+    _TEXTS, _SIGN_UP, _SEARCHES, _CATEGORIES, ("brands", "brand", "content_ids", "contents", "num_items")
+)
 _NOTHING_SAID: Mapping[str, Any] = {}
 _PLACES = ("country", "city", "region", "neighborhood", "postal_code")
 _USER_IDS = ("subscription_id", "lead_id", "download_id", "partner_id")

@@ -44,14 +44,10 @@ def decoded(raw: bytes) -> Any:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     try:
-        read = json.loads(raw.decode("utf-8", "replace"), parse_int=_number)
+        read = json.loads(raw.decode("utf-8", "replace"))
         return msgspec.json.decode(json.dumps(read, ensure_ascii=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError):
         return None
-
-
-def _number(text: str) -> int | float:
-    return int(text) if len(text) < 19 else float(text)
 
 
 # Cutting

@@ -648,7 +648,9 @@ def _settlement(each: _Settling) -> Settlement:
     for mark in each.marks:
         kept = mark
         if not mark.parked:
-            new = mark.seqs if lane.untouched(min(mark.seqs, default=0)) else [seq for seq in mark.seqs if lane.open(seq)]
+            new = (
+                mark.seqs if lane.untouched(min(mark.seqs, default=0)) else [seq for seq in mark.seqs if lane.open(seq)]
+            )
             kept = mark if len(new) == len(mark.seqs) else msgspec.structs.replace(mark, seqs=new)
             lane.end(new)
         if kept.seqs:

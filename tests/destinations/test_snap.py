@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from destinations.snap import EVENT_NAMES, MAX_BYTES, Snap, faults
+from destinations.snap import body as fields
 from router.destination import Request, Response, Verdict, field
 from router.door import admit
 from router.event import Event
@@ -1058,3 +1059,30 @@ class TestFake:
         Only the documented calls are answered.
         """
         assert status == FakeSnap(now=lambda: NOW).answer(msgspec.structs.replace(posted(valid()), **change)).status
+
+
+class _Noting(dict[str, Any]):
+    """Properties that note what they are asked for."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.asked: set[str] = set()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.asked.add(name)
+        return super().get(name, default)
+
+    def __contains__(self, name: object) -> bool:
+        self.asked.add(str(name))
+        return super().__contains__(name)
+
+
+def test_no_property_is_forgotten_where_most_events_have_none():
+    """
+    What is looked for before the properties are read is all that is read of them.
+    """
+    properties = _Noting({"travel_start": "2026-11-29", "custom_fields": {"a": "b"}})
+    fields.custom_data(msgspec.structs.replace(an_event(), name="sign_up", items=(), properties=properties))
+
+    assert {"travel_start", "num_items", "search_term", "brand", "country"} <= properties.asked
+    assert properties.asked - fields._READ <= set(fields._PLACES)
