@@ -205,7 +205,8 @@ class TestSegments:
         """
         store = await Outbox.open(tmp_path / "outbox", clock, segment_events=10)
 
-        async def fails(*_):
+        async def fails(_segment, connection, _found):
+            connection.close()
             raise DiskFull("full")
 
         def never(*_):
