@@ -23,7 +23,7 @@ import msgspec
 
 from router import quality, route
 from router.destination import Destination, Header, Request, field
-from router.event import Clear, Event
+from router.event import NOTHING, Clear, Event
 from router.identifiers import alpha2
 from router.outcome import Refusal
 from router.secret import Secret
@@ -38,7 +38,6 @@ _WEAK: Final = 8  # characters of a secret; a shorter one is a part of many word
 _A_CODE: Final = 2  # letters of a country, which occur in any text
 # Any other header may carry a credential: those of a webhook are the operator's own, under names of their choice.
 _PLAIN_HEADERS: Final = frozenset({"accept", "content-type", "user-agent", "webhook-id", "webhook-timestamp"})
-_NOTHING: Final = Clear()
 _COMMON: Final = frozenset(Destination.__struct_fields__)
 
 Path = tuple[str | int, ...]
@@ -134,7 +133,7 @@ def _too_old(age: float, window: str | None) -> str | None:
 
 def _visible(event: Event, destination: Destination) -> Event:
     """The event as the destination is given it: with only those clear values that it declares."""
-    if event.clear == _NOTHING:
+    if event.clear == NOTHING:
         return event
     return msgspec.structs.replace(
         event, clear=Clear(**{name: getattr(event.clear, name) for name in destination.clear})

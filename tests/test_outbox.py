@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from router.delivery.ends import Job
+from router.delivery.settling import Settling
 from router.event import Clear
 from router.outbox import lock, log, schema, state
 from router.outbox.compression import _FIRST, pack, unpack
@@ -22,6 +24,7 @@ from router.outbox.outbox import Outbox
 from router.outbox.retention import Policy
 from router.outbox.state import Attempt, Held, Mark, Quarantined, Selection
 from router.outbox.vault import Vault, new_key
+from router.outcome import Delivered
 from tests.builders import NOW, an_event, many, rows
 from tests.stepped import SteppedClock
 from tests.unpacked import unpacked
@@ -284,7 +287,7 @@ class TestLanes:
         assert [(1, 100, "delivered", NOW, NOW + 100, 200)] == runs
         assert [(100, 100)] == query(store.directory / "state.db", "SELECT cursor, delivered FROM lane")
 
-    async def test_who_is_patient_shares_a_sync_with_those_that_come_soon(self, store: Outbox):
+    async def test_who_is_patient_shares_a_sync_with_those_that_come_soon(self, store: Outbox, monkeypatch):
         """
         After one settlement the next patient ones wait for each other and are written down as one, or at once where
         somebody is in a hurry; the first after a pause waits for nothing.
@@ -304,6 +307,7 @@ class TestLanes:
             await store.settle(lane, [Mark(seqs=[seq], state="delivered", at=NOW, attempts=1)], patient=patient)
 
         await settled(1)
+        monkeypatch.setattr("router.outbox.outbox.GATHER", 3600.0)  # only who hurries ends it
         patient = [asyncio.create_task(settled(seq)) for seq in range(2, 5)]
         await asyncio.sleep(0)
         assert [1] == groups
@@ -315,8 +319,49 @@ class TestLanes:
         store.hurry()
         await asyncio.gather(*patient)
         assert [1, 4, 3] == groups
+        monkeypatch.setattr("router.outbox.outbox.GATHER", 0.05)
         await asyncio.gather(*(settled(seq) for seq in range(9, 12)))  # nobody hurries: they wait for the time alone
         assert [1, 4, 3, 3] == groups
+
+    @pytest.mark.parametrize("hurried", ["by an end", "by its subject", "by their number"])
+    async def test_a_lane_waits_for_others_until_somebody_waits_for_it(self, store: Outbox, monkeypatch, hurried: str):
+        """
+        Deliveries are written down at once where another end comes to them, where the next event about the same waits for
+        one, and what was first, where more than half of what may be unwritten is.
+        """
+        lane = await store.lane("hook", "webhook")
+        events = [an_event(f"e-{number}") for number in range(1, 9)]
+        await store.append(rows(*events))
+        written: set[int] = set()
+        wanted, there = ({2} if hurried == "by their number" else {2, 3}), asyncio.Event()
+
+        async def noted(marks):
+            written.update(seq for mark in marks for seq in mark.seqs)
+            if wanted <= written:
+                there.set()
+
+        settling = Settling(store, lane, 6, noted)
+
+        def deliver(seq: int, **more: object) -> None:
+            attempt = Attempt(seqs=[seq], began=NOW, at=NOW, outcome="delivered", status=200)
+            settling.delivered([Job(seq, events[seq - 1], **more)], Delivered(), attempt)
+
+        deliver(1)
+        await settling.written()
+        monkeypatch.setattr("router.outbox.outbox.GATHER", 3600.0)
+        deliver(2)
+        await asyncio.sleep(0.05)
+        assert {1} == written
+        match hurried:
+            case "by an end":
+                settling.add([Mark(seqs=[3], state="dead", at=NOW, attempts=1)])
+            case "by its subject":
+                deliver(3, subject="about")
+            case _:
+                for seq in range(3, 6):
+                    deliver(seq)
+        async with asyncio.timeout(10):
+            await there.wait()
 
     async def test_a_retry_waits_in_its_row_until_it_is_due(self, store: Outbox, clock: SteppedClock):
         """
