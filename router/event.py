@@ -184,6 +184,15 @@ def opened(payload: bytes, clear: Clear = NOTHING) -> Event:
     return event
 
 
+def written(event: Event) -> bytes:
+    """Its payload, which it remembers as if it had been ``opened``."""
+    plain = bare(event)
+    text = plain.__dict__[_PAYLOAD] = _encode(plain)
+    if plain is not event:
+        event.__dict__[_BARE] = plain
+    return text
+
+
 def bare(event: Event) -> Event:
     """The event without its clear values."""
     if event.clear is NOTHING:

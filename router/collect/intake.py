@@ -67,7 +67,7 @@ class Intake:
         tally: Tally | None = None,
         visitors: Visitors | None = None,
     ) -> None:
-        self.rounds = Rounds(self._prepared, new_id)
+        self.rounds = Rounds(self._prepared, new_id, followed=lambda: store.followed)
         self._store, self._tally = store, tally or Tally()
         self._visitors = Visitors(0) if visitors is None else visitors
         self._storing: set[asyncio.Task[None]] = set()

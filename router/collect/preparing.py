@@ -78,9 +78,9 @@ class Job:
         self._at = 0
         self.prepared: Prepared
 
-    def work(self, most: int, new_id: Callable[[], str]) -> int | Malformed:
+    def work(self, most: int, new_id: Callable[[], str], *, remember: bool = False) -> int | Malformed:
         """Go on for about ``most`` bytes; returns how many it was, or why nothing of this request can be taken.
-        ``new_id`` makes ids for events that bring none.
+        ``new_id`` makes ids for events that bring none. Rows ``remember`` their events where lanes wait for them.
         """
         worked = 0
         if not self._begun and (refused := self._begin()) is not None:
@@ -92,7 +92,7 @@ class Job:
             worked += item.size + OVERHEAD
             entered = _entered(item, sender, self.visit, new_id)  # type: ignore[arg-type]  # it has begun
             if isinstance(entered, Event):
-                prepared.rows.append(log.row(entered))
+                prepared.rows.append(log.row(entered, remember=remember))
                 prepared.places.append(at)
             else:
                 prepared.refused.append(_refused(entered, at))

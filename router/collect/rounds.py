@@ -29,11 +29,17 @@ ASIDE = 512  # bytes of events that are as much work as a refusal or a new conne
 
 class Rounds:
     """Works on jobs, first come first served. ``ready`` is told at the end of a round which ones are prepared; those that
-    are not acceptable are done.
+    are not acceptable are done. ``followed``: does a lane wait for the events?
     """
 
-    def __init__(self, ready: Callable[[list[Job]], None], new_id: Callable[[], str], stretch: int = STRETCH) -> None:
-        self._ready, self._new_id, self._stretch = ready, new_id, stretch
+    def __init__(
+        self,
+        ready: Callable[[list[Job]], None],
+        new_id: Callable[[], str],
+        stretch: int = STRETCH,
+        followed: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._ready, self._new_id, self._stretch, self._followed = ready, new_id, stretch, followed
         self._aside = 0
         self._ended, self._together = 0.0, 0  # the last round: when, by the loop's clock, and of how many
         self._waiting: deque[Job] = deque()
@@ -60,10 +66,11 @@ class Rounds:
         pressed = self._aside > 0
         left = PRESSED + self._aside if pressed else self._stretch
         self._aside = 0
+        remember = self._followed()
         prepared: list[Job] = []
         while left > 0 and self._waiting:
             job = self._waiting[0]
-            outcome = self._worked(job, left)
+            outcome = self._worked(job, left, remember=remember)
             if isinstance(outcome, int):
                 left -= outcome
                 if not job.through:
@@ -79,8 +86,8 @@ class Rounds:
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._round)
 
-    def _worked(self, job: Job, most: int) -> int | Malformed | Exception:
+    def _worked(self, job: Job, most: int, *, remember: bool) -> int | Malformed | Exception:
         try:
-            return job.work(most, self._new_id)
+            return job.work(most, self._new_id, remember=remember)
         except Exception as fault:  # noqa: BLE001 - it is one request's; the others must not suffer
             return fault

@@ -31,6 +31,10 @@ SEGMENT_AGE = 86_400_000  # ms
 WAITING_BYTES = 64 * 1024 * 1024  # payloads that may wait for the disk before senders are told to come back
 TAIL_BYTES = 16 * 1024 * 1024  # payloads kept decoded for lanes that keep up
 TAIL_EVENTS = 8192
+IN_PLACE = 0.005  # seconds that the event loop stands still for the disk; a quick one takes one thousandth
+IN_VAIN = (
+    10  # times as long it does not after that was not enough: a slow disk takes a tenth of everybody's time at most
+)
 DECODED = 256  # of these are kept decoded, too: lanes that keep up read the same ones at the same time
 
 
@@ -51,7 +55,8 @@ class _Errand:
 
 
 class Tail:
-    """The newest events for lanes that keep up, which need no disk; each is decoded when the first lane asks.
+    """The newest events for lanes that keep up, which need no disk. Each is decoded when the first lane asks, or comes as
+    the event that it was at the door, where a lane is so near that it will still be one.
 
     Only a few stay decoded: with all of them, every event would be made in memory that no cache holds, and the garbage
     collector would walk through them, which costs a fifth of taking an event (measured).
@@ -62,14 +67,26 @@ class Tail:
         self._decoded: deque[Row] = deque()
         self._first = 1  # the number of the first of them
         self._bytes = 0
+        self._read = 0  # the last number that anybody has read
+
+    @property
+    def followed(self) -> bool:
+        """Is anybody so near to the end that what comes now would still be decoded for them?"""
+        return self._first + len(self._rows) - self._read <= DECODED
 
     def keep(self, first: int, rows: Sequence[Row]) -> None:
         if not self._rows:
             self._first = first
         self._rows += rows
+        self._remember([each for each in rows if each.event is not None])
         self._bytes += sum(len(each.payload) for each in rows)
         if self._bytes > 2 * TAIL_BYTES or len(self._rows) > 2 * TAIL_EVENTS:
             self._cut()
+
+    def _remember(self, decoded: Sequence[Row]) -> None:
+        self._decoded.extend(decoded)
+        while len(self._decoded) > DECODED:
+            self._decoded.popleft().event = None
 
     def _cut(self) -> None:
         """Half of it goes at a time."""
@@ -87,15 +104,18 @@ class Tail:
         if not self._rows or self._first > after + 1:
             return None
         start = after + 1 - self._first
-        found = enumerate(self._rows[start : start + limit], after + 1)
-        return [Stored(seq, None, erased=True) if row is None else Stored(seq, self._event(row)) for seq, row in found]
+        found = self._rows[start : start + limit]
+        self._read = max(self._read, after + len(found))
+        return [
+            Stored(seq, None, erased=True) if row is None else Stored(seq, self._event(row))
+            for seq, row in enumerate(found, after + 1)
+        ]
 
     def _event(self, row: Row) -> Event:
         if row.event is None:
-            row.event = row.read()
-            self._decoded.append(row)
-            if len(self._decoded) > DECODED:
-                self._decoded.popleft().event = None
+            row.event = event = row.read()
+            self._remember([row])
+            return event
         return row.event
 
     def erase(self, seqs: Collection[int]) -> None:
@@ -126,6 +146,7 @@ class Journal:
         self._segments, self._clock, self._dedup, self._segment_events = segments, clock, dedup, segment_events
         self._register, self._sealed, self._committed, self._failed = register, sealed, committed, failed
         self._writer = Writer("turnout-log")
+        self._aside_until = 0.0  # by the loop's clock; until then nobody stands still for the disk
         self._vault = Vault(None)
         self._ids: dict[str, int] = {}  # of the open segment: key -> received
         self._unsealed: dict[int, dict[str, int]] = {}  # the same of segments that have no index yet, by number
@@ -243,7 +264,7 @@ class Journal:
         answers = [self._sorted(each.rows, ids, fresh, repeated, since) for each in group]
         first, duplicates = self.last + 1, sum(sum(answer) for answer in answers)
         if fresh or duplicates:
-            await self._writer.read(lambda connection: log.append(connection, first, fresh, self._vault, duplicates))
+            await self._on_disk(lambda connection: log.append(connection, first, fresh, self._vault, duplicates))
         self._ids.update(ids)
         self.tail.keep(first, fresh)
         self.last += len(fresh)
@@ -252,6 +273,16 @@ class Journal:
             _answer(each.future, answer)
         if fresh:
             self._committed()
+
+    async def _on_disk(self, unit: Unit[None]) -> None:
+        """In place, where the disk is quick."""
+        loop = asyncio.get_running_loop()
+        if (began := loop.time()) < self._aside_until:
+            await self._writer.read(unit)
+            return
+        await self._writer.read_here(unit, IN_PLACE)
+        if loop.time() - began > IN_PLACE:
+            self._aside_until = loop.time() + IN_VAIN * IN_PLACE
 
     async def _repeated(self, group: Sequence[_Append], since: int) -> set[str]:
         """Keys of those that a sealed segment holds."""

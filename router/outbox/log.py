@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from router.event import NOTHING, Clear, Event, opened, payload
+from router.event import NOTHING, Clear, Event, opened, payload, written
 from router.failpoint import failpoint
 from router.outbox import dedup
 from router.outbox.compression import pack, unpack
@@ -77,8 +77,10 @@ class Row(msgspec.Struct, gc=False, array_like=True):
         return opened(self.payload, self.clear)
 
 
-def row(event: Event) -> Row:
-    """Encode for the log. The clear values never enter the payload."""
+def row(event: Event, *, remember: bool = False) -> Row:
+    """Encode for the log. The clear values never enter the payload. To ``remember`` the event saves decoding it for
+    whoever reads it at once.
+    """
     return Row(
         event.source,
         event.id,
@@ -86,10 +88,11 @@ def row(event: Event) -> Row:
         event.dialect,
         event.received,
         event.time,
-        payload(event),
+        written(event) if remember else payload(event),
         event.clear,
         event.user.anonymous_id,
         event.clicks,
+        event if remember else None,
     )
 
 

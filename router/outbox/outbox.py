@@ -334,6 +334,11 @@ class Outbox:
         kept = self.journal.tail.read(after, limit)
         return kept if kept is not None else await self._looked(self.segments.read(after, limit))
 
+    @property
+    def followed(self) -> bool:
+        """Does a lane read events as soon as they are on disk?"""
+        return self.journal.tail.followed
+
     async def pick(self, seqs: Sequence[int]) -> list[Stored]:
         """The events with these numbers, in order; those that are gone are left out."""
         return await self._looked(self.segments.pick(seqs))

@@ -54,6 +54,7 @@ OUTAGE = 3600  # seconds
 WINDOW = 7 * 86_400_000  # ms
 PART = 1000  # events of one append
 RAMP = 10_000  # ms between two doublings at least
+A_MOMENT = 0.05  # seconds
 SPINS = 12  # turns of the loop in which something that can move has moved
 LATENCY = 0.3  # seconds, of the partner
 FRESH_WITHIN = 10.0  # seconds from receipt to delivery, for 99 of 100 new events
@@ -196,13 +197,19 @@ class Scene:
         end, threads = self.store.last, Threads()
         while self.store.lanes["hook"].cursor < end:
             for _ in range(SPINS):
-                await asyncio.sleep(0.001 if threads.busy else 0)
+                await asyncio.sleep(0.001 if threads.busy or _soon() else 0)
             waiting = self.partner.working + self.patience.sleeping
-            if not threads.busy and waiting >= runner._sending._running:
+            if not threads.busy and not _soon() and waiting >= runner._sending._running:
                 self.clock.step(max(0.001, (self._next_wake() - self.clock.now()) / 1000))
 
     def _next_wake(self) -> int:
         return min((at for at, _, future in self.clock._sleepers if not future.done()), default=self.clock.now())
+
+
+def _soon() -> bool:
+    """Does anything of the running loop wait for a moment of real time, as a lane does that lets a batch fill?"""
+    loop: Any = asyncio.get_running_loop()
+    return any(timer.when() < loop.time() + A_MOMENT for timer in loop._scheduled if not timer.cancelled())
 
 
 class Patience:
