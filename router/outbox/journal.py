@@ -2,6 +2,10 @@
 
 Requests that wait at the same moment share one commit, whatever their source; nothing waits longer to gather more
 (waiting 1 ms was measured to lose a quarter of the throughput). An append is answered after it is on disk.
+
+A small one is committed where it is asked for, while the event loop stands still: the thread that writes needs Python's
+lock some four times for it, and gets it at once where nobody else runs, but late beside busy lanes. What takes longer is
+left to a task.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import contextlib
 import sqlite3
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from router.clock import Clock
 from router.event import Event
@@ -22,7 +26,7 @@ from router.outbox.errors import Busy, NotDurable
 from router.outbox.log import Row, Segment, Stored
 from router.outbox.segments import Segments
 from router.outbox.vault import Vault, new_key
-from router.outbox.writer import Unit, Writer
+from router.outbox.writer import Begun, Unit, Writer
 
 T = TypeVar("T")
 
@@ -31,10 +35,9 @@ SEGMENT_AGE = 86_400_000  # ms
 WAITING_BYTES = 64 * 1024 * 1024  # payloads that may wait for the disk before senders are told to come back
 TAIL_BYTES = 16 * 1024 * 1024  # payloads kept decoded for lanes that keep up
 TAIL_EVENTS = 8192
+SMALL = 32  # rows; with more of them, where no lane is at work, the loop has better to do than to wait
 IN_PLACE = 0.005  # seconds that the event loop stands still for the disk; a quick one takes one thousandth
-IN_VAIN = (
-    10  # times as long it does not after that was not enough: a slow disk takes a tenth of everybody's time at most
-)
+ASIDE = 0.05  # seconds that it does not after that was in vain: a slow disk takes a tenth of everybody's time at most
 DECODED = 256  # of these are kept decoded, too: lanes that keep up read the same ones at the same time
 
 
@@ -43,6 +46,17 @@ class _Append:
 
     def __init__(self, rows: Sequence[Row], future: asyncio.Future[list[bool]]) -> None:
         self.rows, self.future = rows, future
+
+
+class _Sorted(NamedTuple):
+    """A group of appends: what of it is new, as which numbers, and what its senders are told then."""
+
+    group: Sequence[_Append]
+    answers: list[list[bool]]
+    first: int
+    fresh: list[Row]
+    ids: dict[str, int]
+    duplicates: int
 
 
 class _Errand:
@@ -147,6 +161,8 @@ class Journal:
         self._register, self._sealed, self._committed, self._failed = register, sealed, committed, failed
         self._writer = Writer("turnout-log")
         self._aside_until = 0.0  # by the loop's clock; until then nobody stands still for the disk
+        self._late: tuple[_Sorted, Begun[None]] | None = None  # was begun in place and took longer
+        self._at_work = False  # the task is, so what comes now waits for it
         self._vault = Vault(None)
         self._ids: dict[str, int] = {}  # of the open segment: key -> received
         self._unsealed: dict[int, dict[str, int]] = {}  # the same of segments that have no index yet, by number
@@ -195,7 +211,10 @@ class Journal:
         self.waiting_bytes += size
         future: asyncio.Future[list[bool]] = asyncio.get_running_loop().create_future()
         self._queue.append(_Append(rows, future))
-        self._wake.set()
+        if not self._at_work:
+            self._commit_here()
+        if not future.done():
+            self._wake.set()
         try:
             return await future
         finally:
@@ -234,17 +253,33 @@ class Journal:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._queue:
-                group = self._next_group()
-                try:
-                    await self._commit(group)
-                except Exception as error:  # noqa: BLE001 - whoever waits must be told, whatever went wrong
-                    fault = self._failed(error)
-                    for each in group:
-                        _answer(each.future, fault)
-            await self._run_errands()  # behind what was waiting before them
+            self._at_work = True
+            await self._work_off()
+            self._at_work = False
             if self._stopping:
                 return
+
+    async def _work_off(self) -> None:
+        if self._late is not None:
+            (ready, begun), self._late = self._late, None
+            with self._answered(ready.group):
+                await begun.wait()
+                self._finish(ready, begun)
+        while self._queue:
+            group = self._next_group()
+            with self._answered(group):
+                await self._commit(group)
+        await self._run_errands()  # behind what was waiting before them
+
+    @contextlib.contextmanager
+    def _answered(self, group: Sequence[_Append]) -> Iterator[None]:
+        """Whoever waits must be told, whatever goes wrong."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - the owner decides what it means
+            fault = self._failed(error)
+            for each in group:
+                _answer(each.future, fault)
 
     def _next_group(self) -> list[_Append]:
         """What waits now, up to one statement's worth of rows."""
@@ -255,43 +290,69 @@ class Journal:
             rows += len(group[-1].rows)
         return group
 
+    def _commit_here(self) -> None:
+        """What waits now, in place; or nothing, where a file must be asked first or it would take long."""
+        now = self._clock.now()
+        if self._is_full(now) or asyncio.get_running_loop().time() < self._aside_until:
+            return
+        group, since = self._next_group(), now - self._dedup
+        rows = sum([len(each.rows) for each in group])
+        if (rows > SMALL and not self.tail.followed) or self._suspects(group, since):
+            self._queue.extendleft(reversed(group))
+            return
+        with self._answered(group):
+            ready = self._sorted(group, since, frozenset())
+            begun = self._begin(ready)
+            if begun is None or begun.ended(IN_PLACE):
+                self._finish(ready, begun)
+                return
+            self._late, self._at_work = (ready, begun), True
+            self._aside_until = asyncio.get_running_loop().time() + ASIDE
+
     async def _commit(self, group: Sequence[_Append]) -> None:
         await self._roll_if_full()
         since = self._clock.now() - self._dedup
-        repeated = await self._repeated(group, since)
-        fresh: list[Row] = []
-        ids: dict[str, int] = {}
-        answers = [self._sorted(each.rows, ids, fresh, repeated, since) for each in group]
-        first, duplicates = self.last + 1, sum(sum(answer) for answer in answers)
-        if fresh or duplicates:
-            await self._on_disk(lambda connection: log.append(connection, first, fresh, self._vault, duplicates))
-        self._ids.update(ids)
-        self.tail.keep(first, fresh)
-        self.last += len(fresh)
+        repeated = await self._segments.known(_ids(group), since) if self._suspects(group, since) else frozenset()
+        ready = self._sorted(group, since, repeated)
+        begun = self._begin(ready)
+        if begun is not None:
+            await begun.wait()
+        self._finish(ready, begun)
+
+    def _suspects(self, group: Sequence[_Append], since: int) -> bool:
+        """May a sealed segment hold one of them, so that it must be asked?"""
+        return len(self._segments.all) > 1 and bool(self._segments.suspects(_ids(group), since))
+
+    def _begin(self, ready: _Sorted) -> Begun[None] | None:
+        """Writing it, where there is anything to write."""
+        if not ready.fresh and not ready.duplicates:
+            return None
+        vault = self._vault
+        return self._writer.begin(
+            lambda connection: log.append(connection, ready.first, ready.fresh, vault, ready.duplicates)
+        )
+
+    def _finish(self, ready: _Sorted, begun: Begun[None] | None) -> None:
+        """It is on disk, or ``begun`` raises why not."""
+        if begun is not None:
+            begun.outcome()
+        self._ids.update(ready.ids)
+        self.tail.keep(ready.first, ready.fresh)
+        self.last += len(ready.fresh)
         failpoint("append_before_answer")
-        for each, answer in zip(group, answers, strict=True):
+        for each, answer in zip(ready.group, ready.answers, strict=True):
             _answer(each.future, answer)
-        if fresh:
+        if ready.fresh:
             self._committed()
 
-    async def _on_disk(self, unit: Unit[None]) -> None:
-        """In place, where the disk is quick."""
-        loop = asyncio.get_running_loop()
-        if (began := loop.time()) < self._aside_until:
-            await self._writer.read(unit)
-            return
-        await self._writer.read_here(unit, IN_PLACE)
-        if loop.time() - began > IN_PLACE:
-            self._aside_until = loop.time() + IN_VAIN * IN_PLACE
+    def _sorted(self, group: Sequence[_Append], since: int, repeated: Collection[str]) -> _Sorted:
+        fresh: list[Row] = []
+        ids: dict[str, int] = {}
+        answers = [self._repeats(each.rows, ids, fresh, repeated, since) for each in group]
+        return _Sorted(group, answers, self.last + 1, fresh, ids, sum(sum(answer) for answer in answers))
 
-    async def _repeated(self, group: Sequence[_Append], since: int) -> set[str]:
-        """Keys of those that a sealed segment holds."""
-        if len(self._segments.all) == 1:
-            return set()
-        return await self._segments.known([(row.source, row.id) for each in group for row in each.rows], since)
-
-    def _sorted(
-        self, rows: Sequence[Row], ids: dict[str, int], fresh: list[Row], repeated: set[str], since: int
+    def _repeats(
+        self, rows: Sequence[Row], ids: dict[str, int], fresh: list[Row], repeated: Collection[str], since: int
     ) -> list[bool]:
         """Which are duplicates? The others are ``fresh``, and their keys among the ``ids``."""
         known, unsealed, before = self._ids, self._unsealed.values(), since - 1
@@ -309,10 +370,14 @@ class Journal:
 
     # Segments
 
+    def _is_full(self, now: int) -> bool:
+        newest = self._segments.newest
+        held = self.last - newest.first + 1
+        return held >= self._segment_events or (held > 0 and now - newest.opened >= SEGMENT_AGE)
+
     async def _roll_if_full(self) -> None:
         newest, now = self._segments.newest, self._clock.now()
-        held = self.last - newest.first + 1
-        if held < self._segment_events and (held == 0 or now - newest.opened < SEGMENT_AGE):
+        if not self._is_full(now):
             return
         await self.settled()
         failpoint("roll_before_begin")
@@ -364,6 +429,10 @@ class Journal:
             yield
         except Exception as error:  # noqa: BLE001 - whatever it is, the owner decides what it means
             self._failed(error)
+
+
+def _ids(group: Sequence[_Append]) -> list[tuple[str, str]]:
+    return [(row.source, row.id) for each in group for row in each.rows]
 
 
 def _answer(future: asyncio.Future[Any], answer: Any) -> None:

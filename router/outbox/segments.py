@@ -73,9 +73,18 @@ class Segments:
         return sorted(found)[:limit]
 
     async def known(self, pairs: Sequence[Pair], since: int) -> set[str]:
-        """Keys of those ids that a sealed segment holds, received at ``since`` (UTC ms) or later.
+        """Keys of those ids that a sealed segment holds, received at ``since`` (UTC ms) or later."""
+        if not (parts := self.suspects(pairs, since)):
+            return set()
 
-        Their marks answer first; only a hit, or a segment whose marks are not at hand, asks an index on disk.
+        def look() -> set[str]:
+            return {key(*pair) for each, part in parts for pair in log.known(self._file(each)[0], part, since)}
+
+        return await self._reading(look)
+
+    def suspects(self, pairs: Sequence[Pair], since: int) -> list[tuple[Segment, Sequence[Pair]]]:
+        """Which of the ids which segment must be asked for on disk. Their marks answer first; only a hit, or a segment
+        whose marks are not at hand, is asked.
         """
         suspects: dict[int, list[Pair]] = {}
         for place, number in self._seen.holding([key(*pair) for pair in pairs]):
@@ -84,14 +93,7 @@ class Segments:
         parts: list[tuple[Segment, Sequence[Pair]]] = [
             (each, suspects[each.number]) for each in window if each.number in suspects
         ]
-        parts += [(each, pairs) for each in window if each.number not in self._seen]
-        if not parts:
-            return set()
-
-        def look() -> set[str]:
-            return {key(*pair) for each, part in parts for pair in log.known(self._file(each)[0], part, since)}
-
-        return await self._reading(look)
+        return parts + [(each, pairs) for each in window if each.number not in self._seen]
 
     def _window(self, since: int) -> list[Segment]:
         """Sealed segments that may hold events of ``since`` or later. Marks of older ones are not needed any more."""

@@ -13,9 +13,9 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from router.failpoint import failpoint
 from router.outbox.errors import OutboxError, fault
@@ -90,6 +90,41 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+class Begun(Generic[T]):
+    """A unit of work that goes on in its thread."""
+
+    def __init__(self, pool: Executor, work: Callable[[], T]) -> None:
+        self._work = work
+        self._done: list[T] = []
+        self._error: Exception | None = None
+        self._under_way = threading.Lock()
+        self._under_way.acquire()
+        self._ended = asyncio.get_running_loop().run_in_executor(pool, self._run)
+
+    def _run(self) -> None:
+        try:
+            self._done.append(self._work())
+        except Exception as error:  # noqa: BLE001 - it is whose who asks for the result
+            self._error = error
+        finally:
+            self._under_way.release()
+
+    def ended(self, patience: float) -> bool:
+        """Has it ended? The event loop stands still until it has, for up to so many seconds."""
+        return self._under_way.acquire(timeout=patience)
+
+    def outcome(self) -> T:
+        """What it came to, once it has ended; a fault is raised."""
+        if self._error is not None:
+            raise self._error
+        return self._done[0]
+
+    async def wait(self) -> T:
+        """Until it has ended, while everybody else goes on."""
+        await self._ended
+        return self.outcome()
+
+
 class Writer:
     """The thread and the connection. Every method is called from the event loop."""
 
@@ -104,25 +139,9 @@ class Writer:
         """Run outside a transaction: reads and single statements, which are atomic by themselves."""
         return await self._call(self._guarded, unit)
 
-    async def read_here(self, unit: Unit[T], patience: float) -> T:
-        """As ``read``, but the event loop stands still for it, for up to so many seconds: two threads that take turns at
-        Python's lock do the same in half as long again (measured).
-        """
-        found: list[T] = []
-        under_way = threading.Lock()
-        under_way.acquire()
-
-        def run() -> None:
-            try:
-                found.append(self._guarded(unit))
-            finally:
-                under_way.release()
-
-        running = asyncio.get_running_loop().run_in_executor(self._pool, run)
-        under_way.acquire(timeout=patience)
-        if not found:  # not yet, or never
-            await running
-        return found[0]
+    def begin(self, unit: Unit[T]) -> Begun[T]:
+        """As ``read``, for whoever would rather wait for it here and now."""
+        return Begun(self._pool, lambda: self._guarded(unit))
 
     async def write(self, unit: Unit[T]) -> T:
         """Run as one transaction. NotDurable where it is not on disk; then nothing of it is."""

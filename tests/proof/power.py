@@ -111,6 +111,8 @@ class Work:
             self.mark(now=self.clock.now())
             self.store = await Outbox.open(self.directory, self.clock, policy=POLICY, segment_events=SEGMENT_EVENTS)
             await self.store.retention.stop()  # it looks when it is told to
+            for name in LANES:  # a lane begins with what comes after it
+                await self.store.lane(name, "webhook")
             for number in range(rounds):
                 await self._round(number)
             await self.store.close()
