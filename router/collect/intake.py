@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -57,6 +57,18 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     id: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
+class _Work(NamedTuple):
+    """What is to be written of some requests. ``seen`` are the visitors whose click ids are to be kept."""
+
+    requests: Sequence[Prepared]
+    rows: Sequence[Row]
+    seen: Sequence[Visitor]
+
+    @property
+    def only_rows(self) -> bool:
+        return not self.seen and not any(each.refused for each in self.requests)
+
+
 class Intake:
     """Takes requests for every source. ``new_id`` makes ids for events that bring none."""
 
@@ -79,33 +91,65 @@ class Intake:
         return await told
 
     def _prepared(self, jobs: Sequence[Job]) -> None:
-        storing = asyncio.get_running_loop().create_task(self._answer(jobs))
-        self._storing.add(storing)
-        storing.add_done_callback(self._storing.discard)
-
-    async def _answer(self, jobs: Sequence[Job]) -> None:
+        """Nearly always there is nothing to write but rows, and that costs no task."""
         try:
-            answers = await self.store([each.prepared for each in jobs])
+            work = self._attended([each.prepared for each in jobs])
+            if not work.only_rows:
+                storing = asyncio.get_running_loop().create_task(self._answer(jobs, work))
+                self._storing.add(storing)
+                storing.add_done_callback(self._storing.discard)
+                return
+            stored = asyncio.ensure_future(self._store.append(work.rows))
         except Exception as fault:  # noqa: BLE001 - whoever waits must be told, whatever went wrong
-            for each in jobs:
-                each.done(fault)
+            _tell(jobs, fault)
+            return
+        if stored.done():
+            self._stored(jobs, work, stored)
+        else:
+            stored.add_done_callback(partial(self._stored, jobs, work))
+
+    def _stored(self, jobs: Sequence[Job], work: _Work, stored: asyncio.Future[list[bool]]) -> None:
+        try:
+            answers = self._answers(work, stored.result())
+        except Exception as fault:  # noqa: BLE001 - as above
+            _tell(jobs, fault)
+            return
+        for each, answer in zip(jobs, answers, strict=True):
+            each.done(answer)
+
+    async def _answer(self, jobs: Sequence[Job], work: _Work) -> None:
+        try:
+            answers = await self._written(work)
+        except Exception as fault:  # noqa: BLE001 - as above
+            _tell(jobs, fault)
             return
         for each, answer in zip(jobs, answers, strict=True):
             each.done(answer)
 
     async def store(self, requests: Sequence[Prepared]) -> list[Answer]:
         """An answer to each. NotDurable where the rows are not on disk."""
+        return await self._written(self._attended(requests))
+
+    def _attended(self, requests: Sequence[Prepared]) -> _Work:
+        """From here to the queue of the log nobody else may run: whoever is forgotten meanwhile would be stored."""
         if len(self._store.suppression):
-            requests = [self._kept(each) for each in requests]  # from here to the queue of the log nobody else runs
+            requests = [self._kept(each) for each in requests]
         rows, seen = self._visitors.attend([row for each in requests for row in each.rows])
         failpoint("collect_before_append")
-        if seen or any(each.refused for each in requests):
-            repeated, _, _ = await asyncio.gather(self._append(rows), self._quarantine(requests), self._remember(seen))
-        else:  # nearly always; three tasks would cost a tenth of the request
-            repeated = await self._append(rows)
-        self._count(requests, rows, repeated)
-        ends = itertools.accumulate([len(each.rows) for each in requests])
-        return [_answered(each, repeated[end - len(each.rows) : end]) for each, end in zip(requests, ends, strict=True)]
+        return _Work(requests, rows, seen)
+
+    async def _written(self, work: _Work) -> list[Answer]:
+        stored = asyncio.ensure_future(self._store.append(work.rows))
+        if not work.only_rows:
+            await asyncio.gather(stored, self._quarantine(work.requests), self._remember(work.seen))
+        return self._answers(work, await stored)
+
+    def _answers(self, work: _Work, repeated: Sequence[bool]) -> list[Answer]:
+        self._count(work.requests, work.rows, repeated)
+        ends = itertools.accumulate([len(each.rows) for each in work.requests])
+        return [
+            _answered(each, repeated[end - len(each.rows) : end]) for each, end in zip(work.requests, ends, strict=True)
+        ]
 
     def _kept(self, request: Prepared) -> Prepared:
         """Without the events of people who are forgotten by now."""
@@ -116,9 +160,6 @@ class Intake:
             else:
                 kept.rows.append(row)
         return kept
-
-    async def _append(self, rows: Sequence[Row]) -> list[bool]:
-        return await self._store.append(rows) if rows else []
 
     async def _remember(self, seen: Sequence[Visitor]) -> None:
         if seen:
@@ -174,6 +215,11 @@ def _erased(index: int, row: Row) -> Problem:
     message = "this person asked to be forgotten: send no more of their events"
     given = None if "own_id" in row.read().notes else row.id
     return Problem(index=index, id=given, code="erased_person", message=message)
+
+
+def _tell(jobs: Sequence[Job], fault: Exception) -> None:
+    for each in jobs:
+        each.done(fault)
 
 
 def settle(told: asyncio.Future[Any], outcome: Any) -> None:

@@ -81,10 +81,10 @@ class Rounds:
                 job.done(outcome)
             self._waiting.popleft()
         self._ended, self._together = asyncio.get_running_loop().time(), 0 if pressed else len(prepared)
-        if prepared:
-            self._ready(prepared)
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._round)
+        if prepared:
+            self._ready(prepared)
 
     def _worked(self, job: Job, most: int, *, remember: bool) -> int | Malformed | Exception:
         try:

@@ -42,10 +42,10 @@ DECODED = 256  # of these are kept decoded, too: lanes that keep up read the sam
 
 
 class _Append:
-    __slots__ = ("future", "rows")
+    __slots__ = ("future", "rows", "size")
 
-    def __init__(self, rows: Sequence[Row], future: asyncio.Future[list[bool]]) -> None:
-        self.rows, self.future = rows, future
+    def __init__(self, rows: Sequence[Row], size: int, future: asyncio.Future[list[bool]]) -> None:
+        self.rows, self.size, self.future = rows, size, future
 
 
 class _Sorted(NamedTuple):
@@ -203,22 +203,19 @@ class Journal:
 
     # Appending
 
-    async def append(self, rows: Sequence[Row]) -> list[bool]:
-        """Which of the rows were duplicates and not stored again, once the others are on disk."""
+    def append(self, rows: Sequence[Row]) -> asyncio.Future[list[bool]]:
+        """Which of the rows were duplicates and not stored again, once the others are on disk; often that is at once."""
         size = sum(len(each.payload) for each in rows)
         if self.waiting_bytes + size > WAITING_BYTES or self._stopping:
             raise Busy("too much is waiting for the disk: send it again later")
         self.waiting_bytes += size
         future: asyncio.Future[list[bool]] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Append(rows, future))
+        self._queue.append(_Append(rows, size, future))
         if not self._at_work:
             self._commit_here()
         if not future.done():
             self._wake.set()
-        try:
-            return await future
-        finally:
-            self.waiting_bytes -= size
+        return future
 
     async def on_open(self, segment: Segment, unit: Unit[T]) -> T | None:
         """Run a unit on the segment that is being written, between two appends; None where it no longer is that one."""
@@ -279,7 +276,11 @@ class Journal:
         except Exception as error:  # noqa: BLE001 - the owner decides what it means
             fault = self._failed(error)
             for each in group:
-                _answer(each.future, fault)
+                self._tell(each, fault)
+
+    def _tell(self, append: _Append, answer: list[bool] | NotDurable) -> None:
+        self.waiting_bytes -= append.size
+        _answer(append.future, answer)
 
     def _next_group(self) -> list[_Append]:
         """What waits now, up to one statement's worth of rows."""
@@ -341,7 +342,7 @@ class Journal:
         self.last += len(ready.fresh)
         failpoint("append_before_answer")
         for each, answer in zip(ready.group, ready.answers, strict=True):
-            _answer(each.future, answer)
+            self._tell(each, answer)
         if ready.fresh:
             self._committed()
 

@@ -305,13 +305,14 @@ class Outbox:
     def waiting_bytes(self) -> int:
         return self.journal.waiting_bytes
 
-    async def append(self, rows: Sequence[Row]) -> list[bool]:
-        """Store rows; returns, once they are on disk, which of them were duplicates and not stored again.
+    def append(self, rows: Sequence[Row]) -> asyncio.Future[list[bool]]:
+        """Store rows; returns, once they are on disk, which of them were duplicates and not stored again. Where the disk
+        is quick that is at once.
 
-        NotDurable where they are not on disk: Busy when too much waits, DiskFull, Broken.
+        NotDurable, here or there, where they are not on disk: Busy when too much waits, DiskFull, Broken.
         """
         self._takes()
-        return await self.journal.append(rows)
+        return self.journal.append(rows)
 
     def _takes(self) -> None:
         if self.failed is not None:
