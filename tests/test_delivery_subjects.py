@@ -26,6 +26,7 @@ from router.event import Event, User
 from router.mocks.partner import Answer, Call, Partner, Trouble, running
 from router.outbox import state
 from router.outbox.errors import Busy
+from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
 from router.outbox.state import Selection
@@ -443,8 +444,8 @@ class TestRaces:
             await until(lambda: runner._hand.subjects.waiting == 2)
             reading = asyncio.Event()
 
-            async def slow(after: int, limit: int):
-                found = await read(after, limit)
+            async def slow(after: int, limit: int, lane: Lane):
+                found = await read(after, limit, lane)
                 reading.set()
                 await asyncio.sleep(0.1)  # a segment on a slow disk
                 return found

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from router.outbox import journal
+from router.outbox import journal, log
 from router.outbox.journal import Tail
-from tests.builders import many
+from tests.builders import an_event, many
 
 
 def ids(tail: Tail, after: int, limit: int) -> list[str | None]:
@@ -60,4 +60,34 @@ def test_nothing_of_the_erased_stays_decoded():
     tail.erase({3, 7})
 
     assert [*wanted(0, 2), None, *wanted(3, 3), None, *wanted(7, 13)] == ids(tail, 0, 20)
-    assert not {"e-3", "e-7"} & {row.id for row in tail._decoded}
+    assert not {"e-3", "e-7"} & {row.id for _, row in tail._decoded}
+
+
+def test_an_event_that_somebody_waits_for_comes_as_it_is(monkeypatch: pytest.MonkeyPatch):
+    """
+    Where a reader keeps up, the log remembers what the door has made, until all that keep up have read it; a reader far
+    behind keeps nothing decoded.
+    """
+    monkeypatch.setattr(journal, "DECODED", 50)
+    tail = Tail()
+    tail.keep(1, many(10))
+    assert not tail.followed
+    for reader in (1, 2, 3):
+        tail.read(0, 10, reader)
+    assert tail.followed
+
+    made = [log.row(an_event(f"e-{number}"), remember=True) for number in range(11, 31)]
+    events = [row.event for row in made]
+    tail.keep(11, made)
+    for reader, upto in ((1, 30), (2, 20)):
+        found = tail.read(10, upto - 10, reader)
+        assert found is not None
+        assert all(each.event is event for each, event in zip(found, events, strict=False))
+    assert sum(row.event is not None for row in made) == 20  # for the third
+
+    tail.read(10, 15, 3)
+    assert [row.event is not None for row in made] == [False] * 10 + [True] * 10
+    tail.keep(31, many(100, 31))
+    assert not tail.followed
+    tail.read(25, 5, 3)
+    assert 0 == sum(row is not None and row.event is not None for row in tail._rows[:20])

@@ -7,23 +7,28 @@ import hashlib
 import os
 import sqlite3
 import stat
+import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from router.delivery.ends import Job
 from router.delivery.settling import Settling
 from router.event import Clear
-from router.outbox import lock, log, schema, state
+from router.outbox import journal, lock, log, schema, state
 from router.outbox.compression import _FIRST, pack, unpack
 from router.outbox.dedup import Seen, marks
 from router.outbox.errors import Broken, Busy, DiskFull, Locked, NotDurable, OutboxError
 from router.outbox.journal import Tail
+from router.outbox.log import Row
 from router.outbox.outbox import Outbox
 from router.outbox.retention import Policy
 from router.outbox.state import Attempt, Held, Mark, Quarantined, Selection
 from router.outbox.vault import Vault, new_key
+from router.outbox.writer import Begun
 from router.outcome import Delivered
 from tests.builders import NOW, an_event, many, rows
 from tests.stepped import SteppedClock
@@ -48,14 +53,75 @@ class TestAppend:
         found = query(store.directory / "log" / "00000001.db", "SELECT seq, id, name FROM event")
         assert [(1, "e-1", "purchase")] == found
 
-    async def test_requests_of_one_moment_share_a_commit(self, store: Outbox):
+    async def test_a_small_append_is_done_where_it_is_asked_for(self, store: Outbox, monkeypatch):
         """
-        Sixteen senders that wait together are stored in order, without gaps, each answered for itself.
+        Nobody else runs between a request and its answer where the disk is quick; a large one is waited for only where
+        lanes follow, which would take the lock from the thread that writes.
         """
-        answers = await asyncio.gather(*(store.append(many(3, start=10 * n)) for n in range(16)))
+        monkeypatch.setattr(journal, "IN_PLACE", 60.0)
+        small = store.append(many(journal.SMALL))
+        assert [False] * journal.SMALL == small.result()
+        large = store.append(many(journal.SMALL + 1, start=100))
+        assert not large.done()
+        await large
 
-        assert [[False] * 3] * 16 == answers
-        assert 48 == store.last
+        await store.read(0, 100, await store.lane("hook", "webhook"))
+        assert store.append(many(journal.SMALL + 1, start=200)).done()
+        assert 3 * journal.SMALL + 2 == store.last
+
+    async def test_a_slow_disk_is_nobody_elses_affair(self, store: Outbox, monkeypatch):
+        """
+        The event loop stands still for it for a moment and then for a while not again. Who comes meanwhile is stored in
+        order, without gaps, each answered for itself, and all of them by one commit.
+        """
+        gate, written, honest = threading.Event(), list[int](), log.append
+
+        def slow(connection: sqlite3.Connection, first: int, those: Sequence[Row], *more: Any) -> None:
+            gate.wait(60)
+            written.append(len(those))
+            honest(connection, first, those, *more)
+
+        waits: list[float] = []
+
+        def counted(begun: Begun[None], patience: float) -> bool:
+            waits.append(patience)
+            return ended(begun, patience)
+
+        ended = Begun.ended
+        monkeypatch.setattr(Begun, "ended", counted)
+        monkeypatch.setattr(journal, "ASIDE", 60.0)
+        monkeypatch.setattr(log, "append", slow)
+        first = store.append(many(1))
+        others = [store.append(many(3, start=10 * n)) for n in range(1, 17)]
+        await asyncio.sleep(0)
+        assert not any(each.done() for each in (first, *others))
+        gate.set()
+
+        assert [[False], *[[False] * 3] * 16] == [await each for each in (first, *others)]
+        assert [1, 48] == written
+        assert (49, 0) == (store.last, store.waiting_bytes())
+        await store.append(many(1, start=1000))
+        assert [journal.IN_PLACE] == waits
+        monkeypatch.setattr(store.journal, "_aside_until", 0.0)
+        await store.append(many(1, start=1001))
+        assert [journal.IN_PLACE] * 2 == waits
+
+    async def test_a_fault_in_place_is_told_like_any_other(self, store: Outbox, monkeypatch):
+        """
+        A disk that fails while the event loop waits for it acknowledges nothing, and the owner is told.
+        """
+
+        def fail(*_: object) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        told: list[object] = []
+        store.on_failure = told.append
+        monkeypatch.setattr(log, "append", fail)
+        with pytest.raises(Broken):
+            await store.append(many(1))
+
+        assert [Broken] == [type(each) for each in told]
+        assert 0 == store.waiting_bytes() == store.last
 
     async def test_a_repeated_id_is_stored_once(self, store: Outbox):
         """

@@ -118,7 +118,7 @@ class Taking:
             self._erasures = self._store.erasures
             self._buffer.clear()
         if not self._buffer:
-            self._buffer = list(await self._store.read(self.taken, max(most, READ)))
+            self._buffer = list(await self._store.read(self.taken, max(most, READ), self._lane))
         found = self._buffer[:most]
         del self._buffer[:most]
         return found

@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from router.clock import Clock
-from router.event import Event
 from router.failpoint import failpoint
 from router.outbox import log, schema
 from router.outbox.dedup import key, marks
@@ -38,7 +37,7 @@ TAIL_EVENTS = 8192
 SMALL = 32  # rows; with more of them, where no lane is at work, the loop has better to do than to wait
 IN_PLACE = 0.005  # seconds that the event loop stands still for the disk; a quick one takes one thousandth
 ASIDE = 0.05  # seconds that it does not after that was in vain: a slow disk takes a tenth of everybody's time at most
-DECODED = 256  # of these are kept decoded, too: lanes that keep up read the same ones at the same time
+DECODED = 1024  # of these are kept decoded, too, at most: as far as lanes that keep up are apart
 
 
 class _Append:
@@ -72,35 +71,33 @@ class Tail:
     """The newest events for lanes that keep up, which need no disk. Each is decoded when the first lane asks, or comes as
     the event that it was at the door, where a lane is so near that it will still be one.
 
-    Only a few stay decoded: with all of them, every event would be made in memory that no cache holds, and the garbage
-    collector would walk through them, which costs a fifth of taking an event (measured).
+    They stay decoded until the last of those lanes has read them: with all of them, every event would be made in memory
+    that no cache holds, and the garbage collector would walk through them, which costs a fifth of taking an event; with
+    too few, lanes that have fallen behind a little decode each for itself, and never catch up (measured).
     """
 
     def __init__(self) -> None:
         self._rows: list[Row | None] = []  # None: erased
-        self._decoded: deque[Row] = deque()
-        self._first = 1  # the number of the first of them
+        self._decoded: deque[tuple[int, Row]] = deque()  # with their numbers
+        self._first = 1  # the number of the first row
         self._bytes = 0
-        self._read = 0  # the last number that anybody has read
+        self._reached: dict[int, int] = {}  # reader -> the last number that it has read
 
     @property
     def followed(self) -> bool:
         """Is anybody so near to the end that what comes now would still be decoded for them?"""
-        return self._first + len(self._rows) - self._read <= DECODED
+        return self._near_to(self._first + len(self._rows)) is not None
 
     def keep(self, first: int, rows: Sequence[Row]) -> None:
         if not self._rows:
             self._first = first
         self._rows += rows
-        self._remember([each for each in rows if each.event is not None])
+        for number, row in enumerate(rows, first):
+            if row.event is not None:
+                self._remember(number, row)
         self._bytes += sum(len(each.payload) for each in rows)
         if self._bytes > 2 * TAIL_BYTES or len(self._rows) > 2 * TAIL_EVENTS:
             self._cut()
-
-    def _remember(self, decoded: Sequence[Row]) -> None:
-        self._decoded.extend(decoded)
-        while len(self._decoded) > DECODED:
-            self._decoded.popleft().event = None
 
     def _cut(self) -> None:
         """Half of it goes at a time."""
@@ -113,28 +110,45 @@ class Tail:
         self._first += cut
         del self._rows[:cut]
 
-    def read(self, after: int, limit: int) -> list[Stored] | None:
-        """Up to ``limit`` events above ``after``, or None where the memory does not reach back so far."""
+    def read(self, after: int, limit: int, reader: int | None = None) -> list[Stored] | None:
+        """Up to ``limit`` events above ``after``, or None where the memory does not reach back so far. A ``reader`` goes
+        on from there.
+        """
         if not self._rows or self._first > after + 1:
             return None
         start = after + 1 - self._first
-        found = self._rows[start : start + limit]
-        self._read = max(self._read, after + len(found))
-        return [
-            Stored(seq, None, erased=True) if row is None else Stored(seq, self._event(row))
-            for seq, row in enumerate(found, after + 1)
-        ]
+        found = [self._stored(number, row) for number, row in enumerate(self._rows[start : start + limit], after + 1)]
+        if reader is not None:
+            self._reached[reader] = after + len(found)
+            self._let_go()
+        return found
 
-    def _event(self, row: Row) -> Event:
-        if row.event is None:
-            row.event = event = row.read()
-            self._remember([row])
-            return event
-        return row.event
+    def _stored(self, number: int, row: Row | None) -> Stored:
+        if row is None:
+            return Stored(number, None, erased=True)
+        if (event := row.event) is None:
+            event = row.event = row.read()
+            self._remember(number, row)
+        return Stored(number, event)
+
+    def _remember(self, number: int, row: Row) -> None:
+        self._decoded.append((number, row))
+        if len(self._decoded) > DECODED:
+            self._decoded.popleft()[1].event = None
+
+    def _let_go(self) -> None:
+        """Of what everybody who is near has read."""
+        read = self._near_to(self._first + len(self._rows))
+        while read is not None and self._decoded and self._decoded[0][0] <= read:
+            self._decoded.popleft()[1].event = None
+
+    def _near_to(self, end: int) -> int | None:
+        """Up to where all have read who are near to the end; None where nobody is."""
+        return min([each for each in self._reached.values() if end - each <= DECODED], default=None)
 
     def erase(self, seqs: Collection[int]) -> None:
         while self._decoded:  # else the erased stayed there until others came
-            self._decoded.popleft().event = None
+            self._decoded.popleft()[1].event = None
         self._rows = [None if seq in seqs else row for seq, row in enumerate(self._rows, self._first)]
 
 

@@ -328,11 +328,13 @@ class Outbox:
             _log.error("quarantine_full", reason="what is turned away is counted and not kept: mend what sends it")
         self.quarantine_full = not kept
 
-    async def read(self, after: int, limit: int) -> list[Stored]:
-        """Up to ``limit`` events above ``after``, in order; an empty list where there are none yet."""
+    async def read(self, after: int, limit: int, lane: Lane | None = None) -> list[Stored]:
+        """Up to ``limit`` events above ``after``, in order; an empty list where there are none yet. ``lane`` is whoever
+        will go on from there.
+        """
         if after >= self.last:
             return []
-        kept = self.journal.tail.read(after, limit)
+        kept = self.journal.tail.read(after, limit, None if lane is None else lane.id)
         return kept if kept is not None else await self._looked(self.segments.read(after, limit))
 
     @property
