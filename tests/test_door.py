@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from router import door, identifiers, normalise, scrub
 from router.door import Event, admit, forget
-from router.event import Clear
+from router.event import Clear, opened, written
 from router.visit import Door, TurnedAway, Visit
 
 NOW = 1765566661266
 ALL_CLEAR = frozenset(Clear.__struct_fields__)
 SHOP = Door(source="shop", default_country="FR")
+EVERYTHING = Door(source="shop", default_country="FR", keep_clear=ALL_CLEAR)
 
 
 def let_in(item, *, door=SHOP, **visit):
@@ -720,6 +721,20 @@ def test_any_json_is_let_in_or_turned_away(item, wrapper, call):
     kept = stored(answer)
     assert msgspec.json.decode(kept, type=type(answer)) == answer
     assert not [trace for trace in TRACES if trace in kept]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    item=st.dictionaries(st.sampled_from(KEYS), JSON, max_size=10),
+    call=st.sampled_from([None, "track", "page", "screen", "identify"]),
+)
+def test_who_is_given_the_event_itself_reads_what_is_on_disk(item, call):
+    """
+    An event that a lane gets from memory is to the type and the order of its keys what it would read from disk.
+    """
+    answer = admit(item, EVERYTHING, Visit(received=NOW, call=call, ip="203.0.113.9"), lambda: "own-id")
+    if isinstance(answer, Event):
+        assert repr(opened(written(answer), answer.clear)) == repr(answer)
 
 
 def lookalike(value, swap):

@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.event import NOTHING, Clear, Event, bare, opened, payload
+from router.event import NOTHING, Clear, Event, bare, opened, payload, written
 from tests.builders import an_event
 
 words = st.text(max_size=8)
@@ -26,6 +26,11 @@ def test_what_is_stored_is_the_event_without_its_clear_values(name: str, said: d
     assert msgspec.json.encode(msgspec.structs.replace(event, clear=NOTHING)) == stored
     assert [bare(event)] * 2 == [bare(back), opened(stored)]
     assert NOTHING is bare(event).clear is bare(back).clear
+
+    known = msgspec.structs.replace(event)
+    text = written(known)
+    assert [stored, event] == [text, known]
+    assert text is payload(known) is payload(bare(known))
 
 
 def test_a_stored_event_is_sent_on_as_the_bytes_that_are_stored():
