@@ -37,7 +37,7 @@ TAIL_EVENTS = 8192
 SMALL = 32  # rows; with more of them, where no lane is at work, the loop has better to do than to wait
 IN_PLACE = 0.005  # seconds that the event loop stands still for the disk; a quick one takes one thousandth
 ASIDE = 0.05  # seconds that it does not after that was in vain: a slow disk takes a tenth of everybody's time at most
-DECODED = 1024  # of these are kept decoded, too, at most: as far as lanes that keep up are apart
+DECODED = 4096  # of these are kept decoded, too, at most: as far as lanes that keep up are apart
 
 
 class _Append:
@@ -92,6 +92,7 @@ class Tail:
         if not self._rows:
             self._first = first
         self._rows += rows
+        self._let_go()
         for number, row in enumerate(rows, first):
             if row.event is not None:
                 self._remember(number, row)
@@ -137,9 +138,10 @@ class Tail:
             self._decoded.popleft()[1].event = None
 
     def _let_go(self) -> None:
-        """Of what everybody who is near has read."""
-        read = self._near_to(self._first + len(self._rows))
-        while read is not None and self._decoded and self._decoded[0][0] <= read:
+        """Of what everybody who is near has read; of all where nobody is."""
+        end = self._first + len(self._rows)
+        read = self._near_to(end)
+        while self._decoded and self._decoded[0][0] <= (end if read is None else read):
             self._decoded.popleft()[1].event = None
 
     def _near_to(self, end: int) -> int | None:
