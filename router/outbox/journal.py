@@ -1,7 +1,7 @@
 """Appending to the log: group commit, duplicates, the memory of what came last, and the change to a new segment.
 
-Requests that wait at the same moment share one commit, whatever their source; nothing waits longer to gather more
-(waiting 1 ms was measured to lose a quarter of the throughput). An append is answered after it is on disk.
+What waits while a commit is under way shares the next one, whatever its source; nothing waits longer to gather more. An
+append is answered after it is on disk.
 
 A small one is committed where it is asked for, while the event loop stands still: the thread that writes needs Python's
 lock some four times for it, and gets it at once where nobody else runs, but late beside busy lanes. What takes longer is
