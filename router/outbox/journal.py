@@ -296,6 +296,7 @@ class Journal:
 
     def _tell(self, append: _Append, answer: list[bool] | NotDurable) -> None:
         self.waiting_bytes -= append.size
+        append.size = 0  # whatever goes wrong after it was told
         _answer(append.future, answer)
 
     def _next_group(self) -> list[_Append]:
