@@ -114,6 +114,7 @@ class TestLive:
             await app.store.append(many(2))
             await told_to(app)
             await app.store.settle(app.store.lanes["links"], [Mark(seqs=[1], state="dead", at=NOW, reason="no")])
+            await told_to(app)
             await app.store.append(many(1, 3))
             result = await running_tail
 
@@ -216,8 +217,12 @@ class TestLive:
 async def told_to(app: App) -> None:
     """Until a stream is open that has told everything there is."""
     async with asyncio.timeout(20):
-        while not any(getattr(each, "_position", -1) == app.store.last for each in app.store.watchers):  # noqa: ASYNC110 - nobody signals it
+        while not any(_has_told(each, app.store.last) for each in app.store.watchers):  # noqa: ASYNC110 - nobody signals it
             await asyncio.sleep(0.01)
+
+
+def _has_told(watcher: Any, last: int) -> bool:
+    return getattr(watcher, "_position", -1) == last and not watcher._notices.waiting()
 
 
 class TestFiles:
