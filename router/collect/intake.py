@@ -82,7 +82,7 @@ class Intake:
         self.rounds = Rounds(self._prepared, new_id, followed=lambda: store.followed)
         self._store, self._tally = store, tally or Tally()
         self._visitors = Visitors(0) if visitors is None else visitors
-        self._storing: set[asyncio.Task[None]] = set()
+        self._storing: set[asyncio.Future[list[bool]]] = set()  # the event loop alone would let go of a task
 
     async def take(self, body: Body, sender: Sender, visit: Visit) -> Answer:
         """Store what is good, quarantine what is not. NotDurable where the good ones are not on disk."""
@@ -94,21 +94,18 @@ class Intake:
         """Nearly always there is nothing to write but rows, and that costs no task."""
         try:
             work = self._attended([each.prepared for each in jobs])
-            if not work.only_rows:
-                storing = asyncio.get_running_loop().create_task(self._answer(jobs, work))
-                self._storing.add(storing)
-                storing.add_done_callback(self._storing.discard)
-                return
-            stored = asyncio.ensure_future(self._store.append(work.rows))
+            stored = asyncio.ensure_future(self._store.append(work.rows) if work.only_rows else self._written(work))
         except Exception as fault:  # noqa: BLE001 - whoever waits must be told, whatever went wrong
             _tell(jobs, fault)
             return
         if stored.done():
             self._stored(jobs, work, stored)
         else:
+            self._storing.add(stored)
             stored.add_done_callback(partial(self._stored, jobs, work))
 
     def _stored(self, jobs: Sequence[Job], work: _Work, stored: asyncio.Future[list[bool]]) -> None:
+        self._storing.discard(stored)
         try:
             answers = self._answers(work, stored.result())
         except Exception as fault:  # noqa: BLE001 - as above
@@ -117,18 +114,10 @@ class Intake:
         for each, answer in zip(jobs, answers, strict=True):
             each.done(answer)
 
-    async def _answer(self, jobs: Sequence[Job], work: _Work) -> None:
-        try:
-            answers = await self._written(work)
-        except Exception as fault:  # noqa: BLE001 - as above
-            _tell(jobs, fault)
-            return
-        for each, answer in zip(jobs, answers, strict=True):
-            each.done(answer)
-
     async def store(self, requests: Sequence[Prepared]) -> list[Answer]:
         """An answer to each. NotDurable where the rows are not on disk."""
-        return await self._written(self._attended(requests))
+        work = self._attended(requests)
+        return self._answers(work, await self._written(work))
 
     def _attended(self, requests: Sequence[Prepared]) -> _Work:
         """From here to the queue of the log nobody else may run: whoever is forgotten meanwhile would be stored."""
@@ -138,11 +127,11 @@ class Intake:
         failpoint("collect_before_append")
         return _Work(requests, rows, seen)
 
-    async def _written(self, work: _Work) -> list[Answer]:
+    async def _written(self, work: _Work) -> list[bool]:
         stored = asyncio.ensure_future(self._store.append(work.rows))
         if not work.only_rows:
             await asyncio.gather(stored, self._quarantine(work.requests), self._remember(work.seen))
-        return self._answers(work, await stored)
+        return await stored
 
     def _answers(self, work: _Work, repeated: Sequence[bool]) -> list[Answer]:
         self._count(work.requests, work.rows, repeated)

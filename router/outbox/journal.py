@@ -23,7 +23,7 @@ from router.outbox import log, schema
 from router.outbox.dedup import key, marks
 from router.outbox.errors import Busy, NotDurable
 from router.outbox.log import Row, Segment, Stored
-from router.outbox.segments import Segments
+from router.outbox.segments import Segments, Suspects
 from router.outbox.vault import Vault, new_key
 from router.outbox.writer import Begun, Unit, Writer
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 SEGMENT_EVENTS = 100_000
 SEGMENT_AGE = 86_400_000  # ms
 WAITING_BYTES = 64 * 1024 * 1024  # payloads that may wait for the disk before senders are told to come back
-TAIL_BYTES = 16 * 1024 * 1024  # payloads kept decoded for lanes that keep up
+TAIL_BYTES = 16 * 1024 * 1024  # payloads kept for lanes that keep up
 TAIL_EVENTS = 8192
 SMALL = 32  # rows; with more of them, where no lane is at work, the loop has better to do than to wait
 IN_PLACE = 0.005  # seconds that the event loop stands still for the disk; a quick one takes one thousandth
@@ -330,16 +330,18 @@ class Journal:
     async def _commit(self, group: Sequence[_Append]) -> None:
         await self._roll_if_full()
         since = self._clock.now() - self._dedup
-        repeated = await self._segments.known(_ids(group), since) if self._suspects(group, since) else frozenset()
+        repeated = await self._segments.known(self._suspects(group, since), since)
         ready = self._sorted(group, since, repeated)
         begun = self._begin(ready)
         if begun is not None:
             await begun.wait()
         self._finish(ready, begun)
 
-    def _suspects(self, group: Sequence[_Append], since: int) -> bool:
-        """May a sealed segment hold one of them, so that it must be asked?"""
-        return len(self._segments.all) > 1 and bool(self._segments.suspects(_ids(group), since))
+    def _suspects(self, group: Sequence[_Append], since: int) -> Suspects:
+        """Which sealed segment may hold which of them, so that it must be asked."""
+        if len(self._segments.all) == 1:
+            return []
+        return self._segments.suspects([(row.source, row.id) for each in group for row in each.rows], since)
 
     def _begin(self, ready: _Sorted) -> Begun[None] | None:
         """Writing it, where there is anything to write."""
@@ -447,10 +449,6 @@ class Journal:
             yield
         except Exception as error:  # noqa: BLE001 - whatever it is, the owner decides what it means
             self._failed(error)
-
-
-def _ids(group: Sequence[_Append]) -> list[tuple[str, str]]:
-    return [(row.source, row.id) for each in group for row in each.rows]
 
 
 def _answer(future: asyncio.Future[Any], answer: Any) -> None:

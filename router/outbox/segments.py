@@ -27,6 +27,7 @@ T = TypeVar("T")
 OPEN_FILES = 16
 
 Pair = tuple[str, str]  # source, event id
+Suspects = list[tuple[Segment, Sequence[Pair]]]  # segments, each with the ids that it may hold
 
 
 class Segments:
@@ -72,17 +73,17 @@ class Segments:
                 found += await self.ask(segment, lambda unit: log.late(unit, after, since, until, limit))
         return sorted(found)[:limit]
 
-    async def known(self, pairs: Sequence[Pair], since: int) -> set[str]:
-        """Keys of those ids that a sealed segment holds, received at ``since`` (UTC ms) or later."""
-        if not (parts := self.suspects(pairs, since)):
+    async def known(self, suspects: Suspects, since: int) -> set[str]:
+        """Keys of those ids that the suspected segments hold, received at ``since`` (UTC ms) or later."""
+        if not suspects:
             return set()
 
         def look() -> set[str]:
-            return {key(*pair) for each, part in parts for pair in log.known(self._file(each)[0], part, since)}
+            return {key(*pair) for each, part in suspects for pair in log.known(self._file(each)[0], part, since)}
 
         return await self._reading(look)
 
-    def suspects(self, pairs: Sequence[Pair], since: int) -> list[tuple[Segment, Sequence[Pair]]]:
+    def suspects(self, pairs: Sequence[Pair], since: int) -> Suspects:
         """Which of the ids which segment must be asked for on disk. Their marks answer first; only a hit, or a segment
         whose marks are not at hand, is asked.
         """
@@ -90,9 +91,7 @@ class Segments:
         for place, number in self._seen.holding([key(*pair) for pair in pairs]):
             suspects.setdefault(number, []).append(pairs[place])
         window = self._window(since)
-        parts: list[tuple[Segment, Sequence[Pair]]] = [
-            (each, suspects[each.number]) for each in window if each.number in suspects
-        ]
+        parts: Suspects = [(each, suspects[each.number]) for each in window if each.number in suspects]
         return parts + [(each, pairs) for each in window if each.number not in self._seen]
 
     def _window(self, since: int) -> list[Segment]:

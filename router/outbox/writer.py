@@ -91,7 +91,9 @@ def sync_directory(directory: Path) -> None:
 
 
 class Begun(Generic[T]):
-    """A unit of work that goes on in its thread."""
+    """A unit of work that goes on in its thread. Its end can be waited for in place: asyncio's own future hears of it only
+    in a later turn of the loop.
+    """
 
     def __init__(self, pool: Executor, work: Callable[[], T]) -> None:
         self._work = work
