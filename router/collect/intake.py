@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -28,6 +28,8 @@ from router.outbox.outbox import Outbox
 from router.outbox.state import Quarantined
 from router.problem import Problem
 from router.visit import Visit
+
+T = TypeVar("T")
 
 
 class Tally:
@@ -91,33 +93,29 @@ class Intake:
         return await told
 
     def _prepared(self, jobs: Sequence[Job]) -> None:
-        """Nearly always there is nothing to write but rows, and that costs no task."""
+        when_done(self.store([each.prepared for each in jobs]), partial(_tell, jobs))
+
+    def store(self, requests: Sequence[Prepared]) -> asyncio.Future[list[Answer]]:
+        """An answer to each, often at once; NotDurable where the rows are not on disk. Nearly always there is nothing to
+        write but rows, and that costs no task.
+        """
+        answered: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
         try:
-            work = self._attended([each.prepared for each in jobs])
+            work = self._attended(requests)
             stored = asyncio.ensure_future(self._store.append(work.rows) if work.only_rows else self._written(work))
         except Exception as fault:  # noqa: BLE001 - whoever waits must be told, whatever went wrong
-            _tell(jobs, fault)
-            return
-        if stored.done():
-            self._stored(jobs, work, stored)
-        else:
-            self._storing.add(stored)
-            stored.add_done_callback(partial(self._stored, jobs, work))
+            answered.set_exception(fault)
+            return answered
+        self._storing.add(stored)
+        when_done(stored, partial(self._stored, work, answered))
+        return answered
 
-    def _stored(self, jobs: Sequence[Job], work: _Work, stored: asyncio.Future[list[bool]]) -> None:
+    def _stored(self, work: _Work, answered: asyncio.Future[list[Answer]], stored: asyncio.Future[list[bool]]) -> None:
         self._storing.discard(stored)
         try:
-            answers = self._answers(work, stored.result())
+            answered.set_result(self._answers(work, stored.result()))
         except Exception as fault:  # noqa: BLE001 - as above
-            _tell(jobs, fault)
-            return
-        for each, answer in zip(jobs, answers, strict=True):
-            each.done(answer)
-
-    async def store(self, requests: Sequence[Prepared]) -> list[Answer]:
-        """An answer to each. NotDurable where the rows are not on disk."""
-        work = self._attended(requests)
-        return self._answers(work, await self._written(work))
+            answered.set_exception(fault)
 
     def _attended(self, requests: Sequence[Prepared]) -> _Work:
         """From here to the queue of the log nobody else may run: whoever is forgotten meanwhile would be stored."""
@@ -206,9 +204,23 @@ def _erased(index: int, row: Row) -> Problem:
     return Problem(index=index, id=given, code="erased_person", message=message)
 
 
-def _tell(jobs: Sequence[Job], fault: Exception) -> None:
-    for each in jobs:
-        each.done(fault)
+def _tell(jobs: Sequence[Job], answered: asyncio.Future[list[Answer]]) -> None:
+    tell_all(jobs, answered.exception() or answered.result())
+
+
+def tell_all(jobs: Sequence[Job], outcome: Sequence[Any] | BaseException) -> None:
+    """Each its answer, or all of them the same fault."""
+    answers = itertools.repeat(outcome, len(jobs)) if isinstance(outcome, BaseException) else outcome
+    for each, answer in zip(jobs, answers, strict=True):
+        each.done(answer)
+
+
+def when_done(future: asyncio.Future[T], then: Callable[[asyncio.Future[T]], None]) -> None:
+    """``then`` is told now, where it is done already; a future's own callbacks wait for a turn of the event loop."""
+    if future.done():
+        then(future)
+    else:
+        future.add_done_callback(then)
 
 
 def settle(told: asyncio.Future[Any], outcome: Any) -> None:

@@ -10,13 +10,13 @@ import asyncio
 import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import msgspec
 import structlog
 
 from router.collect.answers import encode
-from router.collect.intake import Intake, settle
+from router.collect.intake import Answer, Intake, settle, tell_all, when_done
 from router.collect.keys import Keyring
 from router.collect.preparing import Job, Prepared
 from router.collect.rounds import Rounds
@@ -24,6 +24,8 @@ from router.collect.webhooks import Told, Webhooks
 from router.outbox.errors import Broken, Busy, DiskFull, NotDurable
 
 log: Any = structlog.get_logger()
+
+T = TypeVar("T")
 
 LENGTH = 4
 
@@ -153,7 +155,7 @@ class Remote:
 
     def _prepared(self, jobs: Sequence[Job]) -> None:
         """What needs the outbox happens over there."""
-        number = self._ask(partial(_all_told, jobs))
+        number = self._ask(partial(tell_all, jobs))
         self._wire.send(Store(number, [each.prepared for each in jobs]))
 
     async def tell(self, name: str, raw: bytes, signature: str) -> Told:
@@ -188,35 +190,35 @@ class Remote:
                 done(_FAULTS.get(code, NotDurable)(why))
 
 
-def _all_told(jobs: Sequence[Job], outcome: list[bytes] | Exception) -> None:
-    answers = [outcome] * len(jobs) if isinstance(outcome, Exception) else outcome
-    for each, answer in zip(jobs, answers, strict=True):
-        each.done(answer)
-
-
 class Desk:
     """Answers one collecting process, on the outbox's side."""
 
     def __init__(self, wire: Wire, intake: Intake, webhooks: Webhooks) -> None:
         self._wire, self._intake, self._webhooks = wire, intake, webhooks
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._open: set[asyncio.Future[Any]] = set()  # questions
 
     def asked(self, message: Store | Tell) -> None:
-        task = asyncio.create_task(self._store(message) if isinstance(message, Store) else self._tell(message))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        match message:
+            case Store(number=number, prepared=prepared):
+                self._answer(self._intake.store(prepared), partial(self._stored, number))
+            case Tell():
+                self._answer(asyncio.create_task(self._tell(message)), lambda _: None)
+
+    def _answer(self, future: asyncio.Future[T], then: Callable[[asyncio.Future[T]], None]) -> None:
+        self._open.add(future)
+        when_done(future, self._open.discard)
+        when_done(future, then)
 
     async def settled(self) -> None:
         """Until every question is answered: what a process that is gone has asked is stored all the same."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._open:
+            await asyncio.wait(set(self._open))
 
-    async def _store(self, message: Store) -> None:
-        try:
-            answers = await self._intake.store(message.prepared)
-        except Exception as fault:  # noqa: BLE001 - whoever waits over there must be told, whatever went wrong
-            self._fail(message.number, fault)
-            return
-        self._wire.send(Answered(message.number, [encode(each) for each in answers]))
+    def _stored(self, number: int, answered: asyncio.Future[list[Answer]]) -> None:
+        if (fault := answered.exception()) is not None:
+            self._fail(number, fault)
+        else:
+            self._wire.send(Answered(number, [encode(each) for each in answered.result()]))
 
     async def _tell(self, message: Tell) -> None:
         try:
@@ -226,7 +228,7 @@ class Desk:
             return
         self._wire.send(Heard(message.number, told))
 
-    def _fail(self, number: int, fault: Exception) -> None:
+    def _fail(self, number: int, fault: BaseException) -> None:
         if not isinstance(fault, NotDurable):
             log.error("collect_failed", exc_info=fault)
             fault = NotDurable("a fault of ours")
