@@ -22,11 +22,11 @@ from router.outbox import journal, lock, log, schema, state
 from router.outbox.compression import _FIRST, pack, unpack
 from router.outbox.dedup import Seen, marks
 from router.outbox.errors import Broken, Busy, DiskFull, Locked, NotDurable, OutboxError
-from router.outbox.journal import Tail
 from router.outbox.log import Row
 from router.outbox.outbox import Outbox
 from router.outbox.retention import Policy
 from router.outbox.state import Attempt, Held, Mark, Quarantined, Selection
+from router.outbox.tail import Tail
 from router.outbox.vault import Vault, new_key
 from router.outbox.writer import Begun
 from router.outcome import Delivered
@@ -361,19 +361,19 @@ class TestLanes:
         lane = await store.lane("hook", "webhook")
         await store.append(many(100))
         groups: list[int] = []
-        honest = store._settle_group
+        honest = store._settlements._write
 
         async def noted(group):
             groups.append(len(group))
             await honest(group)
 
-        store._settle_group = noted
+        store._settlements._write = noted
 
         async def settled(seq: int, *, patient: bool = True) -> None:
             await store.settle(lane, [Mark(seqs=[seq], state="delivered", at=NOW, attempts=1)], patient=patient)
 
         await settled(1)
-        monkeypatch.setattr("router.outbox.outbox.GATHER", 3600.0)  # only who hurries ends it
+        monkeypatch.setattr("router.outbox.settlements.GATHER", 3600.0)  # only who hurries ends it
         patient = [asyncio.create_task(settled(seq)) for seq in range(2, 5)]
         await asyncio.sleep(0)
         assert [1] == groups
@@ -385,7 +385,7 @@ class TestLanes:
         store.hurry()
         await asyncio.gather(*patient)
         assert [1, 4, 3] == groups
-        monkeypatch.setattr("router.outbox.outbox.GATHER", 0.05)
+        monkeypatch.setattr("router.outbox.settlements.GATHER", 0.05)
         await asyncio.gather(*(settled(seq) for seq in range(9, 12)))  # nobody hurries: they wait for the time alone
         assert [1, 4, 3, 3] == groups
 
@@ -414,7 +414,7 @@ class TestLanes:
 
         deliver(1)
         await settling.written()
-        monkeypatch.setattr("router.outbox.outbox.GATHER", 3600.0)
+        monkeypatch.setattr("router.outbox.settlements.GATHER", 3600.0)
         deliver(2)
         await asyncio.sleep(0.05)
         assert {1} == written

@@ -29,11 +29,11 @@ from router.event import Clear, Consent, Digests, User
 from router.mocks.partner import Trouble, running
 from router.mocks.webhook import Webhook as Receiver
 from router.outbox import log, schema
-from router.outbox.journal import Tail
 from router.outbox.log import KEPT, Segment
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
 from router.outbox.state import Attempt, Mark, Selection
+from router.outbox.tail import Tail
 from router.outbox.vault import Vault
 from router.outbox.views import Gap
 from router.outbox.writer import connect

@@ -1,4 +1,4 @@
-"""Appending to the log: group commit, duplicates, the memory of what came last, and the change to a new segment.
+"""Appending to the log: group commit, duplicates, and the change to a new segment.
 
 What waits while a commit is under way shares the next one, whatever its source; nothing waits longer to gather more. An
 append is answered after it is on disk.
@@ -22,8 +22,9 @@ from router.failpoint import failpoint
 from router.outbox import log, schema
 from router.outbox.dedup import key, marks
 from router.outbox.errors import Busy, NotDurable
-from router.outbox.log import Row, Segment, Stored
+from router.outbox.log import Row, Segment
 from router.outbox.segments import Segments, Suspects
+from router.outbox.tail import Tail
 from router.outbox.vault import Vault, new_key
 from router.outbox.writer import Begun, Unit, Writer
 
@@ -32,12 +33,9 @@ T = TypeVar("T")
 SEGMENT_EVENTS = 100_000
 SEGMENT_AGE = 86_400_000  # ms
 WAITING_BYTES = 64 * 1024 * 1024  # payloads that may wait for the disk before senders are told to come back
-TAIL_BYTES = 16 * 1024 * 1024  # payloads kept for lanes that keep up
-TAIL_EVENTS = 8192
 SMALL = 32  # rows; with more of them, where no lane is at work, the loop has better to do than to wait
 IN_PLACE = 0.005  # seconds that the event loop stands still for the disk; a quick one takes one thousandth
 ASIDE = 0.05  # seconds that it does not after that was in vain: a slow disk takes a tenth of everybody's time at most
-DECODED = 4096  # of these are kept decoded, too, at most: as far as lanes that keep up are apart
 
 
 class _Append:
@@ -65,93 +63,6 @@ class _Errand:
 
     def __init__(self, segment: Segment, unit: Unit[Any], future: asyncio.Future[Any]) -> None:
         self.segment, self.unit, self.future = segment, unit, future
-
-
-class Tail:
-    """The newest events for lanes that keep up, which need no disk. Each is decoded when the first lane asks, or comes as
-    the event that it was at the door, where a lane is so near that it will still be one.
-
-    They stay decoded until the last of those lanes has read them: with all of them, every event would be made in memory
-    that no cache holds, and the garbage collector would walk through them, which costs a fifth of taking an event; with
-    too few, lanes that have fallen behind a little decode each for itself, and never catch up (measured).
-    """
-
-    def __init__(self) -> None:
-        self._rows: list[Row | None] = []  # None: erased
-        self._decoded: deque[tuple[int, Row]] = deque()  # with their numbers
-        self._first = 1  # the number of the first row
-        self._bytes = 0
-        self._reached: dict[int, int] = {}  # reader -> the last number that it has read
-
-    @property
-    def followed(self) -> bool:
-        """Is anybody so near to the end that what comes now would still be decoded for them?"""
-        return self._near_to(self._first + len(self._rows)) is not None
-
-    def keep(self, first: int, rows: Sequence[Row]) -> None:
-        if not self._rows:
-            self._first = first
-        self._rows += rows
-        self._let_go()
-        for number, row in enumerate(rows, first):
-            if row.event is not None:
-                self._remember(number, row)
-        self._bytes += sum(len(each.payload) for each in rows)
-        if self._bytes > 2 * TAIL_BYTES or len(self._rows) > 2 * TAIL_EVENTS:
-            self._cut()
-
-    def _cut(self) -> None:
-        """Half of it goes at a time."""
-        sizes = [len(each.payload) if each is not None else 0 for each in self._rows]
-        cut = max(0, len(sizes) - TAIL_EVENTS)
-        self._bytes = sum(sizes[cut:])
-        while self._bytes > TAIL_BYTES:
-            self._bytes -= sizes[cut]
-            cut += 1
-        self._first += cut
-        del self._rows[:cut]
-
-    def read(self, after: int, limit: int, reader: int | None = None) -> list[Stored] | None:
-        """Up to ``limit`` events above ``after``, or None where the memory does not reach back so far. A ``reader`` goes
-        on from there.
-        """
-        if not self._rows or self._first > after + 1:
-            return None
-        start = after + 1 - self._first
-        found = [self._stored(number, row) for number, row in enumerate(self._rows[start : start + limit], after + 1)]
-        if reader is not None:
-            self._reached[reader] = after + len(found)
-            self._let_go()
-        return found
-
-    def _stored(self, number: int, row: Row | None) -> Stored:
-        if row is None:
-            return Stored(number, None, erased=True)
-        if (event := row.event) is None:
-            event = row.event = row.read()
-            self._remember(number, row)
-        return Stored(number, event)
-
-    def _remember(self, number: int, row: Row) -> None:
-        self._decoded.append((number, row))
-        if len(self._decoded) > DECODED:
-            self._decoded.popleft()[1].event = None
-
-    def _let_go(self) -> None:
-        """Of what everybody who is near has read; of all where nobody is."""
-        end = self._first + len(self._rows)
-        read = self._near_to(end)
-        while self._decoded and self._decoded[0][0] <= (end if read is None else read):
-            self._decoded.popleft()[1].event = None
-
-    def _near_to(self, end: int) -> int | None:
-        """Up to where all have read who are near to the end; None where nobody is."""
-        return min([each for each in self._reached.values() if end - each <= DECODED], default=None)
-
-    def erase(self, seqs: Collection[int]) -> None:
-        while self._decoded:  # else the erased stayed there until others came
-            self._decoded.popleft()[1].event = None
-        self._rows = [None if seq in seqs else row for seq, row in enumerate(self._rows, self._first)]
 
 
 class Journal:

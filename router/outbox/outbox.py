@@ -1,8 +1,7 @@
 """The owner of an outbox directory: the only writer, and the contract that the engines use.
 
 What was accepted is counted from the log, what became of it from the state: no transaction ever needs both files,
-because a commit over several WAL files is not atomic (sqlite.org/lang_attach.html). Settlements of all lanes that wait
-at the same moment share one commit.
+because a commit over several WAL files is not atomic (sqlite.org/lang_attach.html).
 """
 
 from __future__ import annotations
@@ -10,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import msgspec
 import structlog
 
 from router.clock import Clock
@@ -33,6 +30,7 @@ from router.outbox.memory import Visitor
 from router.outbox.replays import Chosen, Replay
 from router.outbox.retention import Books, Policy, Retention, sweep
 from router.outbox.segments import Segments
+from router.outbox.settlements import Settlements
 from router.outbox.space import Room, Space
 from router.outbox.state import DROPPED, Attempt, Closing, Due, Held, Mark, Quarantined, Selection, Settlement
 from router.outbox.suppression import Suppression
@@ -43,9 +41,6 @@ log: Any = structlog.get_logger()
 
 T = TypeVar("T")
 
-_log: Any = structlog.get_logger()
-
-GATHER = 0.02  # seconds between two times of settling: each is a sync of the disk beside those that senders wait for
 ROWS_AT_ONCE = 5_000  # in one transaction of an operator's
 LONGEST_PAUSE = 86_400_000  # ms; lanes that retry ask at least as often, so nobody ran for longer
 LONGEST_WAIT = 86_400_000  # ms; a due time further off than this was written under another clock
@@ -59,14 +54,6 @@ class Watcher(Protocol):
 
     def settled(self, lane: str, marks: Sequence[Mark]) -> None:
         """This became of some deliveries of a lane."""
-
-
-class _Settling(msgspec.Struct):
-    lane: Lane
-    marks: Sequence[Mark]
-    attempts: Sequence[Attempt]
-    closing: Sequence[Closing]
-    future: asyncio.Future[None]
 
 
 class Outbox:
@@ -86,12 +73,9 @@ class Outbox:
         self.watchers: set[Watcher] = set()
         self.clock, self._lock = clock, lock
         self._state = Writer("turnout-state")
-        self._settlements: deque[_Settling] = deque()
-        self._settle_wake = asyncio.Event()
-        self._hurry = asyncio.Event()
-        self._settled = -GATHER  # when some were written down last, by the loop's clock
-        self._stopping = False
-        self._settler: asyncio.Task[None] | None = None
+        self._settlements = Settlements(
+            clock, write=self._write_settlements, failed=self._fail, broken=self._break, told=self._tell_settled
+        )
         self._journal: Journal | None = None
         self._segments: Segments | None = None
         self._retention: Retention | None = None
@@ -127,11 +111,10 @@ class Outbox:
             outbox.space.make_way()
             await outbox._recover(policy or Policy(), segment_events)
         except BaseException:
-            outbox._stopping = True
             await outbox._shut()
             raise
         outbox.journal.start()
-        outbox._settler = asyncio.create_task(outbox._settle_for_ever(), name="outbox-settle")
+        outbox._settlements.start()
         outbox.retention.start()
         if room is not None:
             await outbox.space.start()
@@ -141,11 +124,7 @@ class Outbox:
         """Finish what waits, fold the WALs in and give the directory back."""
         await self.space.stop()
         await self.retention.stop()
-        self._stopping = True
-        self._settle_wake.set()
-        self._hurry.set()
-        if self._settler is not None:
-            await self._settler
+        await self._settlements.stop()
         if self.failed is None:
             with contextlib.suppress(NotDurable):
                 await self._state.write(crashes.end)
@@ -325,7 +304,7 @@ class Outbox:
         self._takes()
         kept = await self._written(lambda unit: state.quarantine(unit, rows))
         if not kept and not self.quarantine_full:
-            _log.error("quarantine_full", reason="what is turned away is counted and not kept: mend what sends it")
+            log.error("quarantine_full", reason="what is turned away is counted and not kept: mend what sends it")
         self.quarantine_full = not kept
 
     async def read(self, after: int, limit: int, lane: Lane | None = None) -> list[Stored]:
@@ -498,77 +477,24 @@ class Outbox:
     ) -> None:
         """Write down what became of some deliveries; returns once it is on disk. Waits while there is no space.
 
-        ``patient``: it may wait a little for others, until ``hurry`` or for ``GATHER`` seconds.
+        ``patient``: it may wait a little for others, until ``hurry`` or for some 20 ms.
         """
         if self.failed is not None:
             raise self.failed
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._settlements.append(_Settling(lane, marks, attempts, closing, future))
-        self._settle_wake.set()
-        if not patient:
-            self._hurry.set()
-        await future
+        await self._settlements.add(lane, marks, attempts, closing, patient=patient)
 
     def hurry(self) -> None:
         """What is to be settled waits for no others."""
-        self._hurry.set()
+        self._settlements.hurry()
 
-    async def _settle_for_ever(self) -> None:
-        while True:
-            await self._settle_wake.wait()
-            self._settle_wake.clear()
-            while self._settlements:
-                await self._gather()
-                group = list(self._settlements)
-                self._settlements.clear()
-                fault = self.failed
-                try:
-                    if fault is None:
-                        await self._settle_group(group)
-                except Exception as error:  # noqa: BLE001 - whoever waits must be told, whatever went wrong
-                    # The lanes in memory are ahead of the disk now: nothing may be written over the gap.
-                    fault = self._fail(error)
-                    self._break(fault)
-                for each in group:
-                    _finish(each, fault)
-            if self._stopping:
-                return
+    async def _write_settlements(self, settlements: Sequence[Settlement]) -> None:
+        if self.failed is not None:
+            raise self.failed
+        await self._state.write(lambda unit: state.settle(unit, settlements, self.config))
 
-    async def _gather(self) -> None:
-        """Let others come, where some were written down only just now and nobody is in a hurry."""
-        now = asyncio.get_running_loop().time
-        wait = self._settled + GATHER - now()
-        if wait > 0 and not self._hurry.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await self._hurry.wait()
-        self._hurry.clear()
-        self._settled = now()
-
-    async def _settle_group(self, group: Sequence[_Settling]) -> None:
-        settlements = [_settlement(each) for each in group]
-        failpoint("settle_before_write")
-        await self._until_written(lambda unit: state.settle(unit, settlements, self.config))
-        failpoint("settle_after_write")
-        for each, settlement in zip(group, settlements, strict=True):
-            each.lane.written = settlement.cursor
-            for mark in each.marks:
-                if mark.due is not None and (each.lane.next_due is None or mark.due < each.lane.next_due):
-                    each.lane.next_due = mark.due
+    def _tell_settled(self, lane: str, marks: Sequence[Mark]) -> None:
         for watcher in self.watchers:
-            for each, written in zip(group, settlements, strict=True):
-                watcher.settled(each.lane.name, written.marks)
-
-    async def _until_written(self, unit: Callable[[sqlite3.Connection], None]) -> None:
-        """What a partner took must not be forgotten: while the disk is full, lanes wait here and send nothing more."""
-        while True:
-            try:
-                return await self._state.write(unit)
-            except (DiskFull, Busy) as error:
-                if self._stopping:
-                    raise
-                self._fail(error)
-                await self.clock.sleep(1.0)
+            watcher.settled(lane, marks)
 
     # The operator
 
@@ -639,38 +565,6 @@ class Outbox:
         """Write an operator's act into the audit."""
         now = self.clock.now()
         await self._written(lambda unit: state.audit(unit, now, who, what, selection, count))
-
-
-def _finish(each: _Settling, fault: NotDurable | None) -> None:
-    if each.future.done():
-        return
-    if fault is not None:
-        each.future.set_exception(fault)
-    else:
-        each.future.set_result(None)
-
-
-def _settlement(each: _Settling) -> Settlement:
-    """Moves the lane's cursor. A fresh event ends once: of two ends for it the first one counts."""
-    lane, counted = each.lane, []
-    for mark in each.marks:
-        kept = mark
-        if not mark.parked:
-            new = (
-                mark.seqs if lane.untouched(min(mark.seqs, default=0)) else [seq for seq in mark.seqs if lane.open(seq)]
-            )
-            kept = mark if len(new) == len(mark.seqs) else msgspec.structs.replace(mark, seqs=new)
-            lane.end(new)
-        if kept.seqs:
-            counted.append(kept)
-    return Settlement(
-        lane=lane.id,
-        cursor=lane.cursor,
-        marks=counted,
-        attempts=each.attempts,
-        closing=each.closing,
-        metered=lane.quota is not None,
-    )
 
 
 def _filled(path: Path) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from router.outbox import journal, log
-from router.outbox.journal import Tail
+from router.outbox import log
+from router.outbox.tail import Tail
 from tests.builders import an_event, many
 
 
@@ -24,7 +24,7 @@ def test_every_lane_reads_its_own_events_wherever_it_is(monkeypatch: pytest.Monk
     """
     Near the front and far behind, in turns, while more is kept; no more than DECODED events stay decoded.
     """
-    monkeypatch.setattr(journal, "DECODED", decoded)
+    monkeypatch.setattr("router.outbox.tail.DECODED", decoded)
     tail = Tail()
     for first in range(1, 400, 20):
         rows = many(20, first)
@@ -39,7 +39,7 @@ def test_it_forgets_the_oldest_and_says_so(monkeypatch: pytest.MonkeyPatch):
     """
     A lane that is further behind must read from disk.
     """
-    monkeypatch.setattr(journal, "TAIL_EVENTS", 10)
+    monkeypatch.setattr("router.outbox.tail.MOST_EVENTS", 10)
     tail = Tail()
     for first in range(1, 101, 5):
         tail.keep(first, many(5, first))
@@ -68,7 +68,7 @@ def test_an_event_that_somebody_waits_for_comes_as_it_is(monkeypatch: pytest.Mon
     Where a reader keeps up, the log remembers what the door has made, until all that keep up have read it; a reader far
     behind keeps nothing decoded.
     """
-    monkeypatch.setattr(journal, "DECODED", 50)
+    monkeypatch.setattr("router.outbox.tail.DECODED", 50)
     tail = Tail()
     tail.keep(1, many(10))
     assert not tail.followed
