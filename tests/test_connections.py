@@ -135,10 +135,10 @@ class TestGone:
         """
         came, disk, honest = asyncio.Event(), asyncio.Event(), app.store.append
 
-        async def slow(rows):
+        async def slow(rows, **how):
             came.set()
             await disk.wait()
-            return await honest(rows)
+            return await honest(rows, **how)
 
         monkeypatch.setattr(app.store, "append", slow)
         event = b'{"event": "purchase", "id": "once"}'

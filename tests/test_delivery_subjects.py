@@ -444,8 +444,8 @@ class TestRaces:
             await until(lambda: runner._hand.subjects.waiting == 2)
             reading = asyncio.Event()
 
-            async def slow(after: int, limit: int, lane: Lane):
-                found = await read(after, limit, lane)
+            async def slow(after: int, limit: int, lane: Lane, **how: int):
+                found = await read(after, limit, lane, **how)
                 reading.set()
                 await asyncio.sleep(0.1)  # a segment on a slow disk
                 return found

@@ -69,6 +69,14 @@ class TestAppend:
         assert store.append(many(journal.SMALL + 1, start=200)).done()
         assert 3 * journal.SMALL + 2 == store.last
 
+    async def test_who_is_busy_does_not_stand_still_for_the_disk(self, store: Outbox):
+        """
+        Where more waits than can be worked on, the loop goes on while the disk is asked, however small the append is.
+        """
+        one = store.append(many(1), busy=True)
+        assert not one.done()
+        assert [False] == await one
+
     async def test_a_slow_disk_is_nobody_elses_affair(self, store: Outbox, monkeypatch):
         """
         The event loop stands still for it for a moment and then for a while not again. Who comes meanwhile is stored in

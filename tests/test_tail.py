@@ -65,8 +65,8 @@ def test_nothing_of_the_erased_stays_decoded():
 
 def test_an_event_that_somebody_waits_for_comes_as_it_is(monkeypatch: pytest.MonkeyPatch):
     """
-    Where a reader keeps up, the log remembers what the door has made, until all that keep up have read it; a reader far
-    behind keeps nothing decoded.
+    Where a reader keeps up, the log remembers what the door has made, until all that are near to the first have read it;
+    for one far behind it nothing stays decoded.
     """
     monkeypatch.setattr("router.outbox.tail.DECODED", 50)
     tail = Tail()
@@ -89,4 +89,28 @@ def test_an_event_that_somebody_waits_for_comes_as_it_is(monkeypatch: pytest.Mon
     assert [row.event is not None for row in made] == [False] * 10 + [True] * 10
     tail.keep(31, many(100, 31))
     assert not tail.followed
+    tail.read(30, 100, 1)
+    assert tail.followed
+    assert not any(row is not None and row.event is not None for row in tail._rows)
+
+
+def test_readers_that_are_behind_together_read_the_same_events(monkeypatch: pytest.MonkeyPatch):
+    """
+    What one of them had decoded the next one gets as it is, however far the end has gone on meanwhile: if each decoded for
+    itself, they would never catch up again.
+    """
+    monkeypatch.setattr("router.outbox.tail.DECODED", 50)
+    tail = Tail()
+    for reader in (1, 2, 3):
+        tail.keep(1 + 10 * reader, many(10, 1 + 10 * reader))
+        tail.read(10 * reader, 10, reader)
+    tail.keep(41, many(500, 41))
+    assert not tail.followed
+
+    first = tail.read(40, 30, 3)
+    again = [tail.read(40, 30, reader) for reader in (2, 1)]
+    assert first is not None
+    for found in again:
+        assert found is not None
+        assert all(each.event is one.event for each, one in zip(found, first, strict=True))
     assert not any(row is not None and row.event is not None for row in tail._rows)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from functools import partial
 
 from router.clock import Clock
+from router.delivery.floor import Floor
 from router.delivery.lane import LaneRunner
 from router.delivery.observer import Observer
 from router.delivery.replay import BEHIND, Replayer
@@ -26,6 +27,7 @@ class Delivery:
 
     def __init__(self, store: Outbox, clock: Clock, observer: Observer | None = None) -> None:
         self._store, self._clock, self._observer = store, clock, observer or Observer()
+        self._floor = Floor()
         self.lanes: dict[str, LaneRunner] = {}
         self.replays: dict[int, Replayer] = {}
 
@@ -49,7 +51,9 @@ class Delivery:
             await self._store.go_on(lane)
             if destination.enabled:
                 await self._release(lane)
-                runner = LaneRunner(name, destination, lane, self._store, self._clock, observer=self._observer)
+                runner = LaneRunner(
+                    name, destination, lane, self._store, self._clock, observer=self._observer, floor=self._floor
+                )
                 self.lanes[name] = runner
                 if name in changed:
                     runner.probe()

@@ -19,6 +19,7 @@ from router import route
 from router.clock import Clock
 from router.delivery import ends
 from router.delivery.ends import Job
+from router.delivery.floor import Floor
 from router.delivery.hand import Hand
 from router.delivery.holding import FOR_EVER, Gate
 from router.delivery.observer import Observer
@@ -59,6 +60,7 @@ class LaneRunner:
         clock: Clock,
         *,
         observer: Observer,
+        floor: Floor | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.name, self.destination, self.lane = name, destination, lane
@@ -75,6 +77,7 @@ class LaneRunner:
         self._quota = Quota(store, lane, quota) if (quota := destination.quota()) is not None else None
         self._seen, self._elapsed = clock.now(), clock.monotonic()
         self._took = -GATHER  # when jobs were taken, by the loop's clock
+        self._floor = floor or Floor()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
@@ -181,10 +184,11 @@ class LaneRunner:
             failpoint("lane_after_take")
             erasures = self._store.erasures
             send = await self._in_turn(self._routed(jobs, now), now)
-            if erasures == self._store.erasures:
-                self._write(send)
-            else:  # somebody was forgotten meanwhile
-                self._hand.take_again(send)
+            async with self._floor.turn():
+                if erasures == self._store.erasures:
+                    self._write(send)
+                else:  # somebody was forgotten meanwhile
+                    self._hand.take_again(send)
         except NotDurable:
             raise
         except Exception as error:

@@ -28,7 +28,7 @@ from router.outbox.state import Mark
 
 log: Any = structlog.get_logger()
 
-READ = 512  # events read in one go: each look at the disk is a hop to another thread
+READ = 512  # events read from disk in one go: each look is a hop to another thread
 FAR_BEHIND = 5_000  # events; below, order alone serves everybody
 NEWEST_EVERY = 4  # looks
 NEAR_EXPIRY = 3_600_000  # ms
@@ -118,7 +118,7 @@ class Taking:
             self._erasures = self._store.erasures
             self._buffer.clear()
         if not self._buffer:
-            self._buffer = list(await self._store.read(self.taken, max(most, READ), self._lane))
+            self._buffer = list(await self._store.read(self.taken, most, self._lane, from_disk=max(most, READ)))
         found = self._buffer[:most]
         del self._buffer[:most]
         return found

@@ -130,15 +130,17 @@ class Journal:
 
     # Appending
 
-    def append(self, rows: Sequence[Row]) -> asyncio.Future[list[bool]]:
-        """Which of the rows were duplicates and not stored again, once the others are on disk; often that is at once."""
+    def append(self, rows: Sequence[Row], *, busy: bool = False) -> asyncio.Future[list[bool]]:
+        """Which of the rows were duplicates and not stored again, once the others are on disk; often that is at once.
+        ``busy``: the event loop has more to do than it can, and should not stand still.
+        """
         size = sum(len(each.payload) for each in rows)
         if self.waiting_bytes + size > WAITING_BYTES or self._stopping:
             raise Busy("too much is waiting for the disk: send it again later")
         self.waiting_bytes += size
         future: asyncio.Future[list[bool]] = asyncio.get_running_loop().create_future()
         self._queue.append(_Append(rows, size, future))
-        if not self._at_work:
+        if not self._at_work and not busy:
             self._commit_here()
         if not future.done():
             self._wake.set()

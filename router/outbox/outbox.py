@@ -284,14 +284,14 @@ class Outbox:
     def waiting_bytes(self) -> int:
         return self.journal.waiting_bytes
 
-    def append(self, rows: Sequence[Row]) -> asyncio.Future[list[bool]]:
+    def append(self, rows: Sequence[Row], *, busy: bool = False) -> asyncio.Future[list[bool]]:
         """Store rows; returns, once they are on disk, which of them were duplicates and not stored again. Where the disk
-        is quick that is at once.
+        is quick that is at once, unless the caller is too ``busy`` to wait in place.
 
         NotDurable, here or there, where they are not on disk: Busy when too much waits, DiskFull, Broken.
         """
         self._takes()
-        return self.journal.append(rows)
+        return self.journal.append(rows, busy=busy)
 
     def _takes(self) -> None:
         if self.failed is not None:
@@ -307,14 +307,16 @@ class Outbox:
             log.error("quarantine_full", reason="what is turned away is counted and not kept: mend what sends it")
         self.quarantine_full = not kept
 
-    async def read(self, after: int, limit: int, lane: Lane | None = None) -> list[Stored]:
+    async def read(
+        self, after: int, limit: int, lane: Lane | None = None, *, from_disk: int | None = None
+    ) -> list[Stored]:
         """Up to ``limit`` events above ``after``, in order; an empty list where there are none yet. ``lane`` is whoever
-        will go on from there.
+        will go on from there. Where the disk must be asked, it is for up to ``from_disk``.
         """
         if after >= self.last:
             return []
         kept = self.journal.tail.read(after, limit, None if lane is None else lane.id)
-        return kept if kept is not None else await self._looked(self.segments.read(after, limit))
+        return kept if kept is not None else await self._looked(self.segments.read(after, from_disk or limit))
 
     @property
     def followed(self) -> bool:

@@ -25,11 +25,12 @@ class Tail:
         self._first = 1  # the number of the first row
         self._bytes = 0
         self._reached: dict[int, int] = {}  # reader -> the last number that it has read
+        self._front = 0  # the last number that anybody has
 
     @property
     def followed(self) -> bool:
         """Is anybody so near to the end that what comes now would still be decoded for them?"""
-        return self._near_to(self._first + len(self._rows)) is not None
+        return self._first + len(self._rows) - self._front <= DECODED and bool(self._reached)
 
     def keep(self, first: int, rows: Sequence[Row]) -> None:
         if not self._rows:
@@ -64,6 +65,7 @@ class Tail:
         found = [self._stored(number, row) for number, row in enumerate(self._rows[start : start + limit], after + 1)]
         if reader is not None:
             self._reached[reader] = after + len(found)
+            self._front = max(self._front, self._reached[reader])
             self._let_go()
         return found
 
@@ -81,15 +83,11 @@ class Tail:
             self._decoded.popleft()[1].event = None
 
     def _let_go(self) -> None:
-        """Of what everybody who is near has read; of all where nobody is."""
-        end = self._first + len(self._rows)
-        read = self._near_to(end)
-        while self._decoded and self._decoded[0][0] <= (end if read is None else read):
+        """Of what all have read who are near to the one in front; of everything where nobody reads."""
+        read = [each for each in self._reached.values() if self._front - each <= DECODED]
+        upto = min(read, default=self._first + len(self._rows))
+        while self._decoded and self._decoded[0][0] <= upto:
             self._decoded.popleft()[1].event = None
-
-    def _near_to(self, end: int) -> int | None:
-        """Up to where all have read who are near to the end; None where nobody is."""
-        return min([each for each in self._reached.values() if end - each <= DECODED], default=None)
 
     def erase(self, seqs: Collection[int]) -> None:
         while self._decoded:  # else the erased stayed there until others came

@@ -55,7 +55,7 @@ WINDOW = 7 * 86_400_000  # ms
 PART = 1000  # events of one append
 RAMP = 10_000  # ms between two doublings at least
 A_MOMENT = 0.05  # seconds
-SPINS = 12  # turns of the loop in which something that can move has moved
+SPINS = 16  # turns of the loop in which something that can move has moved; a lane that is to write waits for three
 LATENCY = 0.3  # seconds, of the partner
 FRESH_WITHIN = 10.0  # seconds from receipt to delivery, for 99 of 100 new events
 RESTART_WITHIN = 2.0  # seconds from the start of the process to the first request
@@ -273,7 +273,7 @@ async def recovered(waiting: int, seed: int, *, rate: int = 10, batch: int = 100
         "refused with 429": partner.refused,
         "at once, by 10 s": [partner.concurrent[period] for period in range(6)],
         "expired": ledger.destinations["hook"].dead,
-        "new within s, p99": ages[int(0.99 * (len(ages) - 1))],
+        "new within s, p99": ages[int(0.99 * (len(ages) - 1))] if ages else None,
         "drained in s": round((clock.now() - began) / 1000),
         "events a second": scene.speed,
         "difference": ledger.difference,
@@ -288,7 +288,7 @@ def judged(seen: dict[str, Any]) -> str:
         return "no ramp"
     if seen["expired"]:
         return "expired"
-    if seen["new within s, p99"] > FRESH_WITHIN:
+    if seen["new within s, p99"] is None or seen["new within s, p99"] > FRESH_WITHIN:
         return "starved"
     if seen.get("first request after s", 0.0) > RESTART_WITHIN:
         return "slow start"
