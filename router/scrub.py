@@ -622,7 +622,7 @@ def _url(value: str, depth: int) -> str | None:
         cleaned += mark + kept
     if hash_ and (kept := _fragment(fragment, depth)) is not None:
         cleaned += hash_ + kept
-    return cleaned
+    return cleaned.rstrip()  # what stood behind may be gone
 
 
 _remembered_url: Final = lru_cache(maxsize=_REMEMBERED)(lambda value: _url(value, 2))

@@ -293,6 +293,7 @@ class TestUrl:
         assert 4096 == len(scrub.url("https://x.com/" + "a" * 20_000) or "")
 
     @given(st.text() | crafted.map("https://x.com/?q={}".format))
+    @example("? &0@0.A")
     def test_any_text_gives_text_or_none(self, value):
         """
         No text raises, and a scrubbed URL is clean.
