@@ -92,11 +92,11 @@ class TestOverload:
             disk, honest = asyncio.Event(), app.store.append
             waiting = asyncio.Semaphore(0)
 
-            async def slow(rows, **how):
+            async def slow(rows):
                 for _ in rows:
                     waiting.release()
                 await disk.wait()
-                return await honest(rows, **how)
+                return await honest(rows)
 
             app.store.append = slow
             taken = [asyncio.create_task(self.post(http)) for _ in range(2)]

@@ -206,7 +206,7 @@ class TestNotDurable:
         The answer is 429 or 503 with an integer Retry-After, so that SDKs come back.
         """
 
-        async def refuse(*_: object, **_how: object) -> list[bool]:
+        async def refuse(_rows: object) -> list[bool]:
             raise fault
 
         monkeypatch.setattr(app.store, "append", refuse)
@@ -228,7 +228,7 @@ class TestNotDurable:
         An unexpected exception is a 503 without a trace of its text.
         """
 
-        async def fail(*_: object, **_how: object) -> None:
+        async def fail(*_: object) -> None:
             raise RuntimeError("secret detail")
 
         monkeypatch.setattr(app.store, "append", fail)

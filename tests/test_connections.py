@@ -135,10 +135,10 @@ class TestGone:
         """
         came, disk, honest = asyncio.Event(), asyncio.Event(), app.store.append
 
-        async def slow(rows, **how):
+        async def slow(rows):
             came.set()
             await disk.wait()
-            return await honest(rows, **how)
+            return await honest(rows)
 
         monkeypatch.setattr(app.store, "append", slow)
         event = b'{"event": "purchase", "id": "once"}'

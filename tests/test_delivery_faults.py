@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 
+from router.delivery.floor import Floor
 from router.delivery.lane import LaneRunner
 from router.delivery.observer import Observer
 from router.destination import Destination, Request, Response, by_status
@@ -115,7 +116,9 @@ async def running(
     store: Outbox, clock: SteppedClock, lane: Lane, kind: type[Ids] = Ids, **settings: Any
 ) -> AsyncIterator[LaneRunner]:
     destination = kind(**{"allow_private": True, "timeout": "500ms", **settings})
-    runner = LaneRunner(lane.name, destination, lane, store, clock, observer=Observer(), chance=lambda: 0.5)
+    runner = LaneRunner(
+        lane.name, destination, lane, store, clock, observer=Observer(), floor=Floor(), chance=lambda: 0.5
+    )
     runner.start()
     try:
         yield runner

@@ -188,10 +188,10 @@ class TestExactlyOnce:
         visit(fake, 1, "https://acme.com/a")
         append, full = store.append, [DiskFull("no space"), DiskFull("no space")]
 
-        async def appended(rows: Any, **how: Any) -> Any:
+        async def appended(rows: Any) -> Any:
             if full:
                 raise full.pop()
-            return await append(rows, **how)
+            return await append(rows)
 
         monkeypatch.setattr(store, "append", appended)
         await one_round(store, clock, url)

@@ -175,10 +175,10 @@ class Disk:
         self._honest = app.store.append
         app.store.append = self._append  # type: ignore[method-assign]
 
-    async def _append(self, rows: Sequence[Any], **how: bool) -> list[bool]:
+    async def _append(self, rows: Sequence[Any]) -> list[bool]:
         self.came.release()
         await self.go.wait()
-        return await self._honest(rows, **how)
+        return await self._honest(rows)
 
 
 def cut(sent: bytes, places: Sequence[int]) -> list[bytes]:
@@ -211,9 +211,9 @@ class TestOrder:
             async with running_app(chosen(tmp_path)) as app:
                 honest = app.store.append
 
-                async def uneven(rows: Sequence[Any], **how: bool) -> list[bool]:
+                async def uneven(rows: Sequence[Any]) -> list[bool]:
                     await asyncio.sleep(chance.choice([0, 0, 0, 0.002]))
-                    return await honest(rows, **how)
+                    return await honest(rows)
 
                 app.store.append = uneven
                 for _ in range(50):

@@ -71,20 +71,6 @@ async def test_a_round_has_room_for_so_many_bytes():
     assert 3 == len({at for at, _ in log.told})
 
 
-async def test_a_round_that_leaves_something_is_behind():
-    """
-    Whoever stores what is ready knows whether more waits than the round had room for.
-    """
-    log = Log((ITEM + OVERHEAD) * 5 // 2)
-    behind: list[bool] = []
-    monitored = log.rounds._ready
-    log.rounds._ready = lambda jobs: (behind.append(log.rounds.behind), monitored(jobs))
-    log.add(1, 1, 1, 1, 1, 1, 1)
-    await log.turns(5)
-
-    assert [True, True, False] == behind
-
-
 async def test_a_large_one_is_prepared_over_several_rounds_before_what_came_later():
     """
     The loop sees to everybody else between its parts, and memory holds few requests that are begun.

@@ -403,7 +403,7 @@ def _code(answer: tuple[int, Any]) -> tuple[int, str]:
 
 
 def _raising(fault: Exception) -> Any:
-    async def append(*_: Any, **_how: Any) -> Any:
+    async def append(_: Any) -> Any:
         raise fault
 
     return append

@@ -138,7 +138,7 @@ class TestSameAnswers:
         answers = []
         for fault in (DiskFull("full"), Busy("too much"), RuntimeError("ours")):
 
-            async def fail(rows: object, fault: Exception = fault, **_: object) -> list[bool]:
+            async def fail(rows: object, fault: Exception = fault) -> list[bool]:
                 raise fault
 
             monkeypatch.setattr(app.store, "append", fail)

@@ -102,7 +102,7 @@ class Intake:
         answered: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
         try:
             work = self._attended(requests)
-            stored = asyncio.ensure_future(self._append(work) if work.only_rows else self._written(work))
+            stored = asyncio.ensure_future(self._store.append(work.rows) if work.only_rows else self._written(work))
         except Exception as fault:  # noqa: BLE001 - whoever waits must be told, whatever went wrong
             answered.set_exception(fault)
             return answered
@@ -125,11 +125,8 @@ class Intake:
         failpoint("collect_before_append")
         return _Work(requests, rows, seen)
 
-    def _append(self, work: _Work) -> asyncio.Future[list[bool]]:
-        return self._store.append(work.rows, busy=self.rounds.behind)
-
     async def _written(self, work: _Work) -> list[bool]:
-        stored = self._append(work)
+        stored = asyncio.ensure_future(self._store.append(work.rows))
         if not work.only_rows:
             await asyncio.gather(stored, self._quarantine(work.requests), self._remember(work.seen))
         return await stored

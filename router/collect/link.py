@@ -200,14 +200,15 @@ class Desk:
     def asked(self, message: Store | Tell) -> None:
         match message:
             case Store(number=number, prepared=prepared):
-                self._answer(self._intake.store(prepared), partial(self._stored, number))
+                when_done(self._kept(self._intake.store(prepared)), partial(self._stored, number))
             case Tell():
-                self._answer(asyncio.create_task(self._tell(message)), lambda _: None)
+                self._kept(asyncio.create_task(self._tell(message)))
 
-    def _answer(self, future: asyncio.Future[T], then: Callable[[asyncio.Future[T]], None]) -> None:
+    def _kept(self, future: asyncio.Future[T]) -> asyncio.Future[T]:
+        """It counts as open until it is done."""
         self._open.add(future)
         when_done(future, self._open.discard)
-        when_done(future, then)
+        return future
 
     async def settled(self) -> None:
         """Until every question is answered: what a process that is gone has asked is stored all the same."""

@@ -44,11 +44,6 @@ class Rounds:
         self._ended, self._together = 0.0, 0  # the last round: when, by the loop's clock, and of how many
         self._waiting: deque[Job] = deque()
 
-    @property
-    def behind(self) -> bool:
-        """Is anything left for another round?"""
-        return bool(self._waiting)
-
     def add(self, job: Job) -> None:
         if not self._waiting:
             self._gather()

@@ -15,6 +15,8 @@ TURNS = 3  # what came is read in one, worked on in the next; with many more of 
 
 
 class Floor:
+    """All lanes of an engine share one."""
+
     def __init__(self) -> None:
         self._taken = asyncio.Lock()
 
@@ -23,5 +25,5 @@ class Floor:
         """Whoever asked first is first."""
         async with self._taken:
             for _ in range(TURNS):
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # a turn of the loop, not a time
             yield

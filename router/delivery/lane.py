@@ -60,11 +60,11 @@ class LaneRunner:
         clock: Clock,
         *,
         observer: Observer,
-        floor: Floor | None = None,
+        floor: Floor,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.name, self.destination, self.lane = name, destination, lane
-        self._store, self._clock = store, clock
+        self._store, self._clock, self._floor = store, clock, floor
         self.rule = route.compile(name, destination)
         self._batch = destination.batch or destination.default_batch
         concurrency = destination.concurrency or destination.default_concurrency
@@ -77,7 +77,6 @@ class LaneRunner:
         self._quota = Quota(store, lane, quota) if (quota := destination.quota()) is not None else None
         self._seen, self._elapsed = clock.now(), clock.monotonic()
         self._took = -GATHER  # when jobs were taken, by the loop's clock
-        self._floor = floor or Floor()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
 

@@ -33,7 +33,7 @@ T = TypeVar("T")
 SEGMENT_EVENTS = 100_000
 SEGMENT_AGE = 86_400_000  # ms
 WAITING_BYTES = 64 * 1024 * 1024  # payloads that may wait for the disk before senders are told to come back
-SMALL = 32  # rows; with more of them, where no lane is at work, the loop has better to do than to wait
+SMALL = 32  # rows; with more of them the loop has better to do than to wait, and lanes that are behind would stay so
 IN_PLACE = 0.005  # seconds that the event loop stands still for the disk; a quick one takes one thousandth
 ASIDE = 0.05  # seconds that it does not after that was in vain: a slow disk takes a tenth of everybody's time at most
 
@@ -130,17 +130,15 @@ class Journal:
 
     # Appending
 
-    def append(self, rows: Sequence[Row], *, busy: bool = False) -> asyncio.Future[list[bool]]:
-        """Which of the rows were duplicates and not stored again, once the others are on disk; often that is at once.
-        ``busy``: the event loop has more to do than it can, and should not stand still.
-        """
+    def append(self, rows: Sequence[Row]) -> asyncio.Future[list[bool]]:
+        """Which of the rows were duplicates and not stored again, once the others are on disk; often that is at once."""
         size = sum(len(each.payload) for each in rows)
         if self.waiting_bytes + size > WAITING_BYTES or self._stopping:
             raise Busy("too much is waiting for the disk: send it again later")
         self.waiting_bytes += size
         future: asyncio.Future[list[bool]] = asyncio.get_running_loop().create_future()
         self._queue.append(_Append(rows, size, future))
-        if not self._at_work and not busy:
+        if not self._at_work:
             self._commit_here()
         if not future.done():
             self._wake.set()
@@ -228,7 +226,7 @@ class Journal:
             return
         group, since = self._next_group(), now - self._dedup
         rows = sum([len(each.rows) for each in group])
-        if (rows > SMALL and not self.tail.followed) or self._suspects(group, since):
+        if rows > SMALL or self._suspects(group, since):
             self._queue.extendleft(reversed(group))
             return
         with self._answered(group):

@@ -284,14 +284,14 @@ class Outbox:
     def waiting_bytes(self) -> int:
         return self.journal.waiting_bytes
 
-    def append(self, rows: Sequence[Row], *, busy: bool = False) -> asyncio.Future[list[bool]]:
+    def append(self, rows: Sequence[Row]) -> asyncio.Future[list[bool]]:
         """Store rows; returns, once they are on disk, which of them were duplicates and not stored again. Where the disk
-        is quick that is at once, unless the caller is too ``busy`` to wait in place.
+        is quick and they are few that is at once.
 
         NotDurable, here or there, where they are not on disk: Busy when too much waits, DiskFull, Broken.
         """
         self._takes()
-        return self.journal.append(rows, busy=busy)
+        return self.journal.append(rows)
 
     def _takes(self) -> None:
         if self.failed is not None:

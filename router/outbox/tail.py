@@ -25,12 +25,12 @@ class Tail:
         self._first = 1  # the number of the first row
         self._bytes = 0
         self._reached: dict[int, int] = {}  # reader -> the last number that it has read
-        self._front = 0  # the last number that anybody has
 
     @property
     def followed(self) -> bool:
         """Is anybody so near to the end that what comes now would still be decoded for them?"""
-        return self._first + len(self._rows) - self._front <= DECODED and bool(self._reached)
+        front = max(self._reached.values(), default=None)
+        return front is not None and self._first + len(self._rows) - front <= DECODED
 
     def keep(self, first: int, rows: Sequence[Row]) -> None:
         if not self._rows:
@@ -65,7 +65,6 @@ class Tail:
         found = [self._stored(number, row) for number, row in enumerate(self._rows[start : start + limit], after + 1)]
         if reader is not None:
             self._reached[reader] = after + len(found)
-            self._front = max(self._front, self._reached[reader])
             self._let_go()
         return found
 
@@ -84,8 +83,8 @@ class Tail:
 
     def _let_go(self) -> None:
         """Of what all have read who are near to the one in front; of everything where nobody reads."""
-        read = [each for each in self._reached.values() if self._front - each <= DECODED]
-        upto = min(read, default=self._first + len(self._rows))
+        front = max(self._reached.values(), default=self._first + len(self._rows))
+        upto = min([each for each in self._reached.values() if front - each <= DECODED], default=front)
         while self._decoded and self._decoded[0][0] <= upto:
             self._decoded.popleft()[1].event = None
 

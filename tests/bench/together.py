@@ -78,9 +78,21 @@ class Server:
 
     def delivered(self) -> float:
         """Of what was accepted, the share that the slowest lane has delivered."""
+        accepted, delivered = self._ledger()
+        return delivered / max(1, accepted)
+
+    def behind(self) -> int:
+        """Events that the slowest lane has not delivered."""
+        accepted, delivered = self._ledger()
+        return accepted - delivered
+
+    def _ledger(self) -> tuple[int, int]:
         with urllib.request.urlopen(f"{self._console}/api/v1/ledger") as answer:
             ledger: dict[str, Any] = json.load(answer)
-        return min(lane["delivered"] for lane in ledger["destinations"].values()) / max(1, ledger["accepted"])
+        return ledger["accepted"], min(lane["delivered"] for lane in ledger["destinations"].values())
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
 
     def stop(self) -> None:
         self._process.terminate()

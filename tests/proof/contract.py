@@ -53,7 +53,7 @@ def tried(
 class Forgetful(Outbox):
     """Says that it has the last event of a larger request, and has not."""
 
-    async def append(self, rows: Sequence[Row], *, busy: bool = False) -> list[bool]:
+    async def append(self, rows: Sequence[Row]) -> list[bool]:
         kept = rows[:-1] if len(rows) > 2 else rows
         return [*await super().append(kept), *[False] * (len(rows) - len(kept))]
 
@@ -61,7 +61,7 @@ class Forgetful(Outbox):
 class Hasty(Outbox):
     """Says that it has events before they are on disk."""
 
-    async def append(self, rows: Sequence[Row], *, busy: bool = False) -> list[bool]:
+    async def append(self, rows: Sequence[Row]) -> list[bool]:
         self.later = asyncio.create_task(super().append(rows))
         await asyncio.sleep(0)
         return [False] * len(rows)

@@ -54,7 +54,7 @@ SABOTAGE = """
 import asyncio
 from router.outbox.outbox import Outbox
 honest = Outbox.append
-async def early(self, rows, busy=False):
+async def early(self, rows):
     async def later():
         await asyncio.sleep(0.1)
         await honest(self, rows)

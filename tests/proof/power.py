@@ -242,7 +242,7 @@ def acknowledged_early(append: Callable[..., Awaitable[Any]]) -> Callable[..., A
     """Answers at once and stores a little later: what this proof must notice."""
     under_way: set[asyncio.Task[None]] = set()
 
-    async def early(self: Outbox, batch: Sequence[Any], **_: bool) -> list[bool]:
+    async def early(self: Outbox, batch: Sequence[Any]) -> list[bool]:
         async def later() -> None:
             await asyncio.sleep(0.005)
             with contextlib.suppress(OutboxError):
