@@ -16,6 +16,7 @@ from destinations.snap import Snap
 from destinations.webhook import Webhook
 from router import mocks
 from router.delivery.engine import Delivery
+from router.delivery.lane import GATHER
 from router.destination import Destination
 from router.event import Digests, Event, Money, Page, User
 from router.mocks.partner import Partner, Trouble, running
@@ -143,6 +144,44 @@ class TestOrdinary:
             await settled(store, "hook", delivered=9)
 
             assert 2 == partners["hook"].counts.received
+
+    async def test_a_full_batch_waits_for_no_answer(self, store: Outbox, clock: SteppedClock):
+        """
+        However long a partner takes, as many batches are under way as the lane may have.
+        """
+        slow = {"kind": "webhook", "batch": 100, "concurrency": 4, "trouble": [Trouble(hang=True)]}
+        async with lanes(store, clock, hook=slow) as (_, partners):
+            await store.append(many(900))
+            await until(lambda: partners["hook"].counts.received == 4)
+
+    async def test_less_than_a_batch_waits_for_an_answer(
+        self, store: Outbox, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+    ):
+        """
+        While a request is under way events gather, until they fill a batch.
+        """
+        monkeypatch.setattr("router.delivery.lane.PATIENCE", 600.0)
+        slow = {"kind": "webhook", "batch": 100, "trouble": [Trouble(hang=True, times=1)]}
+        async with lanes(store, clock, hook=slow) as (_, partners):
+            await store.append(many(1))
+            await until(lambda: partners["hook"].counts.received == 1)
+            for start in (2, 4):
+                await store.append(many(2, start=start))
+                await asyncio.sleep(5 * GATHER)  # time to do what it must not
+            await store.append(many(96, start=6))
+            await settled(store, "hook", delivered=100)
+            assert 2 == partners["hook"].counts.received
+
+    async def test_nobody_waits_for_ever_for_an_answer_that_does_not_come(self, store: Outbox, clock: SteppedClock):
+        """
+        One request that hangs delays the next batch for a moment only, full or not.
+        """
+        slow = {"kind": "webhook", "batch": 100, "trouble": [Trouble(hang=True, times=1)]}
+        async with lanes(store, clock, hook=slow) as (_, partners):
+            await store.append(many(1))
+            await until(lambda: partners["hook"].counts.received == 1)
+            await store.append(many(5, start=2))
+            await settled(store, "hook", delivered=5)
 
     async def test_backlog_goes_out_after_a_restart(self, tmp_path, clock: SteppedClock):
         """

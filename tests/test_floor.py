@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Sequence
 
 from destinations.webhook import Webhook
-from router.delivery.engine import Delivery
 from router.delivery.floor import TURNS, Floor
+from router.delivery.lane import FAR, SEVERAL
+from router.mocks.partner import Trouble
 from router.outbox.outbox import Outbox
-from router.secret import Secret
 from tests.builders import many
 from tests.stepped import SteppedClock
+from tests.test_delivery import lanes as running_lanes
 from tests.test_delivery import until
-
-SIGNING = Secret("whsec_" + "C2FVsBQIhrscChlQIMV+b5sSYspob7oD")
 
 
 async def test_before_each_lane_everybody_else_has_some_turns():
@@ -59,6 +59,32 @@ async def test_lanes_of_one_engine_do_not_write_in_the_same_turn_of_the_loop(
     """
     All lanes wake at the same event; between the requests of two of them the loop goes round.
     """
+    wrote = await turns_of_writing(store, clock, monkeypatch, lanes=("a", "b", "c"), events=5, batches=3)
+    assert all(later - earlier >= TURNS for earlier, later in itertools.pairwise(wrote))
+
+
+async def test_a_lane_that_keeps_up_makes_one_batch_in_its_turn(store: Outbox, clock: SteppedClock, monkeypatch):
+    """
+    However much came at once: senders wait for one batch at most.
+    """
+    wrote = await turns_of_writing(store, clock, monkeypatch, lanes=("a",), events=FAR - 100, batches=6)
+    assert all(later - earlier >= TURNS for earlier, later in itertools.pairwise(wrote))
+
+
+async def test_a_lane_that_is_far_behind_makes_several_batches_in_its_turn(
+    store: Outbox, clock: SteppedClock, monkeypatch
+):
+    """
+    Where senders are many every turn is long, and with one batch in each of its own a lane would never catch up.
+    """
+    wrote = await turns_of_writing(store, clock, monkeypatch, lanes=("a",), events=FAR + 100, batches=6)
+    assert [SEVERAL] == [len(list(same)) for _, same in itertools.groupby(wrote)][:1]
+
+
+async def turns_of_writing(
+    store: Outbox, clock: SteppedClock, monkeypatch, *, lanes: Sequence[str], events: int, batches: int
+) -> list[int]:
+    """In which turn of the loop each of so many batches of 100 was made, for a partner that never answers."""
     turn, wrote = 0, list[int]()
     honest = Webhook.requests
 
@@ -73,15 +99,12 @@ async def test_lanes_of_one_engine_do_not_write_in_the_same_turn_of_the_loop(
             await asyncio.sleep(0)
 
     monkeypatch.setattr(Webhook, "requests", noted)
-    delivery = Delivery(store, clock)
-    hook = {"url": "http://127.0.0.1:9/hook", "secrets": (SIGNING,), "allow_private": True, "batch": 100}
-    await delivery.apply({name: Webhook(**hook) for name in ("a", "b", "c")})
+    wanted = {name: {"kind": "webhook", "batch": 100, "trouble": [Trouble(hang=True)]} for name in lanes}
     counting = asyncio.create_task(count())
     try:
-        await store.append(many(5))
-        await until(lambda: len(wrote) >= 3)
+        async with running_lanes(store, clock, **wanted):
+            await store.append(many(events))
+            await until(lambda: len(wrote) >= batches)
     finally:
         counting.cancel()
-        await delivery.stop(1.0)
-
-    assert all(later - earlier >= TURNS for earlier, later in itertools.pairwise(wrote))
+    return wrote

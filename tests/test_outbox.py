@@ -28,7 +28,7 @@ from router.outbox.retention import Policy
 from router.outbox.state import Attempt, Held, Mark, Quarantined, Selection
 from router.outbox.tail import Tail
 from router.outbox.vault import Vault, new_key
-from router.outbox.writer import Begun
+from router.outbox.writer import FOLD, PAGE, Begun
 from router.outcome import Delivered
 from tests.builders import NOW, an_event, many, rows
 from tests.stepped import SteppedClock
@@ -56,7 +56,7 @@ class TestAppend:
     async def test_a_small_append_is_done_where_it_is_asked_for(self, store: Outbox, monkeypatch):
         """
         Nobody else runs between a request and its answer where the disk is quick. For many rows the loop goes on, also
-        where a lane keeps up: with all that it does not read meanwhile a stall would never end.
+        where a lane keeps up.
         """
         monkeypatch.setattr(journal, "IN_PLACE", 60.0)
         small = store.append(many(journal.SMALL))
@@ -67,6 +67,15 @@ class TestAppend:
         assert not large.done()
         await large
         assert 2 * journal.SMALL + 1 == store.last
+
+    async def test_a_commit_has_little_to_fold_in(self, store: Outbox):
+        """
+        Whoever commits when the WAL is full waits until it is folded in: with two megabytes no longer than for a slow sync.
+        """
+        for start in range(0, 3000, 10):
+            await store.append(many(10, start=start))
+        wal = store.directory / "log" / "00000001.db-wal"
+        assert FOLD * PAGE < wal.stat().st_size < 1.1 * FOLD * PAGE
 
     async def test_a_slow_disk_is_nobody_elses_affair(self, store: Outbox, monkeypatch):
         """

@@ -45,7 +45,10 @@ T = TypeVar("T")
 SET_FORWARD = 60_000  # ms that the wall clock may gain on the other one before somebody has set it
 UNSETTLED = 4  # times the concurrency: requests answered but not yet written down
 TAKE = 64  # events looked at in one go, where a batch is not larger
+FAR = 1_000  # events that a lane is behind
+SEVERAL, MUCH = 5, 500  # batches that it takes in one go then, and events at most: some ten milliseconds
 GATHER = 0.02  # seconds between two looks for less than a batch: a request costs as much for one event as for many
+PATIENCE = 0.2  # seconds between them where no answer comes
 
 
 class LaneRunner:
@@ -153,9 +156,9 @@ class LaneRunner:
         if (wait := self._gate.closed_for(now)) > 0:
             self._hand.unwrite()
             await self._idle(wait)
-        elif jobs := await self._next(now):
+        elif jobs := await self._next():
             self._took = asyncio.get_running_loop().time()
-            await self._prepare(jobs, now)
+            await self._prepare(jobs, self._clock.now())
             await self._flow(self._sending.few)
             await asyncio.sleep(0)  # a lane that filters everything would otherwise never let go of the loop
         elif self._hand.ready:
@@ -216,18 +219,35 @@ class LaneRunner:
 
     # Deciding
 
-    async def _next(self, now: int) -> list[Job]:
+    async def _next(self) -> list[Job]:
         if not self._hand.again:
             await self._until(self._has_room)
             await self._gather()
         probe = self._gate.one_at_a_time
-        return await self._taking.next(now, 1 if probe else max(self._batch, TAKE), probe=probe)
+        return await self._taking.next(self._clock.now(), 1 if probe else self._at_a_time(), probe=probe)
+
+    def _at_a_time(self) -> int:
+        """Several batches where the lane is far behind. Every look waits for its turns of the loop, which are long where
+        senders are many: with one batch a look, lanes that a stall had thrown back fell further behind (measured).
+        """
+        far = self._store.last - self._taking.taken > FAR
+        return max(self._batch, TAKE, min(SEVERAL * self._batch, MUCH) if far else 0)
 
     async def _gather(self) -> None:
-        """Let a batch fill, where one has been taken only just now. The first event after a pause waits for nothing."""
-        since = asyncio.get_running_loop().time() - self._took
-        if self._batch > 1 and since < GATHER and self._store.last - self._taking.taken < self._batch:
-            await asyncio.sleep(GATHER - since)
+        """Let a batch fill, as TCP does a segment (RFC 896): a full one leaves at once, and so does the first event after a
+        pause; less waits where a batch was taken only just now, or is unanswered, but not for ever.
+        """
+        loop, change = asyncio.get_running_loop(), self._sending.change
+        if self._less_than_a_batch():
+            await asyncio.sleep(self._took + GATHER - loop.time())
+        while self._less_than_a_batch() and self._sending.under_way and loop.time() < self._took + PATIENCE:
+            change.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GATHER):
+                    await change.wait()
+
+    def _less_than_a_batch(self) -> bool:
+        return self._batch > 1 and self._store.last - self._taking.taken < self._batch and not self._stopping
 
     def _has_room(self) -> bool:
         return bool(self._hand.again) or (self._sending.settled_enough() and self._hand.subjects.waiting < MOST_BEHIND)

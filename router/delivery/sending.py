@@ -63,6 +63,11 @@ class Sending:
         self.stopping = False
         self.few = 0  # requests left in hand at which the lane is woken to write more
 
+    @property
+    def under_way(self) -> bool:
+        """Is any request unanswered?"""
+        return self._running > 0
+
     def settled_enough(self) -> bool:
         """May more be answered, or has too much to be written down first?"""
         return self._settling.waiting < self._settling.most
@@ -88,9 +93,10 @@ class Sending:
     async def _work(self) -> None:
         try:
             while self._hand.ready and self._may_go(self._clock.now()):
-                await self._carry(*self._hand.ready.popleft())
+                request, jobs = self._hand.ready.popleft()
                 if len(self._hand.ready) <= self.few:
                     self.change.set()
+                await self._carry(request, jobs)
         finally:
             self._running -= 1
             self.change.set()

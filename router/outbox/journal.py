@@ -33,7 +33,7 @@ T = TypeVar("T")
 SEGMENT_EVENTS = 100_000
 SEGMENT_AGE = 86_400_000  # ms
 WAITING_BYTES = 64 * 1024 * 1024  # payloads that may wait for the disk before senders are told to come back
-SMALL = 32  # rows; with more of them the loop has better to do than to wait, and lanes that are behind would stay so
+SMALL = 64  # rows, a full round of ordinary events; with more of them the loop has better to do than to wait
 IN_PLACE = 0.005  # seconds that the event loop stands still for the disk; a quick one takes one thousandth
 ASIDE = 0.05  # seconds that it does not after that was in vain: a slow disk takes a tenth of everybody's time at most
 
