@@ -15,8 +15,8 @@ from destinations.linktrace import LinkTrace
 from destinations.snap import Snap
 from destinations.webhook import Webhook
 from router import mocks
+from router.delivery.batching import GATHER
 from router.delivery.engine import Delivery
-from router.delivery.lane import GATHER
 from router.destination import Destination
 from router.event import Digests, Event, Money, Page, User
 from router.mocks.partner import Partner, Trouble, running
@@ -135,7 +135,7 @@ class TestOrdinary:
         """
         After a pause one event leaves at once, and what comes one by one soon after it leaves together.
         """
-        monkeypatch.setattr("router.delivery.lane.GATHER", 0.3)
+        monkeypatch.setattr("router.delivery.batching.GATHER", 0.3)
         async with lanes(store, clock, hook={"kind": "webhook", "batch": 100}) as (_, partners):
             await store.append(many(1))
             await settled(store, "hook", delivered=1)
@@ -160,7 +160,7 @@ class TestOrdinary:
         """
         While a request is under way events gather, until they fill a batch.
         """
-        monkeypatch.setattr("router.delivery.lane.PATIENCE", 600.0)
+        monkeypatch.setattr("router.delivery.batching.PATIENCE", 600.0)
         slow = {"kind": "webhook", "batch": 100, "trouble": [Trouble(hang=True, times=1)]}
         async with lanes(store, clock, hook=slow) as (_, partners):
             await store.append(many(1))

@@ -7,8 +7,8 @@ import itertools
 from collections.abc import Sequence
 
 from destinations.webhook import Webhook
+from router.delivery.batching import FAR, SEVERAL
 from router.delivery.floor import TURNS, Floor
-from router.delivery.lane import FAR, SEVERAL
 from router.mocks.partner import Trouble
 from router.outbox.outbox import Outbox
 from tests.builders import many

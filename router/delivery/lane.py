@@ -1,7 +1,8 @@
 """One destination's lane: takes events from the outbox, decides which are to be sent, and has them sent and settled.
 
 What is under way when the process dies is sent again by the next one, with the same dedup id and the same body. What to
-take next is ``taking``'s, whether the lane may send ``holding``'s, the requests ``sending``'s, writing down ``settling``'s.
+take next is ``taking``'s, when and how much ``batching``'s, whether the lane may send ``holding``'s, the requests
+``sending``'s, writing down ``settling``'s.
 """
 
 from __future__ import annotations
@@ -9,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import msgspec
 import structlog
 
 from router import route
 from router.clock import Clock
 from router.delivery import ends
+from router.delivery.batching import Batching
+from router.delivery.deciding import Deciding
 from router.delivery.ends import Job
 from router.delivery.floor import Floor
 from router.delivery.hand import Hand
@@ -44,11 +46,6 @@ T = TypeVar("T")
 
 SET_FORWARD = 60_000  # ms that the wall clock may gain on the other one before somebody has set it
 UNSETTLED = 4  # times the concurrency: requests answered but not yet written down
-TAKE = 64  # events looked at in one go, where a batch is not larger
-FAR = 1_000  # events that a lane is behind
-SEVERAL, MUCH = 5, 500  # batches that it takes in one go then, and events at most: some ten milliseconds
-GATHER = 0.02  # seconds between two looks for less than a batch: a request costs as much for one event as for many
-PATIENCE = 0.2  # seconds between them where no answer comes
 
 
 class LaneRunner:
@@ -72,14 +69,11 @@ class LaneRunner:
         self._batch = destination.batch or destination.default_batch
         concurrency = destination.concurrency or destination.default_concurrency
         window = destination.max_age or destination.window
-        self._window = int(seconds(window) * 1000) if window else None
-        self._retry_for = int(seconds(destination.retry_for) * 1000)
+        window_ms = int(seconds(window) * 1000) if window else None
         rate = destination.rate or destination.default_rate
-        self._about = type(destination).subject is not Destination.subject
         self._suspects = store.suspects(lane)
         self._quota = Quota(store, lane, quota) if (quota := destination.quota()) is not None else None
         self._seen, self._elapsed = clock.now(), clock.monotonic()
-        self._took = -GATHER  # when jobs were taken, by the loop's clock
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
@@ -106,11 +100,24 @@ class LaneRunner:
             store,
             lane,
             self._hand,
-            window=self._window,
+            window=window_ms,
             ordered=destination.ordered,
             settle=self._settling.add,
         )
-        self._sending.few = TAKE // (2 * self._batch)
+        self._deciding = Deciding(
+            destination,
+            lane,
+            store,
+            clock,
+            rule=self.rule,
+            window=window_ms,
+            hand=self._hand,
+            gate=self._gate,
+            settling=self._settling,
+            sender=self._sender,
+            sending=self._sending,
+        )
+        self._batching = Batching(self._batch, self._sending, lambda: store.last - self._taking.taken)
 
     # Life
 
@@ -157,7 +164,7 @@ class LaneRunner:
             self._hand.unwrite()
             await self._idle(wait)
         elif jobs := await self._next():
-            self._took = asyncio.get_running_loop().time()
+            self._batching.took()
             await self._prepare(jobs, self._clock.now())
             await self._flow(self._sending.few)
             await asyncio.sleep(0)  # a lane that filters everything would otherwise never let go of the loop
@@ -185,7 +192,7 @@ class LaneRunner:
         try:
             failpoint("lane_after_take")
             erasures = self._store.erasures
-            send = await self._in_turn(self._routed(jobs, now), now)
+            send = await self._deciding.to_send(jobs, now)
             async with self._floor.turn():
                 if erasures == self._store.erasures:
                     self._write(send)
@@ -222,112 +229,12 @@ class LaneRunner:
     async def _next(self) -> list[Job]:
         if not self._hand.again:
             await self._until(self._has_room)
-            await self._gather()
+            await self._batching.filled()
         probe = self._gate.one_at_a_time
-        return await self._taking.next(self._clock.now(), 1 if probe else self._at_a_time(), probe=probe)
-
-    def _at_a_time(self) -> int:
-        """Several batches where the lane is far behind. Every look waits for its turns of the loop, which are long where
-        senders are many: with one batch a look, lanes that a stall had thrown back fell further behind (measured).
-        """
-        far = self._store.last - self._taking.taken > FAR
-        return max(self._batch, TAKE, min(SEVERAL * self._batch, MUCH) if far else 0)
-
-    async def _gather(self) -> None:
-        """Let a batch fill, as TCP does a segment (RFC 896): a full one leaves at once, and so does the first event after a
-        pause; less waits where a batch was taken only just now, or is unanswered, but not for ever.
-        """
-        loop, change = asyncio.get_running_loop(), self._sending.change
-        if self._less_than_a_batch():
-            await asyncio.sleep(self._took + GATHER - loop.time())
-        while self._less_than_a_batch() and self._sending.under_way and loop.time() < self._took + PATIENCE:
-            change.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(GATHER):
-                    await change.wait()
-
-    def _less_than_a_batch(self) -> bool:
-        return self._batch > 1 and self._store.last - self._taking.taken < self._batch and not self._stopping
+        return await self._taking.next(self._clock.now(), 1 if probe else self._batching.most(), probe=probe)
 
     def _has_room(self) -> bool:
         return bool(self._hand.again) or (self._sending.settled_enough() and self._hand.subjects.waiting < MOST_BEHIND)
-
-    def _routed(self, jobs: Sequence[Job], now: int) -> list[Job]:
-        """Those that are to be sent; the others are settled as filtered or dead, with the reason."""
-        send: list[Job] = []
-        filtered: dict[str, list[Job]] = {}
-        late: dict[str, list[Job]] = {}
-        for job in jobs:
-            if (reason := route.decide(self.rule, job.event)) is not None:
-                filtered.setdefault(reason, []).append(job)
-            elif (reason := self._too_late(job, now)) is not None:
-                late.setdefault(reason, []).append(job)
-            else:
-                send.append(job)
-        marks = [mark for reason, ended in filtered.items() for mark in ends.unsent(ended, "filtered", reason, now)]
-        marks += [mark for reason, ended in late.items() for mark in ends.unsent(ended, "dead", reason, now)]
-        self._settling.add(marks)
-        return send
-
-    def _too_late(self, job: Job, now: int) -> str | None:
-        if self._window is not None and now - job.event.time > self._window:
-            return ends.expired(now - job.event.time, self._window)
-        if (
-            job.since is not None
-            and self.lane.held is None
-            and now - max(job.since, self._gate.open_since) > self._retry_for
-        ):
-            return "expired: passing faults for as long as retry_for allows"
-        return None
-
-    async def _in_turn(self, jobs: list[Job], now: int) -> list[Job]:
-        """Those whose subject is neither closed nor, where order counts, waiting for an earlier event about it."""
-        if not self._about or not jobs:
-            return jobs
-        jobs = [msgspec.structs.replace(job, subject=self._subject(job)) for job in jobs]
-        if self.destination.ordered:
-            jobs = self._hand.subjects.take(jobs)
-            if self.lane.next_due is not None:
-                jobs = await self._not_behind(jobs, now)
-        about = [job.subject for job in jobs if job.subject is not None]
-        closed = await self._patiently(lambda: self._store.closed(self.lane, about, now)) if about else {}
-        free = []
-        for job in jobs:
-            if (reason := closed.get(job.subject or "")) is not None and self._sender.kept_out(job):
-                self._settling.add(ends.unsent([job], "dead", reason, now))
-            else:
-                free.append(job)
-        return free
-
-    def _subject(self, job: Job) -> str | None:
-        self._store.in_hand.take(self.lane.id, job.seq, job.seq)
-        try:
-            return self._sender.subject(job)
-        finally:
-            self._store.in_hand.release()
-
-    async def _patiently(self, asked: Callable[[], Awaitable[T]]) -> T:
-        """What the outbox says, however long it is busy or full: the jobs that are asked about are in nobody else's hand."""
-        while True:
-            try:
-                return await asked()
-            except NotDurable:
-                if self._stopping or self._store.failed is not None:
-                    raise
-                await self._clock.sleep(1.0)
-
-    async def _not_behind(self, jobs: list[Job], now: int) -> list[Job]:
-        """Those without an earlier event about the same subject that waits for another try; the others wait as long."""
-        about = [job.subject for job in jobs if job.subject is not None]
-        waiting = await self._patiently(lambda: self._store.behind(self.lane, about)) if about else {}
-        free = []
-        for job in jobs:
-            first, due = waiting.get(job.subject or "", (job.seq, 0))
-            if first < job.seq:
-                self._settling.add([ends.behind(job, due, now)])
-            else:
-                free.append(job)
-        return free
 
     # Requests
 

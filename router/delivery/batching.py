@@ -1,0 +1,52 @@
+"""When a lane takes its next events, and how many: it fills batches as TCP fills segments (RFC 896).
+
+A full batch leaves at once, and so does the first event after a pause. Less than a batch waits where one was taken only
+just now, or is unanswered: a request costs as much for one event as for many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from router.delivery.sending import Sending
+
+TAKE = 64  # events looked at in one go, where a batch is not larger
+FAR = 1_000  # events that a lane is behind
+SEVERAL, MUCH = 5, 500  # batches that it takes in one go then, and events at most: some ten milliseconds
+GATHER = 0.02  # seconds between two looks for less than a batch
+PATIENCE = 0.2  # seconds between them where no answer comes
+
+
+class Batching:
+    """``behind`` says how many events wait to be taken."""
+
+    def __init__(self, size: int, sending: Sending, behind: Callable[[], int]) -> None:
+        self._size, self._sending, self._behind = size, sending, behind
+        self._took = -GATHER  # when some were taken, by the loop's clock
+        sending.few = TAKE // (2 * size)
+
+    def took(self) -> None:
+        self._took = asyncio.get_running_loop().time()
+
+    def most(self) -> int:
+        """Events to take: several batches where the lane is far behind. Every look waits for its turns of the loop, which
+        are long where senders are many: with one batch a look, lanes that a stall had thrown back fell further behind.
+        """
+        several = min(SEVERAL * self._size, MUCH) if self._behind() > FAR else 0
+        return max(self._size, TAKE, several)
+
+    async def filled(self) -> None:
+        """Until there is a batch, or it is time to go with less."""
+        loop, change = asyncio.get_running_loop(), self._sending.change
+        if self._less_than_one():
+            await asyncio.sleep(self._took + GATHER - loop.time())
+        while self._less_than_one() and self._sending.under_way and loop.time() < self._took + PATIENCE:
+            change.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GATHER):
+                    await change.wait()
+
+    def _less_than_one(self) -> bool:
+        return self._size > 1 and self._behind() < self._size and not self._sending.stopping
