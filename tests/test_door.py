@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router import door, identifiers, normalise, scrub
+from router import door, identifiers, normalise
 from router.door import Event, admit, forget
 from router.event import Clear, opened, written
+from router.scrub import texts, trees, urls
 from router.visit import Door, TurnedAway, Visit
 
 NOW = 1765566661266
@@ -790,7 +791,7 @@ def test_forgetting_empties_every_memory():
     """
     let_in({"event_name": "x", "items": [{"id": "Jane Doe"}], "user": {"email": "a@b.co"}, "note": "Jane Doe was here"})
     forget()
-    modules = (door, scrub, normalise, identifiers)
+    modules = (door, texts, trees, urls, normalise, identifiers)
     memories = [
         each
         for module in modules

@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from router import identifiers, scrub
+from router.scrub import texts, trees, urls
 
 FOUND = {
     "mail me at john.doe+x@example.com, ok?": "mail me at [email], ok?",
@@ -201,9 +202,9 @@ class TestText:
         """
         The memory gives what the rules give.
         """
-        assert scrub._text(value) == scrub._remembered_text(value)
-        assert scrub._cleaned(value) == scrub._remembered_string(value)
-        assert scrub._url(value, 2) == scrub._remembered_url(value)
+        assert texts.scrubbed(value) == texts._remembered_text(value)
+        assert trees._cleaned(value) == trees._remembered_string(value)
+        assert urls._url(value, 2) == urls._remembered_url(value)
 
 
 def calls(work):

@@ -1,0 +1,121 @@
+"""Trees of properties: any JSON value, with its strings, its keys and what stands under a telling key."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from operator import is_
+from typing import Any, Final, Literal
+
+from router.scrub.keys import FORBIDDEN, PERSONAL, folded
+from router.scrub.numbers import CARD, is_card
+from router.scrub.texts import LEAST, REMEMBERED, SHORT, contains_personal, scrubbed
+from router.scrub.urls import looks_like_url, url
+
+LONGEST_KEY: Final = 256
+LONG_KEY: Final = object()
+DEPTH: Final = 40  # an item is at most 32 deep; what lies deeper was not let in by the door and goes
+_GONE: Final = object()
+
+
+def tree(value: Any) -> tuple[Any, bool]:
+    """Any JSON value without personal data in its strings, its keys or under forbidden keys; and did it change?
+
+    The value is not copied where nothing changed, and never changed in place. ``LONG_KEY`` stands for one in which some
+    key has more than ``LONGEST_KEY`` characters.
+    """
+    cleaned = _walk(value, DEPTH)
+    if cleaned is _GONE:
+        return None, True
+    return cleaned, cleaned is not value
+
+
+def forget() -> None:
+    """Empty the memory."""
+    for memory in (_remembered_string, _kind, _remembered_telling):
+        memory.cache_clear()
+
+
+def _walk(value: Any, depth: int) -> Any:
+    """The cleaned value; the same object where nothing changed; ``_GONE`` where nothing may stay."""
+    if isinstance(value, str):
+        if len(value) < LEAST and value.isalnum():
+            return value
+        return _string(value)
+    if isinstance(value, dict):
+        return _dict(value, depth - 1) if depth else _GONE
+    if isinstance(value, list):
+        return _list(value, depth - 1) if depth else _GONE
+    if type(value) is int and 10**12 <= value < 10**19 and is_card(str(value)):
+        return CARD
+    return value
+
+
+def _dict(value: dict[Any, Any], depth: int) -> Any:
+    changes: dict[Any, Any] = {}
+    for key, kind in _remembered_telling(tuple(value)) if len(value) <= _FEW else _telling(tuple(value)):
+        if kind == "long":
+            return LONG_KEY
+        if kind == "forbidden" or not (isinstance(value[key], (bool, dict)) or value[key] is None):
+            changes[key] = _GONE
+    for key, member in value.items():
+        sort = type(member)
+        if sort in _INERT or key in changes or (sort is str and len(member) < LEAST and member.isalnum()):
+            continue
+        cleaned = _walk(member, depth)
+        if cleaned is LONG_KEY:
+            return LONG_KEY
+        if cleaned is not member:
+            changes[key] = cleaned
+    if not changes:
+        return value
+    merged = ((key, changes.get(key, member)) for key, member in value.items())
+    return {key: member for key, member in merged if member is not _GONE}
+
+
+_INERT: Final = frozenset({bool, float, type(None)})
+
+
+def _list(value: list[Any], depth: int) -> Any:
+    cleaned = [member if type(member) in _INERT else _walk(member, depth) for member in value]
+    if all(map(is_, cleaned, value)):
+        return value
+    if any(each is LONG_KEY for each in cleaned):
+        return LONG_KEY
+    return [member for member in cleaned if member is not _GONE]
+
+
+def _string(value: str) -> Any:
+    cleaned = _cleaned(value) if len(value) > SHORT else _remembered_string(value)
+    return value if cleaned is None else cleaned
+
+
+def _cleaned(value: str) -> Any:
+    """What stands for a string in a tree; None where it stays as it is."""
+    if not looks_like_url(value):
+        return scrubbed(value)
+    cleaned = url(value)
+    return _GONE if cleaned is None else None if cleaned == value else cleaned
+
+
+_remembered_string: Final = lru_cache(maxsize=REMEMBERED)(_cleaned)
+
+_FEW: Final = 32  # keys; a sender's objects of one kind have the same ones, and seldom more
+
+
+def _telling(keys: tuple[Any, ...]) -> tuple[tuple[str, str], ...]:
+    """Those of an object's keys that are not free, and their kind."""
+    kinds = ((key, _kind(key) if len(key) <= 64 else _kind.__wrapped__(key)) for key in keys if isinstance(key, str))
+    return tuple((key, kind) for key, kind in kinds if kind != "free")
+
+
+_remembered_telling: Final = lru_cache(maxsize=1024)(_telling)
+
+
+@lru_cache(maxsize=4096)
+def _kind(key: str) -> Literal["forbidden", "personal", "long", "free"]:
+    if len(key) > LONGEST_KEY:
+        return "long"
+    name = folded(key)
+    if name in FORBIDDEN or contains_personal(key):
+        return "forbidden"
+    return "personal" if name in PERSONAL else "free"
