@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from router import door, identifiers, normalise
 from router.door import Event, admit, forget
 from router.event import Clear, opened, written
+from router.identifiers import countries
 from router.scrub import texts, trees, urls
 from router.visit import Door, TurnedAway, Visit
 
@@ -791,7 +792,7 @@ def test_forgetting_empties_every_memory():
     """
     let_in({"event_name": "x", "items": [{"id": "Jane Doe"}], "user": {"email": "a@b.co"}, "note": "Jane Doe was here"})
     forget()
-    modules = (door, texts, trees, urls, normalise, identifiers)
+    modules = (door, texts, trees, urls, normalise, identifiers, countries)
     memories = [
         each
         for module in modules
