@@ -25,9 +25,9 @@ class Batching:
     def __init__(self, size: int, sending: Sending, behind: Callable[[], int]) -> None:
         self._size, self._sending, self._behind = size, sending, behind
         self._took = -GATHER  # when some were taken, by the loop's clock
-        sending.few = TAKE // (2 * size)
 
     def took(self) -> None:
+        """Some were taken just now."""
         self._took = asyncio.get_running_loop().time()
 
     def most(self) -> int:

@@ -120,7 +120,7 @@ class Deciding:
             except NotDurable:
                 if self._sending.stopping or self._store.failed is not None:
                     raise
-                await self._clock.sleep(1.0)
+                await self._clock.sleep(1.0)  # a full or busy disk says to nobody when it is not
 
     async def _not_behind(self, jobs: list[Job], now: int) -> list[Job]:
         """Those without an earlier event about the same subject that waits for another try; the others wait as long."""

@@ -11,14 +11,14 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 
 from router import route
 from router.clock import Clock
 from router.delivery import ends
-from router.delivery.batching import Batching
+from router.delivery.batching import TAKE, Batching
 from router.delivery.deciding import Deciding
 from router.delivery.ends import Job
 from router.delivery.floor import Floor
@@ -41,8 +41,6 @@ from router.outbox.state import Held, Mark, Selection
 from router.settings import per_second, seconds
 
 log: Any = structlog.get_logger()
-
-T = TypeVar("T")
 
 SET_FORWARD = 60_000  # ms that the wall clock may gain on the other one before somebody has set it
 UNSETTLED = 4  # times the concurrency: requests answered but not yet written down
@@ -74,7 +72,6 @@ class LaneRunner:
         self._suspects = store.suspects(lane)
         self._quota = Quota(store, lane, quota) if (quota := destination.quota()) is not None else None
         self._seen, self._elapsed = clock.now(), clock.monotonic()
-        self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
         self._hand = Hand(lane)
@@ -94,6 +91,7 @@ class LaneRunner:
             settling=self._settling,
             write=self._written,
             observer=observer,
+            few=TAKE // (2 * self._batch),
             chance=chance,
         )
         self._taking = Taking(
@@ -126,7 +124,7 @@ class LaneRunner:
 
     async def stop(self, patience: float) -> None:
         """Take nothing more, finish what is under way for ``patience`` seconds; the rest is the next start's."""
-        self._stopping = self._sending.stopping = True
+        self._sending.stopping = True
         self._wake()
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
@@ -145,7 +143,7 @@ class LaneRunner:
         with contextlib.suppress(NotDurable):
             if self._quota is not None:
                 await self._quota.begin(self._clock.now())
-        while not self._stopping:
+        while not self._sending.stopping:
             try:
                 await self._step()
             except NotDurable:
@@ -220,7 +218,7 @@ class LaneRunner:
     async def _until(self, ready: Callable[[], bool]) -> None:
         """Until ``ready`` says so, or the lane stops."""
         change = self._sending.change
-        while not self._stopping and not ready():
+        while not self._sending.stopping and not ready():
             change.clear()
             await change.wait()
 
@@ -274,7 +272,7 @@ class LaneRunner:
     async def _flow(self, few: int) -> None:
         """Send what is ready, until only so few are left, or the lane closes: then all of it is to be written anew."""
         hand, sending = self._hand, self._sending
-        while hand.ready and not self._stopping:
+        while hand.ready and not self._sending.stopping:
             if self._gate.closed_for(self._clock.now()) > 0 or hand.written_at != self._store.erasures:
                 hand.unwrite()
                 return

@@ -35,7 +35,9 @@ log: Any = structlog.get_logger()
 
 
 class Sending:
-    """``write`` makes requests of jobs, and settles what the destination cannot express."""
+    """``write`` makes requests of jobs, and settles what the destination cannot express. With ``few`` requests left in hand
+    the lane is woken to write more.
+    """
 
     def __init__(
         self,
@@ -51,6 +53,7 @@ class Sending:
         settling: Settling,
         write: Callable[[Sequence[Job]], Written],
         observer: Observer,
+        few: int,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._name, self._lane, self._store, self._clock = lane.name, lane, store, clock
@@ -61,7 +64,7 @@ class Sending:
         self._running = 0  # workers, each with one request
         self.change = asyncio.Event()
         self.stopping = False
-        self.few = 0  # requests left in hand at which the lane is woken to write more
+        self.few = few
 
     @property
     def under_way(self) -> bool:

@@ -34,9 +34,9 @@ def measured(sink: Sink, rate: float, seconds: float, pause: float, workers: int
             target=lambda: told.update(load(server.url, body=body, seconds=seconds, rate=rate, first=first + 10**9))
         )
         sending.start()
-        time.sleep(BEFORE)
+        time.sleep(BEFORE)  # the load is under way
         server.signal(signal.SIGSTOP)
-        time.sleep(pause)
+        time.sleep(pause)  # this is the stall
         server.signal(signal.SIGCONT)
         while sending.is_alive():
             sending.join(1.0)
