@@ -382,13 +382,13 @@ async def _doctor(made: Case) -> set[str]:
 
 
 async def low(directory: Path, *, seed: int, sabotage: bool) -> dict[str, Any]:
-    """Less is free than the configuration asks for."""
+    """Less is free than the configuration asks for, and far more than what is still taken until that is seen."""
     (directory / "disk").mkdir()
     disk = Disk(directory, directory / "disk")
     disk.set(room=SIZE)
-    async with case(directory, disk, seed, more=ROOM) as made:
+    async with case(directory, disk, seed, more=ROOM.replace("1MB", "8MB")) as made:
         await made.post(*(f"yes-{number}" for number in range(20)))
-        disk.set(room=disk.used() + (512 << 10))
+        disk.set(room=disk.used() + (6 << 20))
         told = await made.until("503", lambda: _disk_full(made), within=SOON)
         if await _ready(made):
             raise Broken("it says that it is ready")
