@@ -68,6 +68,7 @@ def test_an_event_that_somebody_waits_for_comes_as_it_is(monkeypatch: pytest.Mon
     Where a reader keeps up, the log remembers what the door has made, until all that are near to the first have read it;
     for one far behind it nothing stays decoded.
     """
+    monkeypatch.setattr("router.outbox.tail.NEAR", 50)
     monkeypatch.setattr("router.outbox.tail.DECODED", 50)
     tail = Tail()
     tail.keep(1, many(10))
@@ -99,7 +100,7 @@ def test_readers_that_are_behind_together_read_the_same_events(monkeypatch: pyte
     What one of them had decoded the next one gets as it is, however far the end has gone on meanwhile: if each decoded for
     itself, they would never catch up again.
     """
-    monkeypatch.setattr("router.outbox.tail.DECODED", 50)
+    monkeypatch.setattr("router.outbox.tail.NEAR", 50)
     tail = Tail()
     for reader in (1, 2, 3):
         tail.keep(1 + 10 * reader, many(10, 1 + 10 * reader))

@@ -13,8 +13,6 @@ from collections.abc import Callable
 from router.delivery.sending import Sending
 
 TAKE = 64  # events looked at in one go, where a batch is not larger
-FAR = 1_000  # events that a lane is behind
-SEVERAL, MUCH = 5, 500  # batches that it takes in one go then, and events at most: some ten milliseconds
 GATHER = 0.02  # seconds between two looks for less than a batch
 PATIENCE = 0.2  # seconds between them where no answer comes
 
@@ -30,12 +28,10 @@ class Batching:
         """Some were taken just now."""
         self._took = asyncio.get_running_loop().time()
 
+    @property
     def most(self) -> int:
-        """Events to take: several batches where the lane is far behind. Every look waits for its turns of the loop, which
-        are long where senders are many: with one batch a look, lanes that a stall had thrown back fell further behind.
-        """
-        several = min(SEVERAL * self._size, MUCH) if self._behind() > FAR else 0
-        return max(self._size, TAKE, several)
+        """Events to take."""
+        return max(self._size, TAKE)
 
     async def filled(self) -> None:
         """Until there is a batch, or it is time to go with less."""

@@ -1,29 +1,49 @@
-"""The floor: one lane at a time makes its requests, and before each the network has its turns of the event loop.
+"""The floor: one lane at a time makes its requests, and after each the event loop is everybody else's for a while.
 
-A lane's batch takes a few milliseconds of the processor, and all lanes wake at the same event: with three of them in a
-row, whoever sent meanwhile waited for all three, and what had come by then was a long round that the next lanes waited
-for. Where there is nothing else to do a turn takes some microseconds, so a lane alone loses nothing.
+A lane's batch takes a few milliseconds of the processor, and all lanes wake at the same event. What is shared is time and
+not turns of the loop, which last some microseconds where nobody sends and eight milliseconds where many do. While the
+loop is busy, lanes have a quarter of it: what they do not get done waits on disk, and no sender waits for it. Where there
+is nothing else to do, a lane loses nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable
 
-TURNS = 3  # what came is read in one, worked on in the next; with many more of them lanes fall behind under full load
+SHARE = 3  # times as long as a lane worked, the loop is for others
+TURNS = 3  # of the loop until it is known to be idle: what came is read in one, worked on in the next
+IDLE = 0.0002  # seconds: a turn that is shorter had nothing to do
 
 
 class Floor:
-    """All lanes of an engine share one."""
+    """All lanes of an engine share one. ``now`` tells seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self._now = now
         self._taken = asyncio.Lock()
+        self._theirs = now()  # until when the loop is everybody else's
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Whoever asked first is first."""
         async with self._taken:
-            for _ in range(TURNS):
-                await asyncio.sleep(0)  # a turn of the loop, not a time
-            yield
+            await self._others()
+            began = self._now()
+            try:
+                yield
+            finally:
+                ended = self._now()
+                self._theirs = ended + SHARE * (ended - began)
+
+    async def _others(self) -> None:
+        """Until they have had their time, or do not want it."""
+        at = self._now()
+        for turn in itertools.count(1):
+            await asyncio.sleep(0)  # a turn of the loop, not a time
+            before, at = at, self._now()
+            if at >= self._theirs or (turn >= TURNS and at - before < IDLE):
+                return

@@ -229,7 +229,7 @@ class LaneRunner:
             await self._until(self._has_room)
             await self._batching.filled()
         probe = self._gate.one_at_a_time
-        return await self._taking.next(self._clock.now(), 1 if probe else self._batching.most(), probe=probe)
+        return await self._taking.next(self._clock.now(), 1 if probe else self._batching.most, probe=probe)
 
     def _has_room(self) -> bool:
         return bool(self._hand.again) or (self._sending.settled_enough() and self._hand.subjects.waiting < MOST_BEHIND)

@@ -1,9 +1,9 @@
 """The newest events in memory, for lanes that keep up: they need no disk.
 
-Each is decoded when the first lane asks, or comes as the event that it was at the door, where a lane is so near that it
-will still be one. It stays decoded until the last of those lanes has read it: with all of them, every event would be made
-in memory that no cache holds, and the garbage collector would walk through them, which costs a fifth of taking an event;
-with too few, lanes that have fallen behind a little decode each for itself, and never catch up (measured).
+Each is decoded when the first lane asks, or comes as the event that it was at the door, where a lane will ask at once. It
+stays decoded until the last of the lanes that read it together has it. Only so many at a time: an event is seven kilobytes
+of objects, and with a few megabytes of them every other one is made in memory that no cache holds, which makes all work
+half as long again, so that lanes fall further behind (measured).
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from collections.abc import Collection, Sequence
 
 from router.outbox.log import Row, Stored
 
-MOST_BYTES = 16 * 1024 * 1024  # payloads
-MOST_EVENTS = 8192
-DECODED = 4096  # at most: as far as lanes that keep up are apart
+MOST_BYTES = 32 * 1024 * 1024  # payloads
+MOST_EVENTS = 16_384  # three seconds of the most that is taken: lanes may be behind for that long without the disk
+NEAR = 256  # events that a lane has not read yet, and what comes still stays decoded for it: two batches, and a round
+DECODED = 512  # at most; lanes that are further apart decode each for itself
 
 
 class Tail:
@@ -28,9 +29,9 @@ class Tail:
 
     @property
     def followed(self) -> bool:
-        """Is anybody so near to the end that what comes now would still be decoded for them?"""
+        """Is anybody so near to the end that what comes now is worth keeping as it is?"""
         front = max(self._reached.values(), default=None)
-        return front is not None and self._first + len(self._rows) - front <= DECODED
+        return front is not None and self._first + len(self._rows) - front <= NEAR
 
     def keep(self, first: int, rows: Sequence[Row]) -> None:
         if not self._rows:
