@@ -2,7 +2,7 @@
 
 A lane's batch takes a few milliseconds of the processor, and all lanes wake at the same event. What is shared is time and
 not turns of the loop, which last some microseconds where nobody sends and eight milliseconds where many do. While the
-loop is busy, lanes have a quarter of it: what they do not get done waits on disk, and no sender waits for it. Where there
+loop is busy, lanes have a sixth of it: what they do not get done waits on disk, and no sender waits for it. Where there
 is nothing else to do, a lane loses nothing.
 """
 
@@ -14,7 +14,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Callable
 
-SHARE = 3  # times as long as a lane worked, the loop is for others
+SHARE = 5  # times as long as a lane worked, the loop is for others
 TURNS = 3  # of the loop until it is known to be idle: what came is read in one, worked on in the next
 IDLE = 0.0002  # seconds: a turn that is shorter had nothing to do
 
@@ -41,9 +41,9 @@ class Floor:
 
     async def _others(self) -> None:
         """Until they have had their time, or do not want it."""
-        at = self._now()
-        for turn in itertools.count(1):
-            await asyncio.sleep(0)  # a turn of the loop, not a time
-            before, at = at, self._now()
+        before = at = self._now()
+        for turn in itertools.count():
             if at >= self._theirs or (turn >= TURNS and at - before < IDLE):
                 return
+            await asyncio.sleep(0)  # a turn of the loop, not a time
+            before, at = at, self._now()
