@@ -58,7 +58,8 @@ async def shared(processor: Processor, *, others: float) -> tuple[list[str], lis
 @pytest.mark.parametrize("others", [0.0005, 0.001, 0.008])
 async def test_a_busy_loop_is_everybody_elses_for_several_times_as_long(others: float):
     """
-    Whoever asked first is first, and after each lane's two milliseconds others have SHARE times as much, and the turn that they are in.
+    Whoever asked first is first, and after each lane's two milliseconds others have SHARE times as much, and the turn
+    that they are in.
     """
     order, before = await shared(Processor(), others=others)
     assert ["first", "second", "third"] == order

@@ -50,7 +50,14 @@ from tests.proof.power import compiled
 SENDERS = 8
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 SIZE, BALLAST = 80 << 20, 32 << 20
-ROOM = f'min_free = "1MB"\nballast = "{BALLAST >> 20}MB"\n'
+
+
+def room(*, least: int = 1, ballast: int = BALLAST >> 20) -> str:
+    """What the configuration says of the disk, in MB."""
+    return f'min_free = "{least}MB"\nballast = "{ballast}MB"\n'
+
+
+ROOM = room()
 BACKLOG = 400
 SOON, READY_WITHIN = 1.0, 5.0  # seconds until senders are told; until events are taken again
 STALL = 1.0  # seconds that a sync takes
@@ -313,7 +320,7 @@ async def tmpfs(directory: Path, *, seed: int, sabotage: bool) -> dict[str, Any]
 
 
 async def _full(directory: Path, disk: Disk | Tmpfs, seed: int, *, sabotage: bool) -> dict[str, Any]:
-    more = 'min_free = "1MB"\nballast = "0MB"\n' if sabotage else ROOM
+    more = room(ballast=0) if sabotage else ROOM
     async with case(directory, disk, seed, more=more, batch=1) as made:
         await made.ask("POST", "/api/v1/destinations/hook:hold", {})
         for start in range(0, BACKLOG, 20):
@@ -386,7 +393,7 @@ async def low(directory: Path, *, seed: int, sabotage: bool) -> dict[str, Any]:
     (directory / "disk").mkdir()
     disk = Disk(directory, directory / "disk")
     disk.set(room=SIZE)
-    async with case(directory, disk, seed, more=ROOM.replace("1MB", "8MB")) as made:
+    async with case(directory, disk, seed, more=room(least=8)) as made:
         await made.post(*(f"yes-{number}" for number in range(20)))
         disk.set(room=disk.used() + (6 << 20))
         told = await made.until("503", lambda: _disk_full(made), within=SOON)
