@@ -76,6 +76,24 @@ async def test_a_lane_that_nobody_competes_with_waits_for_nothing():
     assert all(TURNS <= turns <= TURNS + 1 for _, turns in before[1:])
 
 
+async def test_time_in_which_the_process_was_stopped_is_not_time_for_others():
+    """
+    The clock went on while nobody worked; the loop still goes round before the next lane.
+    """
+    processor = Processor()
+    floor, seen = Floor(processor), list[str]()
+
+    async def others() -> None:
+        seen.append("others")
+
+    async with floor.turn():
+        processor.now += 0.002
+    asyncio.get_running_loop().create_task(others())  # noqa: RUF006  # it ends in the next turn of the loop
+    processor.now += 60
+    async with floor.turn():
+        assert ["others"] == seen
+
+
 async def test_who_fails_on_the_floor_gives_it_back():
     """
     A fault in one lane keeps no other from its requests.

@@ -26,6 +26,7 @@ class Floor:
         self._now = now
         self._taken = asyncio.Lock()
         self._theirs = now()  # until when the loop is everybody else's
+        self._round = True  # whether the loop went round since the last lane's turn
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -38,12 +39,19 @@ class Floor:
             finally:
                 ended = self._now()
                 self._theirs = ended + SHARE * (ended - began)
+                self._round = False
+                asyncio.get_running_loop().call_soon(self._went_round)
+
+    def _went_round(self) -> None:
+        self._round = True
 
     async def _others(self) -> None:
-        """Until they have had their time, or do not want it."""
+        """Until they have had their time, or do not want it. Time in which the process was not running is nobody's, so
+        the loop goes round once whatever the clock says.
+        """
         before = at = self._now()
         for turn in itertools.count():
-            if at >= self._theirs or (turn >= TURNS and at - before < IDLE):
+            if self._round and (at >= self._theirs or (turn >= TURNS and at - before < IDLE)):
                 return
             await asyncio.sleep(0)  # a turn of the loop, not a time
             before, at = at, self._now()
