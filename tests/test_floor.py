@@ -88,7 +88,7 @@ async def test_time_in_which_the_process_was_stopped_is_not_time_for_others():
 
     async with floor.turn():
         processor.now += 0.002
-    asyncio.get_running_loop().create_task(others())  # noqa: RUF006  # it ends in the next turn of the loop
+    asyncio.get_running_loop().create_task(others())  # it ends in the next turn of the loop
     processor.now += 60
     async with floor.turn():
         assert ["others"] == seen

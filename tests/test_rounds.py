@@ -11,7 +11,7 @@ import pytest
 from router.body import Body, Item
 from router.collect.keys import Sender
 from router.collect.preparing import OVERHEAD, UNAUTHORIZED, Job
-from router.collect.rounds import ASIDE, LONGEST_PRESSED, PRESSED, STRETCH, Rounds
+from router.collect.rounds import ASIDE, ENOUGH, LONGEST_PRESSED, PRESSED, STRETCH, Rounds
 from router.problem import Malformed
 from router.visit import Door, Visit
 
@@ -164,6 +164,23 @@ async def test_where_several_come_at_a_time_they_come_together(monkeypatch: pyte
     await log.several.wait()
 
     assert [[1, 1], [2, 3]] == [sizes for _, sizes in log.told]
+
+
+async def test_when_enough_have_come_nobody_waits_for_more(monkeypatch: pytest.MonkeyPatch):
+    """
+    Where all of many senders wait for their answers, no other request will come.
+    """
+    monkeypatch.setattr("router.collect.rounds.GATHER", 3600.0)
+    log = Log(1_000_000)
+    log.add(1, 1)
+    await log.turns(2)
+    log.add(*[1] * (ENOUGH - 1))
+    await log.turns(3)
+    assert [[1, 1]] == [sizes for _, sizes in log.told]
+    log.add(1)
+    await log.turns(2)
+
+    assert [[1, 1], [1] * ENOUGH] == [sizes for _, sizes in log.told]
 
 
 async def test_whoever_comes_alone_waits_for_nobody(monkeypatch: pytest.MonkeyPatch):

@@ -24,6 +24,7 @@ STRETCH = 65_536  # bytes of events that are worked on in one round of the event
 PRESSED = 16_384  # and while something is refused; a millisecond
 LONGEST_PRESSED = 20_480
 GATHER = 0.002  # seconds between two rounds, where several come at a time: a round costs as much for one as for ten
+ENOUGH = 32  # requests that have come: nobody waits for more
 ASIDE = 512  # bytes of events that are as much work as a refusal or a new connection
 
 
@@ -42,19 +43,24 @@ class Rounds:
         self._ready, self._new_id, self._stretch, self._followed = ready, new_id, stretch, followed
         self._aside = 0
         self._ended, self._together = 0.0, 0  # the last round: when, by the loop's clock, and of how many
+        self._gathering: asyncio.TimerHandle | None = None
         self._waiting: deque[Job] = deque()
 
     def add(self, job: Job) -> None:
         if not self._waiting:
             self._gather()
         self._waiting.append(job)
+        if self._gathering is not None and len(self._waiting) >= ENOUGH:
+            self._gathering.cancel()
+            self._gathering = None
+            asyncio.get_running_loop().call_soon(self._round)
 
     def _gather(self) -> None:
         """The next round: now, or where several came together, and nobody was refused, a little later for others to come."""
         loop = asyncio.get_running_loop()
         wait = self._ended + GATHER - loop.time()
         if wait > 0 and self._together > 1:
-            loop.call_later(wait, self._round)
+            self._gathering = loop.call_later(wait, self._round)
         else:
             loop.call_soon(self._round)
 
@@ -63,6 +69,7 @@ class Rounds:
         self._aside = min(self._aside + ASIDE, LONGEST_PRESSED - PRESSED)
 
     def _round(self) -> None:
+        self._gathering = None
         pressed = self._aside > 0
         left = PRESSED + self._aside if pressed else self._stretch
         self._aside = 0

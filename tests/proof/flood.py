@@ -292,9 +292,11 @@ class Flood:
         self._waiting.clear()
 
     def _send(self, number: int, due: float) -> None:
-        if self._free:
-            self._free.pop().send(number, due)
-            return
+        while self._free:
+            sender = self._free.pop()
+            if not sender.transport.is_closing():  # the server has ended it, and we are yet to be told
+                sender.send(number, due)
+                return
         self._waiting.append((number, due))
         if self._opened < self.settings.most:
             self._one_more()

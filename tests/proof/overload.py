@@ -243,6 +243,8 @@ async def client(module: str, settings: dict[str, Any], *arguments: str) -> byte
         limit=1 << 27,
     )
     out, _ = await process.communicate(json.dumps(settings).encode())
+    if process.returncode:
+        raise RuntimeError(f"{module} ended with {process.returncode}: what it said is above")
     return out
 
 

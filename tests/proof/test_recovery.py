@@ -12,7 +12,7 @@ async def test_a_backlog_drains_without_harm():
     After an hour's outage the lane ramps up, is never refused for its rate, loses no late upload to the partner's
     window, and new events do not wait behind the backlog; a server that starts on a backlog delivers at once.
     """
-    result = await prove(waiting=12_000, seed=1, restart=3000)
+    result = await prove(waiting=12_000, seed=1, restart=3000, within=20.0)  # other tests have the cores meanwhile
 
     assert "ok" == result["verdict"], result
 
