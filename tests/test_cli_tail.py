@@ -222,7 +222,8 @@ async def told_to(app: App) -> None:
 
 
 def _has_told(watcher: Any, last: int) -> bool:
-    return getattr(watcher, "_position", -1) == last and not watcher._notices.waiting()
+    at_rest = getattr(watcher, "_position", -1) == last and not watcher._notices.waiting()
+    return at_rest and not watcher._wake.is_set() and bool(watcher._wake._waiters)  # nothing is under way either
 
 
 class TestFiles:

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from destinations.webhook import Webhook
 from router import route
 from router.event import Clear, Digests, User
-from router.outbox import reader as reading
+from router.outbox import snapshots
 from router.outbox.errors import OutboxError
 from router.outbox.outbox import Outbox
-from router.outbox.reader import Reader, ReadTooLong
+from router.outbox.reader import Reader
+from router.outbox.snapshots import ReadTooLong
 from router.outbox.state import Attempt, Held, Mark, Quarantined, Selection
 from router.outbox.views import Found, instant
 from tests.builders import NOW, an_event, many, rows
@@ -534,8 +535,8 @@ class TestFiles:
         A read that takes longer than its limit ends with what to do, and leaves no snapshot behind.
         """
         await store.append(many(2000))
-        monkeypatch.setattr(reading, "_STEPS", 10)
-        connection = reading._opened(store.directory / "log" / "00000001.db", 0.0)
+        monkeypatch.setattr(snapshots, "_STEPS", 10)
+        connection = snapshots._opened(store.directory / "log" / "00000001.db", 0.0)
 
         with pytest.raises(ReadTooLong, match="narrow it"):
             async with connection as opened:
@@ -546,7 +547,7 @@ class TestFiles:
         The connection itself refuses: no page can change the outbox by mistake.
         """
         with pytest.raises(OutboxError) as caught:
-            async with reading._opened(store.directory / "state.db", 2.0) as opened:
+            async with snapshots._opened(store.directory / "state.db", 2.0) as opened:
                 await opened.execute("DELETE FROM lane")
         assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
 
@@ -559,7 +560,9 @@ class TestFiles:
         store = await Outbox.open(tmp_path / "outbox", clock)
         await store.append(many(2))
         await store.close()
-        monkeypatch.setattr(reading.os, "access", lambda *_: False)  # the tests may run as root, who may write anywhere
+        monkeypatch.setattr(
+            snapshots.os, "access", lambda *_: False
+        )  # the tests may run as root, who may write anywhere
 
         assert 2 == (await Reader(store.directory).ledger()).accepted
         assert ["in-hand", "lock", "log", "state.db"] == sorted(each.name for each in store.directory.iterdir())

@@ -54,11 +54,12 @@ def command(path: Path, target: Path, without_keys: bool, as_json: bool) -> None
 async def faults(target: Path) -> list[str]:
     """What is wrong with an outbox that nobody runs on: every file read, the ledger counted again. Empty where nothing."""
     from router.outbox.reader import Reader
+    from router.outbox.snapshots import Snapshots
 
-    reader = Reader(target)
-    damaged = [each.file for each in await reader.check_files(3600.0) if each.verdict != "whole"]
+    damaged = [each.file for each in await Snapshots(target).check(3600.0) if each.verdict != "whole"]
     if damaged:
         return [f"{each} is damaged" for each in damaged]
+    reader = Reader(target)
     wrong = [f"{each.where} has {each.counted} of {each.what}, not {each.kept}" for each in await reader.audit_ledger()]
     difference = (await reader.ledger()).difference
     return wrong + ([f"the ledger's difference is {difference}"] if difference else [])

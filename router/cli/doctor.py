@@ -27,6 +27,7 @@ from router.terminal import escaped
 
 if TYPE_CHECKING:
     from router.outbox.reader import Reader
+    from router.outbox.snapshots import Snapshots
     from router.settings import Settings
 
 NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "vboxsf", "fuse.sshfs"})
@@ -270,17 +271,18 @@ def _of_contents(outbox: Path) -> Iterator[Finding]:
 
     from router.outbox.errors import OutboxError
     from router.outbox.reader import Reader
+    from router.outbox.snapshots import Snapshots
 
     try:
-        yield from asyncio.run(_read(Reader(outbox)))
+        yield from asyncio.run(_read(Reader(outbox), Snapshots(outbox)))
     except OutboxError as error:
         yield Finding("fail", "outbox", str(error), "restore it from a backup, or use the version that wrote it")
 
 
-async def _read(reader: Reader) -> list[Finding]:
+async def _read(reader: Reader, files: Snapshots) -> list[Finding]:
     newest = (await reader.recent(1)).items
     found = [of_clock(time.time_ns() // 1_000_000, int(newest[0].received.timestamp() * 1000) if newest else None)]
-    checks = await reader.check_files(CHECKING)
+    checks = await files.check(CHECKING)
     damaged = [each.file for each in checks if each.verdict == "damaged"]
     unfinished = [each for each in checks if each.verdict == "unfinished"]
     if damaged:

@@ -1,24 +1,16 @@
 """Reads for people: the ledger, pages of deliveries, the story of one event. Beside a running owner, or on the files alone.
 
-Every read opens its own connections, read-only, and is cut off after two seconds: a reader that holds a snapshot keeps
-the WAL from being folded in, and it grows without end (sqlite.org/wal.html, "Avoiding Excessively Large WAL Files").
-Pages go by key, never by offset, and count nothing by scanning. What is kept encrypted is never opened here, and a
-digest is shown by its name only.
+Every read takes its own ``snapshots`` and is cut off after two seconds. Pages go by key, never by offset, and count
+nothing by scanning. What is kept encrypted is never opened here, and a digest is shown by its name only.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
 import re
-import sqlite3
-import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-from urllib.parse import quote
+from typing import Any
 
 import aiosqlite
 import msgspec
@@ -26,9 +18,9 @@ import msgspec
 from router import route
 from router.event import Event
 from router.lifecycle import State
-from router.outbox import account, pages, schema, story
-from router.outbox.errors import OutboxError
+from router.outbox import account, pages, story
 from router.outbox.log import KEPT, intact
+from router.outbox.snapshots import SegmentFile, Snapshots, segment_files, segment_of
 from router.outbox.views import (
     Accepted,
     Audit,
@@ -39,7 +31,6 @@ from router.outbox.views import (
     Discrepancy,
     Events,
     EventView,
-    FileCheck,
     Found,
     LaneView,
     Ledger,
@@ -52,24 +43,9 @@ from router.outbox.views import (
     maybe,
 )
 
-LONGEST_READ = 2.0  # seconds
 LONGEST_AUDIT = 60.0  # for one file; the state and each segment are read by themselves
 MOST = 500  # entries of one page
-_STEPS = 20_000  # of SQLite's machine between looks at the time
 _SEQ = re.compile(r"#([0-9]{1,18})", re.ASCII)
-
-
-class ReadTooLong(OutboxError):
-    """The read was cut off so that it does not hold the WAL back."""
-
-    code = "query_timeout"
-
-
-class _Segment(NamedTuple):
-    number: int
-    first: int
-    sealed: int | None
-    key: bool
 
 
 class Reader:
@@ -79,7 +55,7 @@ class Reader:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
+        self._snapshots = Snapshots(directory)
         self._duplicates: dict[int, int] = {}  # of sealed segments, which never change
 
     # Sums
@@ -90,8 +66,12 @@ class Reader:
         The state is read before the log: whatever it speaks of is then in the log, and an event that is appended in
         between is simply waiting.
         """
-        async with self._state() as state:
-            lanes, segments, counters = await account.accounts(state), await _segments(state), await _counters(state)
+        async with self._snapshots.state() as state:
+            lanes, segments, counters = (
+                await account.accounts(state),
+                await segment_files(state),
+                await _counters(state),
+            )
         last, duplicate = await self._last(segments), counters.get("duplicate", 0)
         for segment in segments:
             duplicate += await self._duplicate(segment)
@@ -106,8 +86,8 @@ class Reader:
         )
 
     async def lanes(self) -> list[LaneView]:
-        async with self._state() as state:
-            lanes, segments = await account.accounts(state), await _segments(state)
+        async with self._snapshots.state() as state:
+            lanes, segments = await account.accounts(state), await segment_files(state)
             parked = {lane.id: await account.first_parked(state, lane.id) for lane in lanes}
         last = await self._last(segments)
         oldest = {
@@ -121,22 +101,22 @@ class Reader:
 
     async def notes(self, source: str) -> dict[str, str]:
         """What a source that is polled has written down, expired or not."""
-        async with self._state() as state:
+        async with self._snapshots.state() as state:
             return dict(await state.execute_fetchall("SELECT key, value FROM note WHERE source = ?", (source,)))  # type: ignore[arg-type]  # rows are no pairs to the type checker
 
     async def audit_ledger(self) -> list[Discrepancy]:
         """Count everything again, from the rows, and compare with the counters. Seconds to minutes."""
-        async with self._state(LONGEST_AUDIT) as state:
+        async with self._snapshots.state(LONGEST_AUDIT) as state:
             lanes = await account.accounts(state)
-            segments = [each for each in await _segments(state) if each.number != KEPT]
+            segments = [each for each in await segment_files(state) if each.number != KEPT]
             found = [each for lane in lanes for each in await account.recount(state, lane, segments[0].first - 1)]
         for index, segment in enumerate(segments):
             end = segments[index + 1].first - 1 if index + 1 < len(segments) else None
             found += await self._recount_log(segment, end)
         return found
 
-    async def _recount_log(self, segment: _Segment, end: int | None) -> list[Discrepancy]:
-        async with self._log(segment, LONGEST_AUDIT) as log:
+    async def _recount_log(self, segment: SegmentFile, end: int | None) -> list[Discrepancy]:
+        async with self._snapshots.log(segment, LONGEST_AUDIT) as log:
             if log is None:
                 counted, last = 0, segment.first - 1
             else:
@@ -146,21 +126,21 @@ class Reader:
         kept = (last if end is None else end) - segment.first + 1
         return account.differ(f"log segment {segment.number}", "events", int(counted), kept)
 
-    async def _last(self, segments: Sequence[_Segment]) -> int:
+    async def _last(self, segments: Sequence[SegmentFile]) -> int:
         """The last sequence number on disk. A segment whose file is not made yet is empty."""
         if not segments:
             return 0
         newest = segments[-1]
-        async with self._log(newest) as log:
+        async with self._snapshots.log(newest) as log:
             if log is None:
                 return newest.first - 1
             ((last,),) = await log.execute_fetchall("SELECT coalesce(max(seq), ?) FROM event", (newest.first - 1,))
         return int(last)
 
-    async def _duplicate(self, segment: _Segment) -> int:
+    async def _duplicate(self, segment: SegmentFile) -> int:
         if segment.number in self._duplicates:
             return self._duplicates[segment.number]
-        async with self._log(segment) as log:
+        async with self._snapshots.log(segment) as log:
             if log is None:
                 return 0
             ((number,),) = await log.execute_fetchall("SELECT duplicate FROM total")
@@ -183,7 +163,7 @@ class Reader:
             found[numbers[seq]].append(Found(seq, event.source))
         ids = msgspec.json.encode([text for text in found if text not in numbers.values()]).decode()
         for segment in reversed(segments if ids != "[]" else []):
-            async with self._log(segment) as log:
+            async with self._snapshots.log(segment) as log:
                 if log is not None:
                     rows = await log.execute_fetchall(
                         "SELECT id, seq, source FROM event WHERE id IN (SELECT value FROM json_each(?))"
@@ -206,7 +186,7 @@ class Reader:
         for segment in reversed(await self._all_segments()):
             if segment.first >= below:
                 continue
-            async with self._log(segment) as log:
+            async with self._snapshots.log(segment) as log:
                 if log is not None:
                     rows = await log.execute_fetchall(
                         f"{_EVENT} WHERE seq < ? ORDER BY seq DESC LIMIT ?", (below, limit - len(items))
@@ -231,7 +211,7 @@ class Reader:
         for segment, following in itertools.zip_longest(segments, segments[1:]):
             if len(items) == limit or (following is not None and following.first <= seq + 1):
                 continue
-            async with self._log(segment) as log:
+            async with self._snapshots.log(segment) as log:
                 if log is not None:
                     rows = list(
                         await log.execute_fetchall(
@@ -249,10 +229,10 @@ class Reader:
     async def story(self, seq: int, rules: Mapping[str, route.Rule] | None = None) -> Story | None:
         """Everything about one event; None where it is not stored (any more). ``rules`` by the lane's name."""
         segments = await self._all_segments()
-        segment = _segment_of(segments, seq)
+        segment = segment_of(segments, seq)
         if segment is None:
             return None
-        async with self._log(segment) as log:
+        async with self._snapshots.log(segment) as log:
             found = (
                 []
                 if log is None
@@ -284,7 +264,7 @@ class Reader:
         return None
 
     async def _chapters(self, seq: int, event: Event | None, rules: Mapping[str, route.Rule]) -> list[Chapter]:
-        async with self._state() as state:
+        async with self._snapshots.state() as state:
             chapters = [await story.chapter(state, lane, seq) for lane in await account.accounts(state)]
         if event is None:
             return chapters
@@ -295,18 +275,14 @@ class Reader:
             for chapter in chapters
         ]
 
-    async def _all_segments(self) -> list[_Segment]:
-        async with self._state() as state:
-            return await _segments(state)
-
-    async def _events(self, segments: Sequence[_Segment], seqs: Iterable[int]) -> dict[int, EventView]:
-        by_segment: dict[_Segment, list[int]] = {}
+    async def _events(self, segments: Sequence[SegmentFile], seqs: Iterable[int]) -> dict[int, EventView]:
+        by_segment: dict[SegmentFile, list[int]] = {}
         for seq in seqs:
-            if (segment := _segment_of(segments, seq)) is not None:
+            if (segment := segment_of(segments, seq)) is not None:
                 by_segment.setdefault(segment, []).append(seq)
         found: dict[int, EventView] = {}
         for segment, wanted in by_segment.items():
-            async with self._log(segment) as log:
+            async with self._snapshots.log(segment) as log:
                 if log is not None:
                     rows = await log.execute_fetchall(
                         f"{_EVENT} WHERE seq IN (SELECT value FROM json_each(?))",  # noqa: S608 - a constant
@@ -314,6 +290,10 @@ class Reader:
                     )
                     found.update((row[0], _event_view(row)) for row in rows)
         return found
+
+    async def _all_segments(self) -> list[SegmentFile]:
+        async with self._snapshots.state() as state:
+            return await segment_files(state)
 
     # Deliveries
 
@@ -325,8 +305,8 @@ class Reader:
         ``after`` is the ``next`` of the page before; what is not one is taken for the beginning.
         """
         limit = max(1, min(limit, MOST))
-        async with self._state() as connection:
-            segments = await _segments(connection)
+        async with self._snapshots.state() as connection:
+            segments = await segment_files(connection)
             last = await self._last(segments)
             lanes = [lane for lane in await account.accounts(connection) if to in {None, lane.name}]
             parts = [
@@ -349,7 +329,7 @@ class Reader:
     async def settled(self, first: int, last: int, to: str | None = None) -> list[Settled]:
         """What has become of the events from ``first`` to ``last``, in their order; nothing of those not tried yet."""
         found: list[Settled] = []
-        async with self._state() as state:
+        async with self._snapshots.state() as state:
             for lane, name in await state.execute_fetchall("SELECT id, name FROM lane ORDER BY id"):
                 if to in {None, name}:
                     found += await _settled(state, lane, name, first, last)
@@ -357,14 +337,14 @@ class Reader:
 
     async def lane_type(self, name: str) -> str | None:
         """What kind of destination has the lane of this name; None where there is no such lane."""
-        async with self._state() as state:
+        async with self._snapshots.state() as state:
             rows = await state.execute_fetchall("SELECT type FROM lane WHERE name = ?", (name,))
         return next((str(kind) for (kind,) in rows), None)
 
     async def count(self, to: str, state: State, seqs: Sequence[int] | None = None) -> int:
         """How many deliveries of a lane are in this state, all or of these events."""
-        async with self._state() as connection:
-            lanes, segments = await account.accounts(connection), await _segments(connection)
+        async with self._snapshots.state() as connection:
+            lanes, segments = await account.accounts(connection), await segment_files(connection)
             lane = next((each for each in lanes if each.name == to), None)
             if lane is None:
                 return 0
@@ -379,7 +359,7 @@ class Reader:
     async def quarantined(self, limit: int = 100, after: str | None = None) -> Quarantine:
         """What could not be accepted, newest first, without the item itself."""
         limit = max(1, min(limit, MOST))
-        async with self._state() as state:
+        async with self._snapshots.state() as state:
             rows = await state.execute_fetchall(
                 "SELECT id, at, source, code, message, event_id, field, NULL FROM quarantine WHERE id < ?"
                 " ORDER BY id DESC LIMIT ?",
@@ -389,7 +369,7 @@ class Reader:
         return Quarantine(items=items, next=str(items[-1].id) if len(items) == limit else None)
 
     async def quarantine_item(self, number: int) -> QuarantineView | None:
-        async with self._state() as state:
+        async with self._snapshots.state() as state:
             rows = await state.execute_fetchall(
                 "SELECT id, at, source, code, message, event_id, field, item FROM quarantine WHERE id = ?", (number,)
             )
@@ -397,7 +377,7 @@ class Reader:
 
     async def quarantined_as(self, event_id: str) -> list[QuarantineView]:
         """What was refused under this event id, newest first."""
-        async with self._state() as state:
+        async with self._snapshots.state() as state:
             rows = await state.execute_fetchall(
                 "SELECT id, at, source, code, message, event_id, field, NULL FROM quarantine WHERE event_id = ?"
                 " ORDER BY id DESC LIMIT ?",
@@ -408,7 +388,7 @@ class Reader:
     async def audit(self, limit: int = 100, after: str | None = None) -> Audit:
         """What operators did, newest first."""
         limit = max(1, min(limit, MOST))
-        async with self._state() as state:
+        async with self._snapshots.state() as state:
             rows = await state.execute_fetchall(
                 "SELECT id, at, who, what, selection, count FROM audit WHERE id < ? ORDER BY id DESC LIMIT ?",
                 (_number(after), limit),
@@ -421,112 +401,19 @@ class Reader:
 
     async def configs(self) -> list[ConfigView]:
         """The configurations under which decisions were made, newest first."""
-        async with self._state() as state:
+        async with self._snapshots.state() as state:
             rows = await state.execute_fetchall(
                 "SELECT version, at, digest FROM config ORDER BY version DESC LIMIT ?", (MOST,)
             )
         return [ConfigView(version=version, at=instant(at), digest=digest) for version, at, digest in rows]
 
-    # Files
 
-    async def check_files(self, longest: float) -> list[FileCheck]:
-        """SQLite's quick check of the state and of the segments, newest first, for ``longest`` seconds in all."""
-        deadline = time.monotonic() + longest
-        async with self._state() as state:
-            paths = [self._path(segment) for segment in reversed(await _segments(state))]
-        return [
-            FileCheck(file=path.name, verdict=await _check(path, deadline - time.monotonic()))
-            for path in (self.directory / "state.db", *paths)
-            if path.exists()
-        ]
-
-    def _path(self, segment: _Segment) -> Path:
-        return self.directory / "log" / f"{segment.number:08d}.db"
-
-    @contextlib.asynccontextmanager
-    async def _state(self, longest: float = LONGEST_READ) -> AsyncIterator[aiosqlite.Connection]:
-        """One snapshot of the state file."""
-        path = self.directory / "state.db"
-        if not path.exists():
-            raise OutboxError(f"there is no outbox in {self.directory}: check [outbox] path, or start turnout serve")
-        async with _opened(path, longest) as connection:
-            version = await _version(connection)
-            if version > len(schema.STATE):
-                raise OutboxError(f"{path} is of a newer Turnout (schema {version}): use that version to read it")
-            if version == 0:
-                raise OutboxError(f"{path} is not set up yet: start turnout serve")
-            yield connection
-
-    @contextlib.asynccontextmanager
-    async def _log(
-        self, segment: _Segment, longest: float = LONGEST_READ
-    ) -> AsyncIterator[aiosqlite.Connection | None]:
-        """One snapshot of a segment; None where its file is not made yet, or gone by retention."""
-        path = self._path(segment)
-        if not path.exists():
-            yield None
-            return
-        async with _opened(path, longest) as connection:
-            yield connection if await _version(connection) else None
-
-
-@contextlib.asynccontextmanager
-async def _opened(path: Path, longest: float) -> AsyncIterator[aiosqlite.Connection]:
-    """A read-only connection inside one transaction, which ends after ``longest`` seconds at the latest."""
-    uri = f"file:{quote(str(path))}?{_mode(path)}"
-    deadline = time.monotonic() + longest
-    try:
-        begun = partial(_begun, deadline)  # a hop to the thread less for each statement: a search opens every segment
-        async with aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=longest, factory=begun) as connection:
-            yield connection
-    except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT":
-            raise ReadTooLong(
-                "the read took too long and was ended: narrow it, for example to one destination"
-            ) from None
-        raise OutboxError(f"{path} cannot be read: run turnout doctor") from error
-
-
-def _begun(deadline: float, *arguments: Any, **settings: Any) -> sqlite3.Connection:
-    """A connection inside a transaction, which ends at the deadline."""
-    connection = sqlite3.Connection(*arguments, **settings)
-    connection.set_progress_handler(lambda: int(time.monotonic() > deadline), _STEPS)
-    connection.execute("BEGIN")
-    return connection
-
-
-def _mode(path: Path) -> str:
-    """SQLite makes a WAL's index beside the file; where it may not, and nobody writes, the file is as good as a copy."""
-    nobody_writes = not path.with_name(path.name + "-wal").exists()
-    return "immutable=1" if nobody_writes and not os.access(path.parent, os.W_OK) else "mode=ro"
-
-
-async def _check(path: Path, longest: float) -> Literal["whole", "damaged", "unfinished"]:
-    try:
-        async with _opened(path, longest) as connection:
-            ((verdict,),) = await connection.execute_fetchall("PRAGMA quick_check(1)")
-    except ReadTooLong:
-        return "unfinished"
-    except OutboxError:
-        return "damaged"
-    return "whole" if verdict == "ok" else "damaged"
-
-
-async def _version(connection: aiosqlite.Connection) -> int:
-    ((version,),) = await connection.execute_fetchall("PRAGMA user_version")
-    return int(version)
-
-
-async def _segments(state: aiosqlite.Connection) -> list[_Segment]:
-    rows = await state.execute_fetchall("SELECT number, first, sealed, key IS NOT NULL FROM segment ORDER BY number")
-    return [_Segment(number, first, sealed, bool(key)) for number, first, sealed, key in rows]
+# Values
 
 
 async def _counters(state: aiosqlite.Connection) -> dict[str, int]:
     return {name: value for name, value in await state.execute_fetchall("SELECT name, value FROM counter")}  # noqa: C416 - rows are not pairs to the type checker
 
-
-# Values
 
 _EVENT = "SELECT seq, id, source, name, time, received FROM event"
 
@@ -575,10 +462,6 @@ def _quarantine_view(row: Sequence[Any]) -> QuarantineView:
         field=field,
         item=item,
     )
-
-
-def _segment_of(segments: Sequence[_Segment], seq: int) -> _Segment | None:
-    return next((each for each in reversed(segments) if each.first <= seq), None)
 
 
 def _number(after: str | None) -> int:
