@@ -30,7 +30,8 @@ from router.destination import Destination, Request
 from router.event import Clear, Device, Digests, Event, Item, Money, User
 from router.mocks import PARTNERS
 from router.mocks.partner import running
-from router.preview import Preview, address, body_text, curl, preview
+from router.preview import Preview, preview
+from router.preview.shown import address, body_text, curl
 from router.secret import Secret
 from router.visit import Door, Visit
 from tests.builders import NOW, an_event

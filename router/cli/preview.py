@@ -296,7 +296,7 @@ def as_objects(index: int, given: Given, previews: Sequence[Preview], where: Lin
 
 
 def _request(preview: Preview) -> dict[str, Any] | None:
-    from router.preview import address, body_text, headers
+    from router.preview.shown import address, body_text, headers
 
     if (request := preview.request) is None:
         return None
@@ -336,7 +336,7 @@ def turned_away(problem: Problem) -> str:
 
 
 def _curls(given: Given, previews: Sequence[Preview]) -> None:
-    from router.preview import curl
+    from router.preview.shown import curl
 
     if isinstance(given.entered, Problem):
         click.echo(escaped(turned_away(given.entered)), err=True)
@@ -370,7 +370,7 @@ def _said(word: str, words: str) -> None:
 
 
 def _headline(preview: Preview) -> None:
-    from router.preview import address, headers
+    from router.preview.shown import address, headers
 
     request, lane = preview.request, preview.destination
     if preview.result != "sent" or request is None:

@@ -210,7 +210,7 @@ def _difference(title: str, ours: bool, theirs: bool | None) -> str | None:
 
 
 def _private(destination: Destination) -> list[str]:
-    from router.preview import secrets
+    from router.preview.shown import secrets
 
     return [secret.reveal() for secret in secrets(destination)]
 
