@@ -47,6 +47,7 @@ class Rounds:
         self._waiting: deque[Job] = deque()
 
     def add(self, job: Job) -> None:
+        """The job is worked on in one of the next rounds, which begins at once where ``ENOUGH`` wait."""
         if not self._waiting:
             self._gather()
         self._waiting.append(job)

@@ -30,6 +30,11 @@ ROWS_PER_STATEMENT = 32_766 // COLUMNS  # SQLite's limit of bound values (limits
 KEPT = 0  # number of the segment that keeps what others left behind when they went
 
 
+def path(directory: Path, number: int) -> Path:
+    """The file of a segment in an outbox directory."""
+    return directory / "log" / f"{number:08d}.db"
+
+
 class Segment(msgspec.Struct, kw_only=True):
     """One file of the log. ``first`` is its first sequence number; ``key`` opens its clear values.
 
@@ -44,7 +49,7 @@ class Segment(msgspec.Struct, kw_only=True):
     passed: int | None = None
 
     def path(self, directory: Path) -> Path:
-        return directory / "log" / f"{self.number:08d}.db"
+        return path(directory, self.number)
 
 
 class Stored(msgspec.Struct, frozen=True, gc=False):

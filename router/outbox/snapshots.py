@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import aiosqlite
 
-from router.outbox import schema
+from router.outbox import log, schema
 from router.outbox.errors import OutboxError
 from router.outbox.views import FileCheck
 
@@ -47,28 +47,25 @@ class Snapshots:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
+        self._directory = directory
 
     async def check(self, longest: float) -> list[FileCheck]:
         """SQLite's quick check of the state and of the segments, newest first, for ``longest`` seconds in all."""
         deadline = time.monotonic() + longest
         async with self.state() as state:
-            paths = [self._path(segment) for segment in reversed(await segment_files(state))]
+            paths = [log.path(self._directory, segment.number) for segment in reversed(await segment_files(state))]
         return [
             FileCheck(file=path.name, verdict=await _check(path, deadline - time.monotonic()))
-            for path in (self.directory / "state.db", *paths)
+            for path in (self._directory / "state.db", *paths)
             if path.exists()
         ]
-
-    def _path(self, segment: SegmentFile) -> Path:
-        return self.directory / "log" / f"{segment.number:08d}.db"
 
     @contextlib.asynccontextmanager
     async def state(self, longest: float = LONGEST_READ) -> AsyncIterator[aiosqlite.Connection]:
         """One snapshot of the state file."""
-        path = self.directory / "state.db"
+        path = self._directory / "state.db"
         if not path.exists():
-            raise OutboxError(f"there is no outbox in {self.directory}: check [outbox] path, or start turnout serve")
+            raise OutboxError(f"there is no outbox in {self._directory}: check [outbox] path, or start turnout serve")
         async with _opened(path, longest) as connection:
             version = await _version(connection)
             if version > len(schema.STATE):
@@ -82,7 +79,7 @@ class Snapshots:
         self, segment: SegmentFile, longest: float = LONGEST_READ
     ) -> AsyncIterator[aiosqlite.Connection | None]:
         """One snapshot of a segment; None where its file is not made yet, or gone by retention."""
-        path = self._path(segment)
+        path = log.path(self._directory, segment.number)
         if not path.exists():
             yield None
             return
