@@ -119,18 +119,19 @@ class TestKeys:
 
 
 class TestAnswer:
-    async def test_a_batch_with_a_bad_member_stores_the_others(self, app, http):
+    @pytest.mark.parametrize("place", [0, 7, 399])
+    async def test_a_batch_with_a_bad_member_stores_the_others(self, app, http, place: int):
         """
         Of 400 events one has no name: 399 are stored in order, the bad one is named by its place.
         """
         batch: list[dict[str, Any]] = [{"event_name": "search", "id": f"e-{n}"} for n in range(400)]
-        batch[7] = {"id": "bad", "user": {"id": "u"}, "context": {}}
+        batch[place] = {"id": "bad", "user": {"id": "u"}, "context": {}}
         status, answer = await said(http.post(f"/events/batch?token={KEY}", json={"batch": batch}))
 
         assert 200 == status
         assert (True, 399, 0, 1) == tuple(answer[key] for key in ("success", "accepted", "duplicate", "rejected"))
         ((index, field, code),) = [(each["index"], each["field"], each["code"]) for each in answer["problems"]]
-        assert (7, "event_name", "missing") == (index, field, code)
+        assert (place, "event_name", "missing") == (index, field, code)
         assert 399 == len(await stored(app))
 
     async def test_a_resend_is_told_as_duplicate(self, app, http):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from destinations.webhook import Webhook
 from router import route
 from router.event import Clear, Digests, User
+from router.identifiers import sha256
 from router.outbox import snapshots
 from router.outbox.errors import OutboxError
 from router.outbox.outbox import Outbox
@@ -326,6 +327,16 @@ class TestFind:
 
         found = await reader.find_all([f"e-{number}" for number in range(1, 1001)])
         assert set(range(1, 1001)) == {each.seq for events in found.values() for each in events}
+
+    async def test_an_id_that_became_a_digest_is_found_as_it_was_sent(self, store: Outbox, reader: Reader):
+        """
+        An event whose id is an e-mail address is kept under its digest, and asked for by either.
+        """
+        digest = sha256("jane@example.com")
+        await store.append(rows(an_event(digest)))
+        asked = [" Jane@Example.com", digest]
+
+        assert {each: [Found(1, "shop")] for each in asked} == await reader.find_all(asked)
 
     async def test_recent_events_go_on_where_the_page_ended(self, tmp_path: Path, clock: SteppedClock):
         """

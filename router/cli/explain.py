@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from router.outbox.reader import Reader
     from router.outbox.views import AttemptView, Chapter, QuarantineView, Story
 
+_UNKNOWN = "No event of this id is kept: check the id. One whose person was forgotten has none any more."
 _ANSWER = 120  # characters of a partner's words on one line; --json has them whole
 
 
@@ -48,9 +49,8 @@ def command(path: Path, event: str, as_json: bool) -> None:
         paragraphs += [_refused(each) for each in refused]
         click.echo("\n\n".join(paragraphs), nl=bool(paragraphs))
     if not stories:
-        click.echo(
-            "No event of this id is kept: check the id. One whose person was forgotten has none any more.", err=True
-        )
+        if not refused:
+            click.echo(_UNKNOWN, err=True)
         sys.exit(FAILED)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import aiosqlite
 import msgspec
 
-from router import route
+from router import route, scrub
 from router.event import Event
 from router.lifecycle import State
 from router.outbox import account, pages, story
@@ -151,7 +151,9 @@ class Reader:
     # Events
 
     async def find(self, text: str) -> list[Found]:
-        """The events with this id, newest first; or the one with this sequence number, written ``#123``."""
+        """The events with this id, as it was sent or as it is kept, newest first; or the one with this sequence number,
+        written ``#123``.
+        """
         return (await self.find_all([text]))[text]
 
     async def find_all(self, texts: Sequence[str]) -> dict[str, list[Found]]:
@@ -161,7 +163,11 @@ class Reader:
         numbers = {int(number[1]): text for text in texts if (number := _SEQ.fullmatch(text)) is not None}
         for seq, event in (await self._events(segments, numbers)).items():
             found[numbers[seq]].append(Found(seq, event.source))
-        ids = msgspec.json.encode([text for text in found if text not in numbers.values()]).decode()
+        kept: dict[str, list[str]] = {}
+        for text in found:
+            if text not in numbers.values():
+                kept.setdefault(_as_kept(text), []).append(text)
+        ids = msgspec.json.encode(list(kept)).decode()
         for segment in reversed(segments if ids != "[]" else []):
             async with self._snapshots.log(segment) as log:
                 if log is not None:
@@ -171,7 +177,8 @@ class Reader:
                         (ids, MOST + 10 * len(texts)),
                     )
                     for event_id, seq, source in rows:
-                        found[event_id].append(Found(seq, source))
+                        for text in kept[event_id]:
+                            found[text].append(Found(seq, source))
         return found
 
     async def events(self, seqs: Sequence[int]) -> Events:
@@ -381,7 +388,7 @@ class Reader:
             rows = await state.execute_fetchall(
                 "SELECT id, at, source, code, message, event_id, field, NULL FROM quarantine WHERE event_id = ?"
                 " ORDER BY id DESC LIMIT ?",
-                (event_id, MOST),
+                (_as_kept(event_id), MOST),
             )
         return [_quarantine_view(row) for row in rows]
 
@@ -467,3 +474,8 @@ def _quarantine_view(row: Sequence[Any]) -> QuarantineView:
 def _number(after: str | None) -> int:
     """Entries below this number are meant; what is not one stands for the beginning."""
     return int(after) if after and re.fullmatch(r"[0-9]{1,18}", after, re.ASCII) else 1 << 62
+
+
+def _as_kept(event_id: str) -> str:
+    """An id that is an e-mail address or a phone number is kept as its digest."""
+    return scrub.safe_id(event_id.strip(), seldom=True)

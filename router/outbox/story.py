@@ -75,12 +75,10 @@ def _of_run(
 ) -> Chapter:
     """A delivery at the first try has no attempt row: its run says it all."""
     if began is not None and not any(each.began == instant(began) for each in tries):
-        tries = [
-            *tries,
-            AttemptView(
-                began=instant(began), duration_ms=at - began, outcome=kept, events=1, status=status, config=config
-            ),
-        ]
+        first = AttemptView(
+            began=instant(began), duration_ms=at - began, outcome=kept, events=1, status=status, config=config
+        )
+        tries = sorted([*tries, first], key=lambda each: each.began)  # a replay's come later
     return Chapter(
         to=lane.name,
         state=kept,
@@ -96,7 +94,7 @@ def _of_run(
 async def _tries(state: aiosqlite.Connection, lane: int, seq: int) -> list[AttemptView]:
     rows = await state.execute_fetchall(
         "SELECT seqs, began, at, outcome, status, reason, answer, config FROM attempt"
-        " WHERE lane = ?1 AND first <= ?2 AND last >= ?2 ORDER BY id",
+        " WHERE lane = ?1 AND first <= ?2 AND last >= ?2 ORDER BY began, id",
         (lane, seq),
     )
     tries = []
