@@ -38,7 +38,7 @@ from router.outbox.replays import Chosen, Counts, Replay
 from router.outbox.retention import KEEP_QUARANTINE, LONGEST_CLEAR, Policy
 from router.outbox.state import Attempt, Closing, Due, Held, Mark, Quarantined, Selection
 from router.outbox.views import Settled
-from router.person import Person
+from router.person import Part, Person
 from tests.builders import NOW, an_event
 from tests.stepped import SteppedClock
 from tests.unpacked import unpacked
@@ -1077,9 +1077,9 @@ class Conformance(RuleBasedStateMachine):
             waiting = lane.rows("waiting").values()
             assert not waiting or self.found(name).next_due <= min(each.due for each in waiting)
         for person in self.people:
-            assert not self.store.suppression.blocks(User(id=f"u-{person}"))
+            assert not self.store.suppression.blocks(Part(user=User(id=f"u-{person}")))
         for person in self.model.erased:
-            assert self.store.suppression.blocks(User(anonymous_id=f"a-{person}"))
+            assert self.store.suppression.blocks(Part(user=User(anonymous_id=f"a-{person}")))
         left = self.engine.on_disk(self.store, *(person.encode() for person in sorted(self.model.erased)))
         assert [] == left, left
 

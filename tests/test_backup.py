@@ -11,12 +11,13 @@ from click.testing import CliRunner, Result
 
 from router import cli
 from router.cli.backup import faults
-from router.event import Clear
+from router.event import Clear, User
 from router.outbox import backup
 from router.outbox.errors import OutboxError
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
-from router.outbox.state import Mark
+from router.outbox.state import Mark, Quarantined
+from router.person import Part, Person
 from tests.builders import NOW, an_event, many, rows
 from tests.stepped import SteppedClock
 
@@ -122,6 +123,82 @@ class TestCopy:
         connection.close()
 
         assert await faults(tmp_path / "copy")
+
+
+class TestForgotten:
+    """Whoever was forgotten after the backup was made stays forgotten when it is taken back."""
+
+    async def lose(self, tmp_path: Path, clock: SteppedClock) -> Path:
+        """An outbox that was copied, and then asked to forget one visitor of three. The copy."""
+        store = await Outbox.open(tmp_path / "outbox", clock, segment_events=2)
+        await store.lane("a", "ipsnare")
+        for name in ("v-1", "v-2", "v-3"):
+            await store.append(rows(*(an_event(f"{name}-{n}", user=User(anonymous_id=name)) for n in range(2))))
+        await store.journal.sealing
+        await store.quarantine(
+            [Quarantined(at=NOW, source="shop", code="x", message="y", item=f'{{"v":"v-{n}"}}') for n in (2, 3)]
+        )
+        await asyncio.to_thread(backup.copy, store.directory, tmp_path / "copy")
+        await store.erase([Person(anonymous_id="v-2")], "test")
+        await store.close()
+        return tmp_path / "copy"
+
+    async def test_a_restored_log_is_erased_again(self, tmp_path, clock: SteppedClock):
+        """
+        The next start empties what the backup holds of them, in the log and the quarantine, ends its deliveries, and keeps
+        them out; others are whole.
+        """
+        copy = await self.lose(tmp_path, clock)
+        restored = backup.restore(copy, tmp_path / "outbox")
+        store = await Outbox.open(tmp_path / "outbox", clock)
+        found = [None if each.event is None else each.event.id for each in await store.pick(range(1, 7))]
+        blocked = store.suppression.blocks(Part(user=User(anonymous_id="v-2")))
+        await store.close()
+        quarantined = (await Reader(tmp_path / "outbox").quarantined()).items
+
+        assert 1 == restored.forgotten
+        assert ["v-1-0", "v-1-1", None, None, "v-3-0", "v-3-1"] == found
+        assert blocked
+        assert 1 == len(quarantined)
+        assert [] == await faults(tmp_path / "outbox")
+
+    async def test_it_is_done_once(self, tmp_path, clock: SteppedClock):
+        """
+        The start after that has nothing left to do.
+        """
+        backup.restore(await self.lose(tmp_path, clock), tmp_path / "outbox")
+        for _ in range(2):
+            await (await Outbox.open(tmp_path / "outbox", clock)).close()
+
+        assert ["forget"] == [
+            each.what for each in (await Reader(tmp_path / "outbox").audit()).items if each.who == "turnout"
+        ]
+
+    async def test_what_cannot_be_told_is_said(self, tmp_path, clock: SteppedClock):
+        """
+        Where there is no outbox, or it cannot be read, nobody can be carried over.
+        """
+        copy = await self.lose(tmp_path, clock)
+        (tmp_path / "outbox" / "state.db").write_bytes(b"no database")
+
+        assert None is backup.restore(copy, tmp_path / "elsewhere").forgotten
+        assert None is backup.restore(copy, tmp_path / "outbox").forgotten
+
+    async def test_keys_of_two_outboxes_do_not_mix(self, tmp_path, clock: SteppedClock):
+        """
+        A backup of another outbox takes their key where it keeps nobody out itself; else that cannot be told.
+        """
+        copy = await self.lose(tmp_path, clock)
+        other = await Outbox.open(tmp_path / "other", clock)
+        await other.close()
+        await asyncio.to_thread(backup.copy, tmp_path / "other", tmp_path / "empty")
+        other = await Outbox.open(tmp_path / "other", clock)
+        await other.erase([Person(anonymous_id="v-9")], "test")
+        await other.close()
+
+        assert 1 == backup.restore(tmp_path / "empty", tmp_path / "outbox").forgotten
+        assert 1 == backup.restore(copy, tmp_path / "outbox").forgotten  # all of them, by the key that came with them
+        assert None is backup.restore(tmp_path / "other", tmp_path / "outbox").forgotten
 
 
 class TestCommands:

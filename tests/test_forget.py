@@ -15,7 +15,7 @@ from router import cli, identifiers
 from router.collect.intake import Intake
 from router.collect.keys import sender
 from router.delivery.engine import Delivery
-from router.event import Clear, User
+from router.event import Clear, Money, User
 from router.identifiers import Raw
 from router.mocks.partner import Trouble, running
 from router.mocks.webhook import Webhook as Partner
@@ -24,7 +24,7 @@ from router.outbox.memory import Visitor
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
 from router.outbox.state import Attempt, Mark, Quarantined
-from router.person import Person, marks, marks_of
+from router.person import Part, Person, marks, marks_of
 from router.secret import Secret
 from router.settings import Source
 from router.visit import Visit
@@ -85,7 +85,7 @@ class TestMarks:
         known, _ = identifiers.digests(Raw(email=JANE, phone="+33612345678", user_id="u-jane-4711"))
         event = an_event(user=User(id="u-jane-4711", anonymous_id="a-jane-4711", digests=known))
 
-        assert not marks(person).isdisjoint(marks_of(event.user))
+        assert not marks(person).isdisjoint(marks_of(event))
 
     @pytest.mark.parametrize(
         "person",
@@ -104,7 +104,23 @@ class TestMarks:
         """
         event = an_event(user=User(id="u-jane-4711", anonymous_id="a-jane-4711", digests=JANES))
 
-        assert marks(person).isdisjoint(marks_of(event.user))
+        assert marks(person).isdisjoint(marks_of(event))
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"event_id": JANES.email},
+            {"money": Money(order_id=JANES.email)},
+            {"user": User(id=JANES.email)},
+            {"user": User(anonymous_id=JANES.email)},
+        ],
+    )
+    def test_an_id_that_was_the_address_finds_the_event(self, fields):
+        """
+        Where a sender used the address for an id, of the event, the order or the visitor, its digest is that person's.
+        """
+        assert not marks(Person(email=JANE)).isdisjoint(marks_of(an_event(**fields)))
+        assert marks(Person(email="other@example.com")).isdisjoint(marks_of(an_event(**fields)))
 
     def test_a_person_is_not_printed(self):
         """
@@ -328,7 +344,7 @@ class TestLinked:
 
         assert 3 == receipt.events
         assert [] == found_in(store.directory, *TRACES)
-        assert store.suppression.blocks(User(anonymous_id="a-jane-4711"))
+        assert store.suppression.blocks(Part(user=User(anonymous_id="a-jane-4711")))
         assert 1 == sum(each.event is not None for each in await store.read(0, 10))
         await store.close()
 
@@ -340,7 +356,7 @@ class TestLinked:
         receipt = await store.erase([Person(email=JANE)], "test")
 
         assert 1 == receipt.events
-        assert not store.suppression.blocks(User(anonymous_id="a-jane-4711"))
+        assert not store.suppression.blocks(Part(user=User(anonymous_id="a-jane-4711")))
         await store.close()
 
 

@@ -111,3 +111,4 @@ def _print(receipt: dict[str, Any]) -> None:
     for name, count in receipt["delivered"].items():
         words = counted(count, "event")
         click.echo(f"{escaped(name)} was given {words} of theirs before: ask it to erase them.")
+    click.echo("Backups that were made before still hold them: delete those.", err=True)

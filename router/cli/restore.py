@@ -21,7 +21,8 @@ def command(path: Path, source: Path, yes: bool) -> None:
     """Take the backup in DIRECTORY for the outbox of the configuration. Stop the server first.
 
     An outbox that is there is kept beside it under another name. What was delivered after the backup was made is sent
-    again with the same ids, which partners recognise as far as they promise to.
+    again with the same ids, which partners recognise as far as they promise to. Whoever was forgotten after the backup was
+    made stays forgotten, where the outbox that is there can be read.
     """
     import asyncio
 
@@ -36,10 +37,14 @@ def command(path: Path, source: Path, yes: bool) -> None:
             sys.exit(FAILED)
         if not yes:
             click.confirm(f"Put {source} in the place of {target}?", abort=True, err=True)
-        kept = backup.restore(source, target)
+        restored = backup.restore(source, target)
     except (OutboxError, OSError) as error:
         click.echo(f"{escaped(str(error))}.", err=True)
         sys.exit(FAILED)
     click.echo(f"{target} is the backup now: start turnout serve.")
-    if kept is not None:
-        click.echo(f"What was there is in {kept}.")
+    if restored.kept is not None:
+        click.echo(f"What was there is in {restored.kept}.")
+    if restored.forgotten is None:
+        click.echo("Who was forgotten after the backup was made is not known here: forget them again.", err=True)
+    elif restored.forgotten:
+        click.echo("It was made before some people were forgotten: the next start erases what it holds of them.")

@@ -142,7 +142,7 @@ class Intake:
         """Without the events of people who are forgotten by now."""
         kept = Prepared(request.source, request.received, request.single, request.began, refused=[*request.refused])
         for index, row in zip(request.places, request.rows, strict=True):
-            if self._store.suppression.blocks(row.read().user):
+            if self._store.suppression.blocks(row.read()):
                 kept.refused.append(Refused(_erased(index, row)))
             else:
                 kept.rows.append(row)

@@ -90,7 +90,7 @@ class Taking:
         """Without those whose person was forgotten while they were in hand."""
         if not self._store.erasures:
             return jobs
-        erased = [job for job in jobs if self._store.suppression.blocks(job.event.user)]
+        erased = [job for job in jobs if self._store.suppression.blocks(job.event)]
         self._settle(ends.unsent(erased, "erased", None, now))
         gone = {job.seq for job in erased}
         return [job for job in jobs if job.seq not in gone]

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from router.failpoint import failpoint
-from router.outbox import crashes, lock
+from router.outbox import crashes, lock, suppression
 from router.outbox.errors import OutboxError
 from router.outbox.log import Segment
 from router.outbox.state import segments
@@ -150,8 +150,17 @@ def _last(path: Path, first: int) -> int:
         connection.close()
 
 
-def restore(source: Path, directory: Path) -> Path | None:
-    """Put a copy where the outbox is to be; what was there is kept beside it, and its place returned.
+class Restored(msgspec.Struct, frozen=True, kw_only=True):
+    """``kept`` is where what was there is now. ``forgotten``: identifiers of people that it kept out and the backup did not;
+    they are carried over. None where that could not be told.
+    """
+
+    kept: Path | None
+    forgotten: int | None
+
+
+def restore(source: Path, directory: Path) -> Restored:
+    """Put a copy where the outbox is to be; what was there is kept beside it. Whoever was forgotten since stays so.
 
     OutboxError where the source is no copy, or a server runs on the directory.
     """
@@ -164,6 +173,7 @@ def restore(source: Path, directory: Path) -> Path | None:
     part = directory.with_name(f"{directory.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(source, part)
+    forgotten = suppression.carry(directory / "state.db", part / "state.db")
     for path in [*part.rglob("*"), part]:
         path.chmod(0o700 if path.is_dir() else 0o600)
         descriptor = os.open(path, os.O_RDONLY)
@@ -181,7 +191,7 @@ def restore(source: Path, directory: Path) -> Path | None:
         directory.rmdir()
     part.rename(directory)
     sync_directory(directory.parent)
-    return kept
+    return Restored(kept=kept, forgotten=forgotten)
 
 
 def _places(directory: Path) -> list[Path]:

@@ -8,14 +8,13 @@ SQL and files; the owner of the outbox says in which order.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import msgspec
 
-from router.event import User
 from router.outbox.compression import unpack
 from router.outbox.writer import fold
-from router.person import marks_of
+from router.person import Part, marks_of
 
 ROWS_AT_ONCE = 5_000
 
@@ -34,26 +33,22 @@ class Receipt(msgspec.Struct, kw_only=True):
     sessions: int = 0
 
 
-class _Holder(msgspec.Struct):
-    """The part of a stored event that says who it is about."""
+Theirs = Callable[[Collection[str]], bool]  # are any of these marks, or values, those of the people who are meant?
 
-    user: User = User()
-
-
-_decode = msgspec.json.Decoder(_Holder).decode
+_decode = msgspec.json.Decoder(Part).decode
 _ROWS = "SELECT seq, payload FROM event WHERE seq > ? ORDER BY seq LIMIT ?"
 
 
-def find(connection: sqlite3.Connection, marks: Collection[str], after: int) -> tuple[list[int], set[str], int | None]:
-    """Numbers of the next events above ``after`` that carry any of the marks, all the marks that these carry, and where
-    to go on; None at the end. Looks at ``ROWS_AT_ONCE`` events, some 4 us each.
+def find(connection: sqlite3.Connection, theirs: Theirs, after: int) -> tuple[list[int], set[str], int | None]:
+    """Numbers of the next events above ``after`` whose marks are theirs, all the marks that these carry, and where to go
+    on; None at the end. Looks at ``ROWS_AT_ONCE`` events, some 4 us each.
     """
     rows = connection.execute(_ROWS, (after, ROWS_AT_ONCE)).fetchall()
     found: list[int] = []
     others: set[str] = set()
     for (seq, _), payload in zip(rows, unpack([payload for _, payload in rows]), strict=True):
         carried = marks_in(payload) if payload else frozenset()
-        if not carried.isdisjoint(marks):
+        if carried and theirs(carried):
             found.append(seq)
             others |= carried
     return found, others, rows[-1][0] if len(rows) == ROWS_AT_ONCE else None
@@ -73,7 +68,7 @@ def empty(connection: sqlite3.Connection, seqs: Sequence[int]) -> int:
 
 def marks_in(payload: bytes) -> frozenset[str]:
     try:
-        return frozenset(marks_of(_decode(payload).user))
+        return frozenset(marks_of(_decode(payload)))
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return frozenset()
 
@@ -124,14 +119,12 @@ def forget_sessions(connection: sqlite3.Connection, people: Collection[str]) -> 
     ).rowcount
 
 
-def forget_quarantined(connection: sqlite3.Connection, values: Collection[str], after: int) -> tuple[int, int | None]:
-    """Delete the next items that hold any of these values, whole. Returns how many, and where to go on."""
+def forget_quarantined(connection: sqlite3.Connection, theirs: Theirs, after: int) -> tuple[int, int | None]:
+    """Delete the next items that hold values of theirs, whole. Returns how many, and where to go on."""
     rows = connection.execute(
         "SELECT id, item, event_id FROM quarantine WHERE id > ? ORDER BY id LIMIT ?", (after, ROWS_AT_ONCE)
     ).fetchall()
-    found = [
-        number for number, item, event_id in rows if event_id in values or not values_in(item or "").isdisjoint(values)
-    ]
+    found = [number for number, item, event_id in rows if theirs({event_id or ""} | values_in(item or ""))]
     connection.execute("DELETE FROM quarantine WHERE id IN (SELECT value FROM json_each(?))", (_array(found),))
     return len(found), rows[-1][0] if len(rows) == ROWS_AT_ONCE else None
 

@@ -15,13 +15,13 @@ import msgspec
 from router.clock import Clock
 from router.failpoint import failpoint
 from router.outbox import erasure, suppression
-from router.outbox.erasure import Receipt
+from router.outbox.erasure import Receipt, Theirs
 from router.outbox.journal import Journal
 from router.outbox.log import Segment
 from router.outbox.retention import Books
 from router.outbox.segments import Segments
 from router.outbox.suppression import Suppression
-from router.person import Person, marks
+from router.person import Person, marks, possible
 
 ROUNDS = 3  # of identifiers that lead to further ones
 
@@ -56,7 +56,7 @@ class Forgetting:
         """Look, and change nothing."""
         wanted = _marks(people)
         events, others = await self._find(wanted)
-        linked = others - wanted
+        linked = _identifiers(others - wanted)
         beyond = (await self._find(linked))[0] if linked else []
         kinds: dict[str, int] = {}
         for mark in linked:
@@ -72,33 +72,48 @@ class Forgetting:
         With ``linked``, further identifiers that their events carry count as theirs, up to ``ROUNDS`` times over. Returns
         when nothing of it is in any file. What a fault cuts short may be asked for again.
         """
-        now, wanted = self._clock.now(), _marks(people)
+        wanted = _marks(people)
         for _ in range(ROUNDS if linked else 0):
-            more = (await self._find(wanted))[1] - wanted
-            if not more:
+            carried = (await self._find(wanted))[1]
+            if not _identifiers(carried - wanted):
                 break
-            wanted |= more
+            wanted |= carried
         digests = self.suppression.digests(wanted)
-        await self._books.written(partial(suppression.add, digests=digests, now=now))
+        await self._books.written(partial(suppression.add, digests=digests, now=self._clock.now()))
         failpoint("erase_after_suppress")
         self.suppression.add(digests)
         await self._books.roll()  # what waits to be stored is stored now
         await remembered(())
-        receipt = Receipt(people=len(people), identifiers=len(wanted))
-        carried: set[str] = set()  # by the events that go: their sessions go as well
-        async with self._moving:
-            for segment in [*self._segments.all, self._segments.newest]:
-                carried |= await self._erase_in(segment, wanted, receipt, now)
-        values = {mark.partition(":")[2] for mark in wanted}
-        sessions = await self._forget_sessions(wanted | carried, receipt)
-        after: int | None = 0
-        while after is not None:
-            count, after = await self._books.written(partial(erasure.forget_quarantined, values=values, after=after))
-            receipt.quarantined += count
+        receipt = Receipt(people=len(people), identifiers=len(_identifiers(wanted)))
+        had = await self._erase_events(_any_of(wanted), receipt)
+        sessions = await self._forget_sessions(wanted | had, receipt)
+        await self._forget_quarantined(_any_of({mark.partition(":")[2] for mark in wanted}), receipt)
         await remembered(sessions)
         failpoint("erase_before_checkpoint")
         await self._books.checkpoint()
         return receipt
+
+    async def erase_again(self) -> Receipt:
+        """Empty every event of whoever is kept out already, in a log of the time before that, which nobody reads yet."""
+        receipt, known = Receipt(people=0), self.suppression.knows
+        await self._forget_sessions(await self._erase_events(known, receipt), receipt)
+        await self._forget_quarantined(lambda values: known(possible(values)), receipt)
+        await self._books.checkpoint()
+        return receipt
+
+    async def _erase_events(self, theirs: Theirs, receipt: Receipt) -> set[str]:
+        """Returns every mark that the events had which went: their sessions go as well."""
+        now, carried = self._clock.now(), set[str]()
+        async with self._moving:
+            for segment in [*self._segments.all, self._segments.newest]:
+                carried |= await self._erase_in(segment, theirs, receipt, now)
+        return carried
+
+    async def _forget_quarantined(self, theirs: Theirs, receipt: Receipt) -> None:
+        after: int | None = 0
+        while after is not None:
+            count, after = await self._books.written(partial(erasure.forget_quarantined, theirs=theirs, after=after))
+            receipt.quarantined += count
 
     async def _forget_sessions(self, marks: Collection[str], receipt: Receipt) -> set[str]:
         """Of everybody who carries one of these. Returns their anonymous ids."""
@@ -111,26 +126,25 @@ class Forgetting:
         seqs: list[int] = []
         others: set[str] = set()
         for segment in list(self._segments.all):
-            found, carried = await self._find_in(segment, wanted)
+            found, carried = await self._find_in(segment, _any_of(wanted))
             seqs += found
             others |= carried
         return seqs, frozenset(others)
 
-    async def _find_in(self, segment: Segment, wanted: Collection[str]) -> tuple[list[int], set[str]]:
+    async def _find_in(self, segment: Segment, theirs: Theirs) -> tuple[list[int], set[str]]:
         seqs: list[int] = []
         others: set[str] = set()
         after: int | None = 0
         while after is not None:
-            look = partial(erasure.find, marks=wanted, after=after)
+            look = partial(erasure.find, theirs=theirs, after=after)
             found, carried, after = await self._segments.ask(segment, look)
             seqs += found
             others |= carried
             await asyncio.sleep(0)
         return seqs, others
 
-    async def _erase_in(self, segment: Segment, wanted: Collection[str], receipt: Receipt, now: int) -> set[str]:
-        """Returns every mark that the events had which went."""
-        seqs, carried = await self._find_in(segment, wanted)
+    async def _erase_in(self, segment: Segment, theirs: Theirs, receipt: Receipt, now: int) -> set[str]:
+        seqs, carried = await self._find_in(segment, theirs)
         if not seqs:
             return set()
         for part in erasure.parts(seqs):  # before they are emptied: what a kill cuts short is found again
@@ -149,6 +163,16 @@ class Forgetting:
         self._journal.tail.erase(frozenset(seqs))
         receipt.events += len(seqs)
         return carried
+
+
+def _any_of(wanted: Collection[str]) -> Theirs:
+    known = frozenset(wanted)
+    return lambda found: not known.isdisjoint(found)
+
+
+def _identifiers(found: Collection[str]) -> frozenset[str]:
+    """Without the marks of ids that are digests, which stand beside those of what they are digests of."""
+    return frozenset(mark for mark in found if not mark.startswith("id:"))
 
 
 def _marks(people: Sequence[Person]) -> frozenset[str]:

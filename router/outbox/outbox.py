@@ -115,6 +115,7 @@ class Outbox:
             raise
         outbox.journal.start()
         outbox._settlements.start()
+        await outbox._forget_again()
         outbox.retention.start()
         if room is not None:
             await outbox.space.start()
@@ -562,6 +563,14 @@ class Outbox:
         receipt = await self.forgetting.erase(people, linked=linked, remembered=remembered)
         await self.audit(who, "forget", f"{len(people)} people", receipt.events)
         return receipt
+
+    async def _forget_again(self) -> None:
+        """What a log that came from a backup holds of people who were forgotten since. Cut short, the next start does it."""
+        if await self._state.read(suppression.due):
+            receipt = await self.forgetting.erase_again()
+            await self._written(suppression.done)
+            await self.audit("turnout", "forget", "people forgotten since the backup", receipt.events)
+            log.info("forgotten_again", count=receipt.events)
 
     async def audit(self, who: str, what: str, selection: str, count: int = 1) -> None:
         """Write an operator's act into the audit."""
