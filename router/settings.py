@@ -67,7 +67,7 @@ class Console(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Outbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    path: Annotated[str, Meta(description="A directory of its own.")] = "outbox"
+    path: Annotated[str, Meta(description="A directory of its own; a relative one is beside this file.")] = "outbox"
     keep_delivered: Annotated[
         str, Meta(description="For how long events are kept that every destination is done with, counted by the day.")
     ] = "7d"

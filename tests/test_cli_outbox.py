@@ -275,6 +275,23 @@ class TestReads:
         assert 1 == turnout("outbox", "show", "nobody", "--config", config).exit_code
 
 
+class TestElsewhere:
+    def test_the_outbox_is_beside_the_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        """
+        A relative path is counted from the configuration, wherever the command is called; a whole one stands.
+        """
+        there, elsewhere = tmp_path / "there", tmp_path / "elsewhere"
+        for each in (there, elsewhere):
+            each.mkdir()
+        (there / "config.toml").write_text('[outbox]\npath = "box"\n')
+        (there / "whole.toml").write_text(f'[outbox]\npath = "{elsewhere}"\n')
+        monkeypatch.chdir(elsewhere)
+
+        for name, place in (("config.toml", there / "box"), ("whole.toml", elsewhere)):
+            assert f"there is no outbox in {place}:" in turnout("ledger", "--config", str(there / name)).output
+            assert f"there is none in {place} yet" in turnout("doctor", "--config", str(there / name)).output
+
+
 class TestNothingThere:
     def test_no_outbox(self, config: str):
         """

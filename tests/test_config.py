@@ -150,7 +150,7 @@ class TestReading:
         text = f'[outbox]\ndedup = "7d"\n{SHOP}{ADS}\nheaders = {{ a = "plain", b = "env:ADS_TOKEN" }}\n[destinations.b]\ntype = "careful"\n'
         read = settings(tmp_path, text)
 
-        assert Outbox(dedup="7d") == read.outbox
+        assert Outbox(path=str(tmp_path / "outbox"), dedup="7d") == read.outbox
         assert (Secret("shop-canary"),) == read.sources["shop"].tokens
         assert ["eu", "b"] == list(read.destinations)
         expected = Ads(

@@ -32,7 +32,7 @@ def directory(path: Path) -> Path:
     """Where the outbox of this configuration is."""
     from router.settings import Outbox
 
-    return Path(text(path, "outbox", "path") or Outbox().path)
+    return path.parent / (text(path, "outbox", "path") or Outbox().path)
 
 
 def text(path: Path, table: str, key: str) -> str | None:

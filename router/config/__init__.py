@@ -59,7 +59,9 @@ def load(
 
 
 def examine(path: Path, environ: Mapping[str, str], *, destinations: Mapping[str, type[Destination]]) -> Examined:
-    """Everything there is to say about the file, warnings too. ``file:`` secrets are relative to its directory."""
+    """Everything there is to say about the file, warnings too. ``file:`` secrets and the outbox are relative to its
+    directory.
+    """
     try:
         text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
         document = tomllib.loads(text)

@@ -66,10 +66,14 @@ class Tables:
         return Settings(
             collect=self._section(document, "collect", Collect) or Collect(),
             console=self._section(document, "console", Console) or Console(),
-            outbox=self._section(document, "outbox", Outbox) or Outbox(),
+            outbox=self._beside(self._section(document, "outbox", Outbox) or Outbox()),
             sources=dict(self._named(document, "sources", self._source)),
             destinations=dict(self._named(document, "destinations", self._destination)),
         )
+
+    def _beside(self, outbox: Outbox) -> Outbox:
+        """With its place counted from the file, wherever a command is called from: another place is another outbox."""
+        return msgspec.structs.replace(outbox, path=str(self.directory / outbox.path))
 
     def _section(self, document: dict[str, Any], name: str, struct: type[Any]) -> Any:
         return self.table(struct, document[name], (name,)) if name in document else None
