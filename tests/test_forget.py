@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from pathlib import Path
 
 import aiohttp
@@ -19,6 +20,7 @@ from router.event import Clear, Money, User
 from router.identifiers import Raw
 from router.mocks.partner import Trouble, running
 from router.mocks.webhook import Webhook as Partner
+from router.outbox import writer
 from router.outbox.errors import Busy
 from router.outbox.memory import Visitor
 from router.outbox.outbox import Outbox
@@ -313,6 +315,50 @@ class TestErasure:
         story = await Reader(store.directory).story(1)
 
         assert ("erased-1", True, False) == (story.id, story.erased, story.damaged)
+        await store.close()
+
+
+class TestReaders:
+    async def test_a_snapshot_is_waited_for_and_holds_up_nobody(self, tmp_path, clock: SteppedClock):
+        """
+        While somebody reads the log, what was emptied is still in its WAL: the receipt comes when it is not, and events
+        are stored meanwhile.
+        """
+        store = await opened(tmp_path, clock)
+        await store.append(rows(janes(1), others(1)))
+        reading, looking = (
+            sqlite3.connect(store.segments.newest.path(store.directory), isolation_level=None) for _ in range(2)
+        )
+        reading.execute("BEGIN")
+        reading.execute("SELECT count(*) FROM event").fetchone()
+        receipt = asyncio.create_task(store.erase([Person(email=JANE)], "test"))
+        await until(lambda: looking.execute("SELECT 1 FROM event WHERE payload = x''").fetchone())
+        looking.close()
+
+        assert [False] == await asyncio.wait_for(store.append(rows(others(2))), 2)  # SQLite would wait for five
+        assert not receipt.done()
+        assert found_in(store.directory, "u-jane-4711")  # control: it is there as long as that
+        reading.close()
+        assert 1 == (await receipt).events
+        assert [] == found_in(store.directory, *TRACES)
+        await store.close()
+
+    async def test_a_reader_that_stays_is_named(self, tmp_path, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch):
+        """
+        After so long the erasure says what is in the way; asked for again, it ends what it began.
+        """
+        monkeypatch.setattr(writer, "READERS", 0.0)
+        store = await opened(tmp_path, clock)
+        await store.append(rows(janes(1)))
+        reading = sqlite3.connect(store.segments.newest.path(store.directory), isolation_level=None)
+        reading.execute("BEGIN")
+        reading.execute("SELECT count(*) FROM event").fetchone()
+        with pytest.raises(Busy, match="somebody reads"):
+            await store.erase([Person(email=JANE)], "test")
+        reading.close()
+
+        assert 0 == (await store.erase([Person(email=JANE)], "test")).events
+        assert [] == found_in(store.directory, *TRACES)
         await store.close()
 
 

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.event import Clear
+from router.outbox import erasure, pruning, retention
+from router.outbox.errors import DiskFull
 from router.outbox.lane import Lane
 from router.outbox.log import KEPT
 from router.outbox.outbox import Outbox
@@ -288,6 +290,71 @@ class TestSegments:
         assert "00000001" not in files(again)
         await verified(again)
         await again.close()
+
+
+class TestFaults:
+    async def test_duplicates_of_a_segment_count_once(
+        self, tmp_path, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+    ):
+        """
+        Whatever fails while a segment goes, the ledger's duplicates are as many as before.
+        """
+        store = await opened(tmp_path, clock)
+        lane = await store.lane("a", "webhook")
+        await store.append(many(9))
+        await store.append(many(3))
+        await store.append(many(2, start=10))
+        await store.append(many(1, start=12))
+        await store.journal.sealing
+        await delivered(store, lane, *range(1, 13))
+        await store.retention.look()
+        clock.step(8 * DAY)
+        failing = iter([True, False])
+
+        def once(_: Path) -> None:
+            if next(failing):
+                raise DiskFull("no room")
+
+        monkeypatch.setattr(retention, "unlink", once)
+        with pytest.raises(DiskFull):
+            await store.retention.look()
+        await store.retention.look()
+
+        assert 3 == (await Reader(store.directory).ledger()).duplicate
+        await store.close()
+
+
+class TestPlans:
+    """What the state's thread asks of large tables goes by an index that is narrow enough: everybody waits behind it."""
+
+    @pytest.mark.parametrize(
+        "unit",
+        [
+            pytest.param(lambda state: pruning.forget_answers(state, 99, 10), id="answers"),
+            pytest.param(lambda state: erasure.delivered(state, [1, 2]), id="what a partner has"),
+            pytest.param(lambda state: erasure.end(state, [1, 2], NOW), id="an erasure"),
+        ],
+    )
+    async def test_deliveries_are_found_by_their_number(self, tmp_path, clock: SteppedClock, unit):
+        """
+        Not by their state, of which all may be the same, and not by reading everything.
+        """
+        store = await opened(tmp_path, clock)
+        await store.lane("a", "webhook")
+        asked: list[str] = []
+
+        def traced(state: sqlite3.Connection) -> list[str]:
+            state.set_trace_callback(asked.append)
+            unit(state)
+            state.set_trace_callback(None)
+            return [row[3] for each in asked for row in state.execute(f"EXPLAIN QUERY PLAN {each}")]
+
+        plans = await store._written(traced)
+        await store.close()
+
+        found = [each for each in plans if each.startswith(("SCAN delivery", "SCAN run", "SEARCH delivery"))]
+        assert found
+        assert [] == [each for each in found if "seq" not in each]
 
 
 class TestTask:

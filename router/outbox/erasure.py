@@ -7,13 +7,13 @@ SQL and files; the owner of the outbox says in which order.
 
 from __future__ import annotations
 
+import bisect
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 import msgspec
 
 from router.outbox.compression import unpack
-from router.outbox.writer import fold
 from router.person import Part, marks_of
 
 ROWS_AT_ONCE = 5_000
@@ -36,6 +36,7 @@ class Receipt(msgspec.Struct, kw_only=True):
 Theirs = Callable[[Collection[str]], bool]  # are any of these marks, or values, those of the people who are meant?
 
 _decode = msgspec.json.Decoder(Part).decode
+_stretches = msgspec.json.Decoder(list[tuple[int, int]]).decode
 _ROWS = "SELECT seq, payload FROM event WHERE seq > ? ORDER BY seq LIMIT ?"
 
 
@@ -55,14 +56,13 @@ def find(connection: sqlite3.Connection, theirs: Theirs, after: int) -> tuple[li
 
 
 def empty(connection: sqlite3.Connection, seqs: Sequence[int]) -> int:
-    """These events have no content any more: what was there is overwritten, in the file and in its WAL."""
+    """These events have no content any more: what was there is overwritten in the file, once its WAL is folded in."""
     for part in parts(seqs):
         connection.execute(
             "UPDATE event SET payload = x'', crc = 0, clear = NULL, id = 'erased-' || seq"
             " WHERE seq IN (SELECT value FROM json_each(?))",
             (_array(part),),
         )
-    fold(connection)
     return len(seqs)
 
 
@@ -86,12 +86,24 @@ def end(connection: sqlite3.Connection, seqs: Sequence[int], now: int) -> dict[s
             connection.execute(f"UPDATE lane SET erased = erased + ?1, {counters} WHERE id = ?2", (moved, lane))  # noqa: S608 - a constant
             if moved:
                 ended[name] = ended.get(name, 0) + moved
-        connection.execute(
-            "UPDATE attempt SET answer = NULL WHERE lane = ? AND answer IS NOT NULL AND EXISTS"
-            " (SELECT 1 FROM json_each(?) WHERE value BETWEEN attempt.first AND attempt.last)",
-            (lane, _array(seqs)),
-        )
+        about = _about(connection, lane, sorted(seqs))
+        connection.execute("UPDATE attempt SET answer = NULL WHERE id IN (SELECT value FROM json_each(?))", (about,))
     return ended
+
+
+def _about(connection: sqlite3.Connection, lane: int, seqs: Sequence[int]) -> str:
+    """The tries with a partner's words that carried any of these events, as a JSON array. One pass over the tries."""
+    found = connection.execute(
+        "SELECT id, seqs FROM attempt WHERE lane = ? AND first <= ? AND last >= ? AND answer IS NOT NULL",
+        (lane, seqs[-1], seqs[0]),
+    )
+    return _array([number for number, carried in found if any(_meets(seqs, *each) for each in _stretches(carried))])
+
+
+def _meets(seqs: Sequence[int], first: int, last: int) -> bool:
+    """Is any of the sorted numbers in the stretch?"""
+    place = bisect.bisect_left(seqs, first)
+    return place < len(seqs) and seqs[place] <= last
 
 
 def delivered(connection: sqlite3.Connection, seqs: Sequence[int]) -> dict[str, int]:
@@ -100,8 +112,8 @@ def delivered(connection: sqlite3.Connection, seqs: Sequence[int]) -> dict[str, 
     for lane, name in connection.execute("SELECT id, name FROM lane").fetchall():
         (count,) = connection.execute(
             "SELECT count(*) FROM json_each(?1) AS wanted WHERE"
-            " (SELECT state FROM run WHERE lane = ?2 AND first <= wanted.value AND last >= wanted.value"
-            "  ORDER BY first DESC LIMIT 1) = 'delivered'"
+            " (SELECT last >= wanted.value AND state = 'delivered' FROM run WHERE lane = ?2 AND first <= wanted.value"
+            "  ORDER BY first DESC LIMIT 1)"
             " OR (SELECT state FROM delivery WHERE lane = ?2 AND seq = wanted.value) = 'delivered'",
             (_array(seqs), lane),
         ).fetchone()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
+from pathlib import Path
 
 import msgspec
 
@@ -21,6 +22,7 @@ from router.outbox.log import Segment
 from router.outbox.retention import Books
 from router.outbox.segments import Segments
 from router.outbox.suppression import Suppression
+from router.outbox.writer import fold, folded
 from router.person import Person, marks, possible
 
 ROUNDS = 3  # of identifiers that lead to further ones
@@ -70,7 +72,7 @@ class Forgetting:
         """Empty every event of these people, end what was not delivered, and keep them out from now on.
 
         With ``linked``, further identifiers that their events carry count as theirs, up to ``ROUNDS`` times over. Returns
-        when nothing of it is in any file. What a fault cuts short may be asked for again.
+        when nothing of it is in any file; Busy where a reader keeps a WAL from being emptied. What a fault cuts short may be asked for again.
         """
         wanted = _marks(people)
         for _ in range(ROUNDS if linked else 0):
@@ -90,7 +92,7 @@ class Forgetting:
         await self._forget_quarantined(_any_of({mark.partition(":")[2] for mark in wanted}), receipt)
         await remembered(sessions)
         failpoint("erase_before_checkpoint")
-        await self._books.checkpoint()
+        await self._fold_all()
         return receipt
 
     async def erase_again(self) -> Receipt:
@@ -98,7 +100,7 @@ class Forgetting:
         receipt, known = Receipt(people=0), self.suppression.knows
         await self._forget_sessions(await self._erase_events(known, receipt), receipt)
         await self._forget_quarantined(lambda values: known(possible(values)), receipt)
-        await self._books.checkpoint()
+        await self._fold_all()
         return receipt
 
     async def _erase_events(self, theirs: Theirs, receipt: Receipt) -> set[str]:
@@ -108,6 +110,20 @@ class Forgetting:
             for segment in [*self._segments.all, self._segments.newest]:
                 carried |= await self._erase_in(segment, theirs, receipt, now)
         return carried
+
+    async def _fold_all(self) -> None:
+        """Until what was overwritten is in no WAL any more. All of them are looked at: an erasure that ended here with Busy
+        finds nothing to empty when it is asked for again.
+        """
+        for segment in list(self._segments.all):
+            wal = segment.path(self._segments.directory)
+            if _size(wal.with_name(f"{wal.name}-wal")):
+                await folded(partial(self._folded, segment))
+        await self._books.checkpoint()
+
+    async def _folded(self, segment: Segment) -> bool:
+        done = await self._journal.on_open(segment, fold)
+        return done if done is not None else await self._segments.rewrite(segment, fold)
 
     async def _forget_quarantined(self, theirs: Theirs, receipt: Receipt) -> None:
         after: int | None = 0
@@ -163,6 +179,13 @@ class Forgetting:
         self._journal.tail.erase(frozenset(seqs))
         receipt.events += len(seqs)
         return carried
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _any_of(wanted: Collection[str]) -> Theirs:

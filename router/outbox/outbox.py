@@ -34,7 +34,7 @@ from router.outbox.settlements import Settlements
 from router.outbox.space import Room, Space
 from router.outbox.state import DROPPED, Attempt, Closing, Due, Held, Mark, Quarantined, Selection, Settlement
 from router.outbox.suppression import Suppression
-from router.outbox.writer import Writer, fold, sync_directory
+from router.outbox.writer import Writer, fold, folded, sync_directory
 from router.person import Person
 
 log: Any = structlog.get_logger()
@@ -206,7 +206,7 @@ class Outbox:
 
     async def _fold(self) -> None:
         """Empty the WAL of the state."""
-        await self._state.read(fold)
+        await folded(lambda: self._state.read(fold))
 
     async def _roll(self) -> None:
         await self.journal.append([])
@@ -215,7 +215,7 @@ class Outbox:
     async def _relieve(self) -> None:
         """Give room back: empty the WALs of the state and of the open segment. What fails is told as any fault is."""
         try:
-            await self._fold()
+            await self._state.read(fold)
             await self.journal.on_open(self.segments.newest, fold)
         except Exception as error:  # noqa: BLE001 - whatever it is, the outbox decides what it means
             self._fail(error)

@@ -173,11 +173,11 @@ class Retention:
         failpoint("retention_before_keep")
         await self._keep(segment, before, last)
         failpoint("retention_after_keep")
+        await self._repeat(pruning.forget_answers, last)
         duplicates = await self._segments.ask(segment, events.duplicates)
         await self._books.written(partial(pruning.retire_segment, number=segment.number, duplicates=duplicates))
-        await self._repeat(pruning.forget_answers, last)
+        self._segments.forget(segment)  # with nothing in between: a second time its duplicates would count again
         failpoint("retention_before_unlink")
-        self._segments.forget(segment)
         await self._segments.let_go(segment)
         await asyncio.to_thread(unlink, segment.path(self._segments.directory))
         return True

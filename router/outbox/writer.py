@@ -12,13 +12,14 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from router.failpoint import failpoint
-from router.outbox.errors import OutboxError, fault
+from router.outbox.errors import Busy, OutboxError, fault
 from router.outbox.schema import Migration, migrate
 
 T = TypeVar("T")
@@ -27,6 +28,8 @@ Unit = Callable[[sqlite3.Connection], T]
 PAGE = 8192  # bytes; 1 KB events: 1.2 times the rows per second of 4096
 WAL_LIMIT = 64 * 1024 * 1024
 FOLD = 250  # pages in the WAL; a commit that folds them in takes two ms, with SQLite's 1000 six, and everybody waits for it
+READERS = 120.0  # seconds; a long read of ours is cut off after half of that
+PAUSE = 0.05  # seconds between two tries
 _FULL = 2
 
 
@@ -66,22 +69,41 @@ def connect(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
     return connection
 
 
-def fold(connection: sqlite3.Connection) -> None:
+def fold(connection: sqlite3.Connection) -> bool:
     """Fold the WAL into the file and empty it, for good: SQLite cuts it without a sync, and after a power loss what
-    stood in it would be back.
+    stood in it would be back. False, at once, where a reader's snapshot needs it: appends do not wait for readers.
     """
     failpoint("checkpoint_before")
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    patience = connection.execute("PRAGMA busy_timeout").fetchone()[0]
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {patience}")
+    if busy:
+        return False
     failpoint("checkpoint_before_sync")
     path = str(connection.execute("PRAGMA database_list").fetchone()[2])
     try:
         descriptor = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return
+        return True
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    return True
+
+
+async def folded(attempt: Callable[[], Awaitable[bool]]) -> None:
+    """Try to fold until no reader is in the way. Busy where one stays for ``READERS`` seconds."""
+    until = time.monotonic() + READERS
+    while not await attempt():
+        if time.monotonic() > until:
+            raise Busy(
+                "somebody reads the outbox all the time, so its WAL keeps what was erased: end that, and ask again"
+            )
+        await asyncio.sleep(PAUSE)
 
 
 def sync_directory(directory: Path) -> None:
