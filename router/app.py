@@ -165,7 +165,6 @@ class App:
             self.settings.outbox,
         ):
             log.warning("restart_needed", reason="collect, console and outbox settings are read at start only")
-        self.settings = settings
         failpoint("reload_before_write")
         await self.store.configure(*described(settings))
         failpoint("reload_after_write")
@@ -178,6 +177,7 @@ class App:
         await self.delivery.apply(settings.destinations)
         failpoint("reload_after_lanes")
         await self.pull.apply(settings.sources, cleared(settings))
+        self.settings = settings
         log.info("reloaded", version=self.store.config)
 
     async def stop(self) -> None:
@@ -312,12 +312,12 @@ async def _reload_for_ever(app: App, hang_up: asyncio.Event, reread: Callable[[]
     while True:
         await hang_up.wait()
         hang_up.clear()
-        settings = await asyncio.to_thread(reread)
-        if settings is None:
-            log.error("reload_refused", reason="the configuration has errors: the old one stays in force")
-            continue
         try:
-            await app.reload(settings)
+            settings = await asyncio.to_thread(reread)
+            if settings is None:
+                log.error("reload_refused", reason="the configuration has errors: the old one stays in force")
+            else:
+                await app.reload(settings)
         except (NotDurable, OSError) as error:  # of the disk; what runs goes on
             why = f"it could not be written down ({type(error).__name__}): reload again"
             log.warning("reload_refused", reason=why)

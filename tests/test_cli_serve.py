@@ -13,12 +13,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from router import app as program
 from router.cli.serve import loop_factory
 from router.clock import SystemClock
 from router.mocks.partner import running
 from router.mocks.webhook import Webhook
 from router.outbox.reader import Reader
-from tests.running import turnout
+from tests.running import running_app, settings, turnout
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 ENVIRON = {"SHOP_TOKEN": "a-token", "HOOK_SECRET": SECRET}
@@ -357,3 +358,23 @@ class TestReload:
         assert 0 == code
         assert "alow_private" in err
         assert "reload_refused" in err
+
+    async def test_a_look_that_fails_is_no_end(self, tmp_path: Path):
+        """
+        Where reading the configuration raises, as on a closed stderr or in a partner's own check, the server goes on and
+        the next signal is answered.
+        """
+        asked, hang_up = asyncio.Queue[None](), asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def reread() -> None:
+            loop.call_soon_threadsafe(asked.put_nowait, None)
+            raise BrokenPipeError
+
+        async with running_app(settings(tmp_path)) as app:
+            reloading = asyncio.create_task(program._reload_for_ever(app, hang_up, reread))
+            for _ in range(2):
+                hang_up.set()
+                await asyncio.wait_for(asked.get(), 5)
+            assert not reloading.done()
+            reloading.cancel()

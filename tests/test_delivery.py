@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from destinations.ipsnare import IpSnare
@@ -20,6 +21,8 @@ from router.delivery.engine import Delivery
 from router.destination import Destination
 from router.event import Digests, Event, Money, Page, User
 from router.mocks.partner import Partner, Trouble, running
+from router.outbox.errors import DiskFull
+from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
 from router.outbox.state import Selection
 from router.secret import Secret
@@ -522,6 +525,29 @@ class TestOperator:
             assert "not in the configuration" in reason
         async with lanes(store, clock, hook={"kind": "webhook"}):
             assert [(None,)] == asked(store, "SELECT hold_by FROM lane WHERE name = 'hook'")
+
+    async def test_a_reload_that_fails_stops_nothing(
+        self, store: Outbox, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+    ):
+        """
+        Where a new destination cannot be written down, one whose settings changed goes on as it was.
+        """
+        async with lanes(store, clock, hook={"kind": "webhook"}) as (delivery, partners):
+            known = store.lane
+
+            async def full(name: str, *more: Any) -> Lane:
+                if name == "new":
+                    raise DiskFull("no room")
+                return await known(name, *more)
+
+            monkeypatch.setattr(store, "lane", full)
+            changed = msgspec.structs.replace(delivery.lanes["hook"].destination, timeout="7s")
+            with pytest.raises(DiskFull):
+                await delivery.apply({"new": settings("webhook", "http://127.0.0.1:9"), "hook": changed})
+            await store.append(many(3))
+            await settled(store, "hook", delivered=3)
+
+        assert 3 == partners["hook"].counts.accepted
 
 
 class TestIsolation:

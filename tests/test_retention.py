@@ -293,8 +293,9 @@ class TestSegments:
 
 
 class TestFaults:
+    @pytest.mark.parametrize(("module", "name"), [(pruning, "forget_answers"), (retention, "unlink")])
     async def test_duplicates_of_a_segment_count_once(
-        self, tmp_path, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch, module, name: str
     ):
         """
         Whatever fails while a segment goes, the ledger's duplicates are as many as before.
@@ -309,13 +310,13 @@ class TestFaults:
         await delivered(store, lane, *range(1, 13))
         await store.retention.look()
         clock.step(8 * DAY)
-        failing = iter([True, False])
+        working = getattr(module, name)
 
-        def once(_: Path) -> None:
-            if next(failing):
-                raise DiskFull("no room")
+        def failing(*_: object) -> None:
+            monkeypatch.setattr(module, name, working)
+            raise DiskFull("no room")
 
-        monkeypatch.setattr(retention, "unlink", once)
+        monkeypatch.setattr(module, name, failing)
         with pytest.raises(DiskFull):
             await store.retention.look()
         await store.retention.look()

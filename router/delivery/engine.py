@@ -39,6 +39,11 @@ class Delivery:
         Lanes of others keep their backlog, held, with the reason shown.
         """
         changed = [name for name, runner in self.lanes.items() if destinations.get(name) != runner.destination]
+        begun = {  # what may fail comes before anything stops
+            name: await self._lane(name, destination)
+            for name, destination in destinations.items()
+            if name in changed or name not in self.lanes
+        }
         await self._rest({self.lanes[name].lane.id for name in changed})
         await asyncio.gather(*(self.lanes[name].stop(PATIENCE) for name in changed))
         for name in changed:
@@ -47,19 +52,15 @@ class Delivery:
             if name in self.lanes:
                 self.lanes[name].probe()
                 continue
-            lane = await self._store.lane(name, str(type(destination).__struct_config__.tag), destination.quota())
-            await self._store.go_on(lane)
-            if destination.enabled:
-                await self._release(lane)
-                runner = LaneRunner(
-                    name, destination, lane, self._store, self._clock, observer=self._observer, floor=self._floor
-                )
-                self.lanes[name] = runner
-                if name in changed:
-                    runner.probe()
-                runner.start()
-            else:
-                await self._keep(lane, DISABLED)
+            if not destination.enabled:
+                await self._keep(begun[name], DISABLED)
+                continue
+            self.lanes[name] = runner = LaneRunner(
+                name, destination, begun[name], self._store, self._clock, observer=self._observer, floor=self._floor
+            )
+            if name in changed:
+                runner.probe()
+            runner.start()
         for lane in await self._store.other_lanes(destinations):
             await self._keep(lane, REMOVED)
             if lane.stop is None:
@@ -67,6 +68,13 @@ class Delivery:
         for replay in await self._store.replays():
             if replay.state == "running" and replay.id not in self.replays:
                 self._go_on(replay)
+
+    async def _lane(self, name: str, destination: Destination) -> Lane:
+        lane = await self._store.lane(name, str(type(destination).__struct_config__.tag), destination.quota())
+        await self._store.go_on(lane)
+        if destination.enabled:
+            await self._release(lane)
+        return lane
 
     # Replays
 

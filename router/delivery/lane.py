@@ -43,6 +43,7 @@ from router.settings import per_second, seconds
 log: Any = structlog.get_logger()
 
 SET_FORWARD = 60_000  # ms that the wall clock may gain on the other one before somebody has set it
+LAST = 1.0  # seconds
 UNSETTLED = 4  # times the concurrency: requests answered but not yet written down
 
 
@@ -123,14 +124,17 @@ class LaneRunner:
         self._task = asyncio.create_task(self._run(), name=f"lane-{self.name}")
 
     async def stop(self, patience: float) -> None:
-        """Take nothing more, finish what is under way for ``patience`` seconds; the rest is the next start's."""
+        """Take nothing more, finish what is under way for ``patience`` seconds; the rest is the next start's. What partners
+        answered by then is written down within ``LAST`` seconds more.
+        """
+        ends = asyncio.get_running_loop().time() + patience + LAST
         self._sending.stopping = True
         self._wake()
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
         await self._sending.stop(patience)
         with contextlib.suppress(NotDurable, TimeoutError):
-            async with asyncio.timeout(patience):  # behind everything of this lane that is still to be written
+            async with asyncio.timeout_at(ends):  # behind everything of this lane that is still to be written
                 await self._settling.written()
                 await self._store.settle(self.lane, [])
         await self._sender.close()
