@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.event import Clear
-from router.outbox import erasure, pruning, retention
+from router.outbox import erasure, pruning, retention, state
 from router.outbox.errors import DiskFull
 from router.outbox.lane import Lane
 from router.outbox.log import KEPT
@@ -331,9 +331,11 @@ class TestPlans:
     @pytest.mark.parametrize(
         "unit",
         [
-            pytest.param(lambda state: pruning.forget_answers(state, 99, 10), id="answers"),
-            pytest.param(lambda state: erasure.delivered(state, [1, 2]), id="what a partner has"),
-            pytest.param(lambda state: erasure.end(state, [1, 2], NOW), id="an erasure"),
+            pytest.param(lambda unit: pruning.forget_answers(unit, 99, 10), id="answers"),
+            pytest.param(lambda unit: erasure.delivered(unit, [1, 2]), id="what a partner has"),
+            pytest.param(lambda unit: erasure.end(unit, [1, 2], NOW), id="an erasure"),
+            pytest.param(lambda unit: state.revive(unit, 1, Selection(state="dead", seqs=(1,)), NOW), id="a retry"),
+            pytest.param(lambda unit: state.drop(unit, 1, Selection(state="waiting", seqs=(1,)), NOW), id="a drop"),
         ],
     )
     async def test_deliveries_are_found_by_their_number(self, tmp_path, clock: SteppedClock, unit):
@@ -344,11 +346,11 @@ class TestPlans:
         await store.lane("a", "webhook")
         asked: list[str] = []
 
-        def traced(state: sqlite3.Connection) -> list[str]:
-            state.set_trace_callback(asked.append)
-            unit(state)
-            state.set_trace_callback(None)
-            return [row[3] for each in asked for row in state.execute(f"EXPLAIN QUERY PLAN {each}")]
+        def traced(connection: sqlite3.Connection) -> list[str]:
+            connection.set_trace_callback(asked.append)
+            unit(connection)
+            connection.set_trace_callback(None)
+            return [row[3] for each in asked for row in connection.execute(f"EXPLAIN QUERY PLAN {each}")]
 
         plans = await store._written(traced)
         await store.close()

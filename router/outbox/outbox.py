@@ -41,7 +41,7 @@ log: Any = structlog.get_logger()
 
 T = TypeVar("T")
 
-ROWS_AT_ONCE = 5_000  # in one transaction of an operator's
+ROWS_AT_ONCE = 5_000  # that have none yet, in one transaction of an operator's
 LONGEST_PAUSE = 86_400_000  # ms; lanes that retry ask at least as often, so nobody ran for longer
 LONGEST_WAIT = 86_400_000  # ms; a due time further off than this was written under another clock
 

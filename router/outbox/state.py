@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
 
 import msgspec
 
@@ -414,27 +413,28 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     seqs: Sequence[int] | None = None
     besides: Sequence[int] = ()
 
-    WHERE: ClassVar[str] = (
-        "state = ? AND seq NOT IN (SELECT value FROM json_each(?))"
-        " AND (? IS NULL OR seq IN (SELECT value FROM json_each(?)))"
-    )
+    @property
+    def where(self) -> str:
+        """One of two conditions: with an OR between them SQLite would read all rows of the state for a single one."""
+        some = "" if self.seqs is None else " AND seq IN (SELECT value FROM json_each(?))"
+        return f"state = ? AND seq NOT IN (SELECT value FROM json_each(?)){some}"  # noqa: S608 - constants
 
     def values(self) -> tuple[object, ...]:
-        """To bind in WHERE."""
-        seqs = None if self.seqs is None else _array(self.seqs)
-        return self.state, _array(self.besides), seqs, seqs
+        """To bind in ``where``."""
+        some = () if self.seqs is None else (_array(self.seqs),)
+        return self.state, _array(self.besides), *some
 
 
 def revive(connection: sqlite3.Connection, number: int, chosen: Selection, now: int) -> int:
     """An operator tries dead deliveries again, or waiting ones at once. Returns how many."""
     if not may_move(chosen.state, "waiting"):
         return 0
-    about = f"SELECT subject FROM delivery WHERE lane = ? AND {Selection.WHERE}"  # noqa: S608 - a constant
+    about = f"SELECT subject FROM delivery WHERE lane = ? AND {chosen.where}"  # noqa: S608 - a constant
     found = connection.execute(about, (number, *chosen.values())).fetchall()
     subjects = [(number, subject) for (subject,) in found if subject is not None]
     connection.executemany("DELETE FROM closed WHERE lane = ? AND subject = ? AND final = 0", subjects)
     moved = connection.execute(
-        f"UPDATE delivery SET state = 'waiting', due = ?, at = ?, since = ? WHERE lane = ? AND {Selection.WHERE}",  # noqa: S608 - a constant
+        f"UPDATE delivery SET state = 'waiting', due = ?, at = ?, since = ? WHERE lane = ? AND {chosen.where}",  # noqa: S608 - a constant
         (now, now, now, number, *chosen.values()),
     ).rowcount
     if chosen.state == "dead":
@@ -447,7 +447,7 @@ def drop(connection: sqlite3.Connection, number: int, chosen: Selection, now: in
     if not may_move(chosen.state, "dead"):
         return 0
     moved = connection.execute(
-        f"UPDATE delivery SET state = 'dead', due = NULL, at = ?, reason = ? WHERE lane = ? AND {Selection.WHERE}",  # noqa: S608 - a constant
+        f"UPDATE delivery SET state = 'dead', due = NULL, at = ?, reason = ? WHERE lane = ? AND {chosen.where}",  # noqa: S608 - a constant
         (now, DROPPED, number, *chosen.values()),
     ).rowcount
     connection.execute("UPDATE lane SET dead = dead + ?, parked = parked - ? WHERE id = ?", (moved, moved, number))
