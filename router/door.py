@@ -102,8 +102,6 @@ def _name_problem(reading: Reading) -> tuple[str, str] | None:
 def _given_id(reading: Reading) -> str | None:
     """The sender's event id, where it is usable."""
     given = reading.id
-    if isinstance(given, int) and not isinstance(given, bool):
-        given = str(given) if abs(given) < 10**MAX_ID else None
     if not isinstance(given, str) or not given.strip() or len(given) > MAX_ID or _UNUSABLE.search(given):
         return None
     return scrub.safe_id(given.strip(), seldom=True)

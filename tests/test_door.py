@@ -155,9 +155,7 @@ class TestTurnedAway:
 
 
 class TestIds:
-    @pytest.mark.parametrize(
-        "given", [None, True, 5.5, 10**128, {}, [], "", " ", "x" * 129, "x" * 10_000, "a\x00b", "a\nb"]
-    )
+    @pytest.mark.parametrize("given", [None, 5, {}, [], "", " ", "x" * 129, "x" * 10_000, "a\x00b", "a\nb"])
     def test_unusable(self, given):
         """
         An event whose id is none gets ours, and a note says that a resend will not be recognised.
@@ -165,15 +163,6 @@ class TestIds:
         event = let_in({"event_name": "x", "context": {"event_id": given}})
 
         assert ("own-id", ("own_id",)) == (event.id, event.notes)
-
-    @pytest.mark.parametrize(("given", "kept"), [(5, "5"), (0, "0"), (-7, "-7"), (10**127, str(10**127))])
-    def test_a_number_is_an_id(self, given: int, kept: str):
-        """
-        A whole number is the id that it is as text, so that a resend is recognised whichever way it is written.
-        """
-        event = let_in({"event_name": "x", "context": {"event_id": given}})
-
-        assert (kept, ()) == (event.id, event.notes)
 
     def test_longest(self):
         """
