@@ -294,6 +294,8 @@ class TestActs:
             pytest.param("destinations/typo:hold", {}, 404, "unknown_destination", id="hold a stranger"),
             pytest.param("destinations/gone:resume", {}, 409, "not_running", id="resume what was removed"),
             pytest.param("destinations/links:resume", {"now": 1}, 400, "unknown_field", id="a field where none is"),
+            pytest.param("replays/²:cancel", {}, 404, "not_found", id="a sign that only looks like a digit"),
+            pytest.param(f"replays/{'9' * 5000}:cancel", {}, 404, "not_found", id="a number without end"),
         ],
     )
     async def test_a_wrong_act_does_nothing(
@@ -371,12 +373,23 @@ class TestGuard:
         After ten wrong tokens within a minute an address waits, even with the right one; then it may again.
         """
         client = await start(TOKEN)
-        statuses = [(await client.get("/api/v1/ledger")).status for _ in range(11)]
+        wrong = {"Authorization": "Bearer wrong"}
+        statuses = [(await client.get("/api/v1/ledger", headers=wrong)).status for _ in range(11)]
 
         assert [401] * 10 + [429] == statuses
         assert 429 == (await client.get("/api/v1/ledger", headers=OPERATOR)).status
         clock.step(61)
         assert 200 == (await client.get("/api/v1/ledger", headers=OPERATOR)).status
+
+    async def test_no_token_is_no_guess(self, start: Start):
+        """
+        Whatever number of requests without a token an address sends, the right one opens at once.
+        """
+        client = await start(TOKEN)
+        statuses = [(await client.get("/metrics")).status for _ in range(11)]
+
+        assert [401] * 11 == statuses
+        assert 200 == (await client.get("/metrics", headers=OPERATOR)).status
 
     def test_the_table_of_guesses_is_bounded(self):
         """

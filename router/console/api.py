@@ -26,7 +26,6 @@ from router.outbox.views import (
     Events,
     Ledger,
     Quarantine,
-    QuarantineView,
     Story,
 )
 
@@ -35,6 +34,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 LARGEST_BODY = 256 * 1024
 STATES = get_args(State)
 WHO = re.compile(r"[A-Za-z0-9._@-]{1,64}", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)  # fits SQLite's integers; str.isdigit takes "²", which int() does not
 
 
 class Exposition(Protocol):
@@ -111,7 +111,7 @@ class Api:
         asked = _asked(request, "id", "limit", "after")
         if "id" in asked:
             return answered(await self._named(asked["id"]))
-        return answered(await self._reader.recent(_limit(asked), _number(asked)))
+        return answered(await self._reader.recent(_limit(asked), _after(asked)))
 
     async def _named(self, text: str) -> Events:
         return await self._reader.events([each.seq for each in await self._reader.find(text)])
@@ -148,22 +148,20 @@ class Api:
 
     async def quarantine(self, request: web.Request) -> web.Response:
         asked = _asked(request, "limit", "after")
-        page: Quarantine = await self._reader.quarantined(_limit(asked), _number(asked))
+        page: Quarantine = await self._reader.quarantined(_limit(asked), _after(asked))
         return answered(page)
 
     async def quarantined(self, request: web.Request) -> web.Response:
         _asked(request)
-        number = request.match_info["number"]
-        found: QuarantineView | None = None
-        if re.fullmatch(r"[0-9]{1,18}", number, re.ASCII):
-            found = await self._reader.quarantine_item(int(number))
+        number = _number(request.match_info["number"])
+        found = None if number is None else await self._reader.quarantine_item(number)
         if found is None:
             raise Fault(404, "not_found", "there is nothing of this number: GET /api/v1/quarantine lists what there is")
         return answered(found)
 
     async def audit(self, request: web.Request) -> web.Response:
         asked = _asked(request, "limit", "after")
-        page: Audit = await self._reader.audit(_limit(asked), _number(asked))
+        page: Audit = await self._reader.audit(_limit(asked), _after(asked))
         return answered(page)
 
     async def configs(self, request: web.Request) -> web.Response:
@@ -175,7 +173,7 @@ class Api:
     async def stream(self, request: web.Request) -> web.StreamResponse:
         asked = _asked(request, "source", "to", "name", "after")
         after = request.headers.get("Last-Event-ID") or asked.get("after")
-        if after is not None and not re.fullmatch(r"[0-9]{1,18}", after, re.ASCII):
+        if after is not None and _number(after) is None:
             raise _invalid("after", "give the number of an event, or leave it out to begin now")
         if (to := asked.get("to")) is not None:
             await self._known(to)
@@ -185,7 +183,7 @@ class Api:
             source=asked.get("source"),
             to=to,
             name=asked.get("name"),
-            after=int(after) if after else None,
+            after=None if after is None else _number(after),
             resumed="Last-Event-ID" in request.headers,
         )
         return await self._streams.answer(request, question)
@@ -219,8 +217,8 @@ class Api:
 
     async def cancel(self, request: web.Request) -> web.Response:
         await _read(request, Nothing)
-        number = request.match_info["number"]
-        return answered(await self._acts.cancel(int(number) if number.isdigit() else 0, _who(request)))
+        number = _number(request.match_info["number"]) or 0  # replays are counted from 1
+        return answered(await self._acts.cancel(number, _who(request)))
 
     async def forget(self, request: web.Request) -> web.Response:
         body = await _read(request, Forgotten)
@@ -241,17 +239,21 @@ def _asked(request: web.Request, *known: str) -> dict[str, str]:
 
 
 def _limit(asked: dict[str, str]) -> int:
-    text = asked.get("limit", "100")
-    if not re.fullmatch(r"[0-9]{1,4}", text, re.ASCII) or not 1 <= int(text) <= MOST:
+    limit = _number(asked.get("limit", "100"))
+    if limit is None or not 1 <= limit <= MOST:
         raise _invalid("limit", f"write a number from 1 to {MOST}")
-    return int(text)
+    return limit
 
 
-def _number(asked: dict[str, str]) -> str | None:
+def _after(asked: dict[str, str]) -> str | None:
     after = asked.get("after")
-    if after is not None and not re.fullmatch(r"[0-9]{1,18}", after, re.ASCII):
+    if after is not None and _number(after) is None:
         raise _invalid("after", 'give the "next" of the page before')
     return after
+
+
+def _number(text: str) -> int | None:
+    return int(text) if _NUMBER.fullmatch(text) else None
 
 
 def _invalid(field: str, message: str) -> Fault:

@@ -129,9 +129,11 @@ class _Door:
         return await handler(request)
 
     def _identify(self, request: web.Request) -> None:
-        address, now = request.remote or "", self._clock.now()
-        if self._guesses.too_many(address, now):
+        """A request without a token is no guess: a scraper that lacks it shuts nobody out who shares its address."""
+        header, address, now = request.headers.get("Authorization"), request.remote or "", self._clock.now()
+        if header is not None and self._guesses.too_many(address, now):
             raise Fault(429, "too_many_guesses", "too many wrong tokens from this address: wait a minute")
-        if not guard.authorised(request.headers.get("Authorization"), self._token):
-            self._guesses.wrong(address, now)
+        if not guard.authorised(header, self._token):
+            if header is not None:
+                self._guesses.wrong(address, now)
             raise Fault(401, "unauthorized", "send Authorization: Bearer and the token of [console]")
