@@ -14,10 +14,12 @@ from msgspec import Meta
 from router.destination import Destination
 from router.secret import Secret
 
+_LONGEST = 3653 * 86_400.0  # ten years: what is added to a day of this century must still be one
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
 _SIZES = {"KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
-_SIZE = re.compile(r"(\d+)(KB|MB|GB)", re.ASCII)
+_SIZE = re.compile(r"(\d{1,9})(KB|MB|GB)", re.ASCII)  # bytes that fit 64 bits
+_FASTEST = 1_000_000.0  # a second
 _RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h)", re.ASCII)
 
 
@@ -25,7 +27,9 @@ def seconds(duration: str) -> float:
     """Seconds of "90s", "15m", "72h", "7d". ValueError, with what to write, for anything else."""
     if (found := _DURATION.fullmatch(duration)) is None:
         raise ValueError('write a number and a unit: "30s", "15m", "72h" or "7d"')
-    return float(found[1]) * _UNITS[found[2]]
+    if (length := float(found[1]) * _UNITS[found[2]]) > _LONGEST:
+        raise ValueError('write ten years at most: "3653d"')
+    return length
 
 
 def size(text: str) -> int:
@@ -37,9 +41,11 @@ def size(text: str) -> int:
 
 def per_second(rate: str) -> float:
     """Requests a second of "10/s", "600/m". ValueError, with what to write, for anything else."""
-    if (found := _RATE.fullmatch(rate)) is None or float(found[1]) == 0:
+    if (found := _RATE.fullmatch(rate)) is None:
         raise ValueError('write a number and a unit of time: "10/s" or "600/m"')
-    return float(found[1]) / _UNITS[found[2]]
+    if not 0 < (speed := float(found[1]) / _UNITS[found[2]]) <= _FASTEST:
+        raise ValueError('write more than nothing and a million a second at most: "10/s" or "600/m"')
+    return speed
 
 
 class Collect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

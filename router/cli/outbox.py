@@ -235,7 +235,7 @@ def _instant(text: str) -> str:
 
     from router.settings import seconds
 
-    with contextlib.suppress(ValueError, OverflowError):
+    with contextlib.suppress(ValueError):
         return (dt.datetime.now(dt.UTC) - dt.timedelta(seconds=seconds(text))).isoformat()
     try:
         at = dt.datetime.fromisoformat(text)

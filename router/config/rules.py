@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
-import math
 import re
 from collections.abc import Callable, Container, Mapping
 from collections.abc import Set as AbstractSet
@@ -20,6 +19,8 @@ from router.config.positions import Key
 from router.config.tables import suggestion
 from router.destination import Destination
 from router.dialects.names import NAMES, standard_of_any
+from router.identifiers.countries import country_code
+from router.identifiers.forms import reads_national_numbers
 from router.secret import Secret
 from router.settings import Settings, Snitcher, Source, per_second, seconds, size
 
@@ -29,6 +30,7 @@ SHORTEST_INTERVAL, LONGEST_INTERVAL = 10.0, 86_400.0  # seconds, of Snitcher
 MOST_PER_PAGE = 100  # Snitcher, "List endpoints support pagination"
 
 _ORIGIN = re.compile(r"https?://[^/\s*?#@]+", re.ASCII)
+_HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", re.ASCII)
 
 
 def address(listen: str) -> tuple[str, int]:
@@ -58,7 +60,9 @@ class Rules:
         self._listening()
         self._proxies()
         self._outbox()
+        self._hosts()
         for name, source in self.settings.sources.items():
+            self._country(name, source)
             if isinstance(source, Snitcher):
                 _SnitcherRules(self.report, name, source).check()
             else:
@@ -101,6 +105,23 @@ class Rules:
                 if network.prefixlen == 0:
                     self.report.warning(key, "anybody's X-Forwarded-For is believed", "name your proxies", at="value")
 
+    def _hosts(self) -> None:
+        for place, host in enumerate(self.settings.console.hosts):
+            if not _HOST.fullmatch(host):
+                key: Key = ("console", "hosts", place)
+                remedy = 'the name alone, without scheme and port: "turnout.example"'
+                self.report.error(key, "not the name of a host", remedy, at="value")
+
+    def _country(self, name: str, source: Source | Snitcher) -> None:
+        """A country that libphonenumber does not know costs every national number its digest."""
+        country = source.default_country
+        if country is not None and not reads_national_numbers(country):
+            known = country_code(country)
+            usual = known if known is not None and reads_national_numbers(known) else None
+            remedy = f'did you mean "{usual}"?' if usual else 'write two letters of ISO 3166: "FR", "GB", "US"'
+            key: Key = ("sources", name, "default_country")
+            self.report.error(key, f'no phone numbers of a country "{country}" are known', remedy, at="value")
+
     def _outbox(self) -> None:
         outbox = self.settings.outbox
         for name in ("keep_delivered", "keep_dead", "dedup"):
@@ -115,9 +136,12 @@ class Rules:
 
     def _origins(self, name: str, source: Source) -> None:
         for place, origin in enumerate(source.origins):
-            if not _ORIGIN.fullmatch(origin):
-                key: Key = ("sources", name, "origins", place)
+            key: Key = ("sources", name, "origins", place)
+            sent = _sent_origin(origin)
+            if sent is None:
                 self.report.error(key, "not an origin", 'scheme and host alone: "https://shop.example"', at="value")
+            elif sent != origin:
+                self.report.warning(key, "no browser sends this origin so", f'write "{sent}"', at="value")
 
     def _distinct_sources(self) -> None:
         sites: dict[str, str] = {}
@@ -156,6 +180,19 @@ class Rules:
                     words = f"the same account as destinations.{other}: it may get every event twice"
                     self.report.warning(("destinations", name), words, "keep one, or give them different sources")
             seen[name] = destination
+
+
+def _sent_origin(origin: str) -> str | None:
+    """An origin as browsers send it: in lower case, punycode, without the usual port; None where it is none.
+
+    Source: HTML, "ASCII serialization of an origin".
+    """
+    from yarl import URL  # noqa: PLC0415 - 20 ms that only a file with origins pays
+
+    try:
+        return str(URL(origin).origin()) if _ORIGIN.fullmatch(origin) else None
+    except ValueError:
+        return None
 
 
 def _same_workspaces(one: Snitcher, other: Snitcher) -> bool:
@@ -225,7 +262,8 @@ def _base_url(report: Report, key: Key, base: str, *, private: bool) -> None:
         host, _ = url.hostname, url.port
     except ValueError:
         host = None
-    if not host or url.scheme not in {"http", "https"} or url.query or url.fragment or url.username:
+    bare = base.isprintable() and " " not in base
+    if not host or not bare or url.scheme not in {"http", "https"} or url.query or url.fragment or url.username:
         remedy = 'write "https://host" or "https://host/path", without key, query or fragment'
         report.error(key, "base_url is not the address of a server", remedy, at="hidden")
     elif not private and (url.scheme == "http" or _private(host)):
@@ -240,6 +278,7 @@ class _DestinationRules:
 
     def check(self) -> None:
         self._sources()
+        self._consent()
         self._durations()
         self._batch()
         self._address()
@@ -253,12 +292,19 @@ class _DestinationRules:
                 known = suggestion(name, dict.fromkeys(self.sources)) if self.sources else "there are none"
                 self.report.error((*self.key, "sources", place), f'unknown source "{name}"', known, at="value")
 
+    def _consent(self) -> None:
+        for place, category in enumerate(self.destination.consent):
+            if not category.strip():
+                key = (*self.key, "consent", place)
+                words = "a category without a name is never granted"
+                self.report.error(key, words, 'consent = ["marketing"]', at="value")
+
     def _durations(self) -> None:
         for name, read in (("rate", per_second), ("timeout", seconds), ("max_age", seconds), ("retry_for", seconds)):
             text = getattr(self.destination, name)
             key = (*self.key, name)
             value = None if text is None else _attempt(self.report, key, partial(read, text))
-            if value is not None and not 0 < value < math.inf:
+            if value == 0:
                 self.report.error(key, f"{dotted(key)} is nothing", "write a longer time, or leave it out", at="value")
 
     def _batch(self) -> None:

@@ -67,6 +67,13 @@ def phone_forms(text: str, region: str | None) -> Forms:
     return {} if number is None else {"phone": number, "phone_plus": f"+{number}"}
 
 
+def reads_national_numbers(country: str) -> bool:
+    """Are phone numbers without a country code understood for this one (ISO 3166-1 alpha-2, upper case)?"""
+    import phonenumbers  # noqa: PLC0415 - see _e164
+
+    return country in phonenumbers.SUPPORTED_REGIONS
+
+
 def _e164(text: str, region: str | None) -> str | None:
     """Country code and national number in ASCII digits, or None.
 
