@@ -271,6 +271,14 @@ class TestDestinations:
         assert 'did you mean "webhook"?' in found.stderr
 
 
+def _on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standard output is one of 80 columns, without colours."""
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+
+
 class TestOutput:
     @pytest.mark.parametrize(
         ("count", "words", "expected"),
@@ -323,3 +331,38 @@ class TestOutput:
         monkeypatch.setenv("FORCE_COLOR", "1")
         table(("NAME",), [("[red]x[/red]",)])
         assert "[red]x[/red]" in capsys.readouterr().out
+
+    def test_a_terminal_without_colours(self, capsys, monkeypatch):
+        """
+        NO_COLOR is about colour: the table is drawn all the same, without any escape.
+        """
+
+        _on_a_terminal(monkeypatch)
+        table(("NAME", "N"), [("a", 1)])
+        drawn = capsys.readouterr().out
+        assert "─" in drawn
+        assert "\x1b" not in drawn
+
+    def test_prose_gives_way(self, capsys, monkeypatch):
+        """
+        What does not fit into a line is folded in the last column; the others keep every word whole.
+        """
+
+        _on_a_terminal(monkeypatch)
+        event, reason = "order-1046-and-more", "web events need an absolute http or https address: " + "x" * 40
+        table(("EVENT", "SINCE", "STATE", "REASON"), [(event, "2026-11-21 02:02:29Z", "filtered", reason)])
+        drawn = capsys.readouterr().out
+        assert 80 >= max(map(len, drawn.splitlines()))
+        assert f"{event}  2026-11-21 02:02:29Z  filtered  web events need an" in drawn
+        assert reason.replace(" ", "") == "".join(line[51:] for line in drawn.splitlines()[2:]).replace(" ", "")
+
+    def test_what_fits_no_line_is_a_block(self, capsys, monkeypatch):
+        """
+        Where the terminal is too narrow, a row is lines of heading and value, whole, the empty ones left out.
+        """
+
+        _on_a_terminal(monkeypatch)
+        long = "e" * 70
+        table(("EVENT", "SINCE", "NEXT TRY", "STATE"), [(long, "now", "", "filtered"), ("b", "", "", "dead")])
+        expected = f"EVENT     {long}\nSINCE     now\nSTATE     filtered\n\nEVENT     b\nSTATE     dead\n"
+        assert expected == capsys.readouterr().out

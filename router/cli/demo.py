@@ -17,7 +17,7 @@ import msgspec
 
 from router.cli import BEGAN, DONE, FAILED
 from router.cli.options import json_option
-from router.cli.output import coloured, counted, line, table
+from router.cli.output import counted, line, table
 
 if TYPE_CHECKING:
     import asyncio
@@ -94,7 +94,7 @@ def command(ctx: click.Context, events: int | None, leave: bool, seed: int, keep
 def _screen(*, as_json: bool) -> Screen:
     if as_json:
         return _Lines()
-    return _Terminal() if coloured(sys.stdout) and sys.stdout.isatty() else _Pipe()
+    return _Terminal() if sys.stdout.isatty() else _Pipe()
 
 
 async def _run(directory: Path, events: int | None, seed: int, screen: Screen, began: float, *, leave: bool) -> int:

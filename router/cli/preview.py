@@ -379,7 +379,8 @@ def _headline(preview: Preview) -> None:
     click.echo(escaped(f"WOULD SEND  to {preview.to}: {request.method} {address(request, lane)}"))
     for name, value in headers(request, lane).items():
         _said("header", f"{name}: {value}")
-    table(("FIELD", "VALUE", "FROM"), [(leaf.path, leaf.value, leaf.origin) for leaf in preview.leaves()])
+    rows = [(leaf.path, leaf.value, leaf.origin) for leaf in preview.leaves()]
+    table(("FIELD", "VALUE", "FROM"), rows, prose=("VALUE", "FROM"))
     if untraced := preview.untraced():
         _said("untraced", ", ".join(untraced))
 
