@@ -272,6 +272,15 @@ class TestNothingPrivate:
         assert IP not in result.stdout
         assert "agent-canary" not in result.stdout
 
+    def test_nothing_to_look_at(self, tmp_path: Path):
+        """
+        An array without an event is wrong usage, and is said.
+        """
+        result = run(written(tmp_path), "[]")
+
+        assert 2 == result.exit_code
+        assert "there is no event in it" in result.stderr
+
     @pytest.mark.parametrize("text", [f'{{"email": "{EMAIL}"', EMAIL, f"@{EMAIL}"], ids=["half", "name", "file"])
     def test_bad_input_is_not_repeated(self, text: str, tmp_path: Path):
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from router.clock import SystemClock
 from router.mocks import webhook
 from router.mocks.partner import Trouble, running
 from router.secret import Secret
-from tests.running import KEY, collect_url, running_app, settings, stored
+from tests.running import KEY, collect_url, running_app, settings, stored, turnout
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 
@@ -244,6 +245,26 @@ class TestAddresses:
         assert (3, 2) == (result.exit_code, len(result.stdout.splitlines()))
         assert "2 of 4 events had an answer: send the same again" in result.stderr
 
+    async def test_it_is_ended(self, tmp_path: Path):
+        """
+        Ctrl-C says how many had an answer.
+        """
+        seen: list[bytes] = []
+
+        async def answering(request: web.Request) -> web.Response:
+            seen.append(await request.read())
+            if len(seen) == 3:
+                process.signal(signal.SIGINT)
+            return web.json_response({"success": True, "accepted": 1, "duplicate": 0, "rejected": 0, "id": "e"})
+
+        async with listening(answering) as url:
+            arguments = ["send", "--to", url, "--token", KEY, "--sample", "search", "--count", "500", "--rate", "20"]
+            async with turnout(*arguments) as process:
+                code, out, err = await process.ended()
+
+        assert 1 == code
+        assert f"{len(out.splitlines())} of 500 events had an answer.\n" == err
+
     async def test_a_busy_server(self, tmp_path: Path):
         """
         429 and 503 are not the end: the same body is sent again when the server asks for it.
@@ -289,6 +310,7 @@ class TestAddresses:
             (("--to", "http://x:99999", "--token", "k", "{}"), "--to is not an address"),
             (("/no/such/file",), "the file cannot be read: no such file"),
             (("--sample", "nosuch"), "is not one of"),
+            (("[]",), "there is no event in it"),
         ],
         ids=[
             "nothing to send",
@@ -300,6 +322,7 @@ class TestAddresses:
             "no port",
             "no file",
             "no sample",
+            "an empty array",
         ],
     )
     async def test_usage(self, app: App, tmp_path: Path, arguments: tuple[str, ...], words: str):

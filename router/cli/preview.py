@@ -144,7 +144,10 @@ def looked_at(
         content = msgspec.json.encode(samples.sample(str(sample), dialect, 0, dice, now))
     name, sender = _source(settings, source)
     remarks = (BROWSER,) if sender.origins else ()
-    return list(_admitted(content, _door(settings, name, sender, to), now, remarks))
+    found = list(_admitted(content, _door(settings, name, sender, to), now, remarks))
+    if not found:
+        raise click.UsageError("there is no event in it: give an object, or an array of them")
+    return found
 
 
 def _content(given: str) -> bytes:

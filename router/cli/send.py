@@ -54,10 +54,15 @@ class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
         return self.result in {"accepted", "duplicate"} and not {"dead", "waiting"} & set(ends)
 
 
-class Unreachable(Exception):
-    """Nobody answers there; ``answered`` events had their answer before."""
+class Progress(msgspec.Struct):
+    """How many events had an answer, and whether all is well with them."""
 
-    answered = 0
+    answered: int = 0
+    good: bool = True
+
+
+class Unreachable(Exception):
+    """Nobody answers there."""
 
 
 @click.command("send")
@@ -102,19 +107,25 @@ def command(
     if given is not None and count > 1:
         raise click.UsageError("--count goes with --sample: the same event twice is a duplicate")
     items = _read(given) if given is not None else list(_made(str(sample), dialect, count))
+    if not items:
+        raise click.UsageError("there is no event in it: give an object, an array of them, or one a line")
     target = _target(path, to, token, source, console if wait else "")
     if wait and target.console is None:
         raise click.UsageError("--wait needs the console: name it with --console URL, or give a configuration")
+    progress = Progress()
+    code = UNREACHABLE
     try:
-        good = asyncio.run(_send(items, target, rate, timeout if wait else None, as_json=as_json))
+        asyncio.run(_send(items, target, rate, timeout if wait else None, progress, as_json=as_json))
+        sys.exit(DONE if progress.good else FAILED)
     except Unreachable as error:
         click.echo(f"{error}: start it with turnout serve, or correct the address.", err=True)
-        if error.answered:
-            done = f"{error.answered} of {counted(len(items), 'event')} had an answer"
-            again = ": send the same again, what is stored already counts as duplicate" if given is not None else ""
-            click.echo(f"{done}{again}.", err=True)
-        sys.exit(UNREACHABLE)
-    sys.exit(DONE if good else FAILED)
+    except KeyboardInterrupt:
+        code = FAILED
+    if progress.answered or code == FAILED:
+        done = f"{progress.answered} of {counted(len(items), 'event')} had an answer"
+        again = ": send the same again, what is stored already counts as duplicate" if given is not None else ""
+        click.echo(f"{done}{again}.", err=True)
+    sys.exit(code)
 
 
 # What is sent
@@ -213,30 +224,31 @@ def _token(settings: Settings | None, name: str | None) -> str:
 # Sending and following
 
 
-async def _send(items: list[Any], target: Target, rate: float | None, patience: float | None, *, as_json: bool) -> bool:
-    """Post one after the other, say what became of each; True when all is well."""
+async def _send(
+    items: list[Any],
+    target: Target,
+    rate: float | None,
+    patience: float | None,
+    progress: Progress,
+    *,
+    as_json: bool,
+) -> None:
+    """Post one after the other, say what became of each."""
     import asyncio
 
     import aiohttp
 
-    good = True
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
         for index, item in enumerate(items):
             began = time.monotonic()
-            answered = index
-            try:
-                result = await _post(session, target, index, item)
-                answered += 1
-                if patience is not None and result.id is not None and result.result in {"accepted", "duplicate"}:
-                    result.destinations = await _followed(session, target, result.id, patience)
-            except Unreachable as error:
-                error.answered = answered
-                raise
+            result = await _post(session, target, index, item)
+            progress.answered += 1
+            if patience is not None and result.id is not None and result.result in {"accepted", "duplicate"}:
+                result.destinations = await _followed(session, target, result.id, patience)
             _say(result, as_json=as_json)
-            good = good and result.good()
+            progress.good &= result.good()
             if rate is not None:
                 await asyncio.sleep(max(0.0, 1 / rate - (time.monotonic() - began)))
-    return good
 
 
 async def _post(session: aiohttp.ClientSession, target: Target, index: int, item: Any) -> Result:
