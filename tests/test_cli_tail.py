@@ -322,6 +322,26 @@ class TestFiles:
         assert "The configuration has no source of this name: only its older events can be shown.\n" == wrong.stderr
         assert (0, "") == (right.exit_code, right.stderr)
 
+    @pytest.mark.parametrize("follow", [[], ["--no-follow"]], ids=["following", "the newest"])
+    async def test_a_destination_that_is_none(self, tmp_path: Path, config: str, follow: list[str]):
+        """
+        On the files, too, a destination that there is not ends it, with the server's words.
+        """
+        await filled(tmp_path / "outbox")
+
+        wrong = await asyncio.to_thread(command, *follow, "--to", "lnks", "--config", config)
+        assert 1 == wrong.exit_code
+        assert wrong.stderr.endswith("There is no such destination: turnout ledger lists them.\n")
+
+    async def test_a_name_that_arrives_as_another(self, tmp_path: Path, config: str):
+        """
+        Events of a name that the door changes are never shown under it, and that is said.
+        """
+        await filled(tmp_path / "outbox")
+
+        wrong = await asyncio.to_thread(command, "--no-follow", "--name", "Order Completed", "--config", config)
+        assert 'Events of this name arrive as "purchase": write --name purchase.\n' == wrong.stderr
+
     def test_nothing_there(self, config: str):
         """
         Without a server and an outbox it exits 1 and says what to start.

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -35,16 +35,28 @@ def directory(path: Path) -> Path:
     return path.parent / (text(path, "outbox", "path") or Outbox().path)
 
 
-def text(path: Path, table: str, key: str) -> str | None:
-    """One text of the file, by itself; None where it is not there. Without a file or TOML the process ends."""
+def document(path: Path) -> dict[str, Any] | None:
+    """The file as TOML, right or not; None where it is not there, or no TOML."""
     import tomllib
 
     try:
-        found = tomllib.loads(path.read_bytes().decode("utf-8-sig")).get(table)
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError):
+        return None
+
+
+def tables(path: Path, name: str) -> dict[str, Any]:
+    """What the file has under a name; nothing where that is no table. Without a file or TOML the process ends."""
+    if (read := document(path)) is None:
         click.echo(f"{escaped(str(path))} cannot be read: run turnout check, or name another with --config.", err=True)
         sys.exit(USAGE)
-    value = found.get(key) if isinstance(found, dict) else None
+    found = read.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def text(path: Path, table: str, key: str) -> str | None:
+    """One text of the file, by itself; None where it is not there. Without a file or TOML the process ends."""
+    value = tables(path, table).get(key)
     return value if isinstance(value, str) else None
 
 

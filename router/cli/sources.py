@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from router.cli import USAGE
-from router.cli.files import ask, directory, when
+from router.cli.files import ask, directory, tables, when
 from router.cli.options import config_option, json_option
 from router.cli.output import counted, line, table
 from router.terminal import escaped
@@ -85,14 +85,7 @@ def listing(path: Path, as_json: bool) -> None:
 
 def _tables(path: Path) -> dict[str, dict[str, Any]]:
     """The tables of ``[sources.*]``, whether or not everything in the file is right."""
-    import tomllib
-
-    try:
-        found = tomllib.loads(path.read_bytes().decode("utf-8-sig")).get("sources")
-    except (OSError, ValueError, RecursionError):
-        click.echo(f"{escaped(str(path))} cannot be read: run turnout check, or name another with --config.", err=True)
-        sys.exit(USAGE)
-    return {name: raw for name, raw in found.items() if isinstance(raw, dict)} if isinstance(found, dict) else {}
+    return {name: raw for name, raw in tables(path, "sources").items() if isinstance(raw, dict)}
 
 
 def _notes(path: Path, given: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, str]]:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from router.cli.files import ask, when
+from router.cli import FAILED
+from router.cli.files import NO_DESTINATION, ask, tables, when
 from router.cli.options import config_option, json_option
 from router.cli.output import coloured, counted, line
 from router.terminal import escaped
@@ -81,8 +82,8 @@ def command(
     from router.cli.console_client import Console
 
     tail = Tail(path, Console(path), Choice(source, to, name, worst))
-    if source is not None and not _configured(path, source):
-        click.echo("The configuration has no source of this name: only its older events can be shown.", err=True)
+    for words in _strange(path, source, name):
+        click.echo(words, err=True)
     found = tail.newest(limit or NEWEST, since or 0) if no_follow else tail.following(since, limit)
     try:
         for message in found:
@@ -91,11 +92,14 @@ def command(
         return
 
 
-def _configured(path: Path, source: str) -> bool:
-    import tomllib
+def _strange(path: Path, source: str | None, name: str | None) -> Iterator[str]:
+    """What is asked for and may never come, because of a slip of the hand."""
+    from router.dialects.names import standard_of_any
 
-    sources = tomllib.loads(path.read_bytes().decode("utf-8-sig")).get("sources")
-    return isinstance(sources, dict) and source in sources
+    if source is not None and source not in tables(path, "sources"):
+        yield "The configuration has no source of this name: only its older events can be shown."
+    if name is not None and (standard := standard_of_any(name)) not in {None, name}:
+        yield f'Events of this name arrive as "{standard}": write --name {standard}.'
 
 
 class Choice:
@@ -242,9 +246,17 @@ class Tail:
             if len(found) < SETTLING:
                 time.sleep(POLL)
 
+    async def _known(self, reader: Reader) -> None:
+        """Ends the process where the destination is none, as the server does."""
+        to = self._choice.to
+        if to is not None and await reader.lane_type(to) is None:
+            click.echo(f"{NO_DESTINATION}.", err=True)
+            sys.exit(FAILED)
+
     async def _look(self, reader: Reader) -> list[Message]:
         from router.outbox.views import Gap
 
+        await self._known(reader)
         if self._after is None:
             self._after = await reader.last()
         found: list[Message] = []
@@ -270,6 +282,7 @@ class Tail:
         """The newest events that are to be shown, in their order, each with what has become of it."""
 
         async def found(reader: Reader) -> list[Message]:
+            await self._known(reader)
             chosen: list[Accepted] = []
             top = await reader.last()
             while top > floor and len(chosen) < count:
