@@ -737,11 +737,12 @@ class TestSecrets:
 
     def test_credentials_directory(self, tmp_path):
         """
-        Outside a unit with credentials, the unit's line is what to add.
+        Outside a unit with credentials, the unit's line is what to add; in a shell, where a running unit has them.
         """
 
         found = config.resolve("credential:snap", {}, tmp_path)
         assert "LoadCredential=snap:PATH" in found.help
+        assert "sudo env CREDENTIALS_DIRECTORY=/run/credentials/turnout.service turnout" in found.help
 
     @pytest.mark.parametrize("content", ["k3y", "k3y\n", "k3y\r\n"])
     def test_file(self, tmp_path, content):

@@ -86,7 +86,10 @@ def _from_file(name: str, _: Mapping[str, str], directory: Path) -> str | Unreso
 def _from_credentials(name: str, environ: Mapping[str, str], _: Path) -> str | Unresolved:
     """A systemd credential; its directory is closed to others by systemd. Source: systemd.exec(5), CREDENTIALS."""
     if not (home := environ.get("CREDENTIALS_DIRECTORY")):
-        return Unresolved("$CREDENTIALS_DIRECTORY is not set", f"add LoadCredential={name}:PATH to the systemd unit")
+        shell = "in a shell: sudo env CREDENTIALS_DIRECTORY=/run/credentials/turnout.service turnout ..."
+        return Unresolved(
+            "$CREDENTIALS_DIRECTORY is not set", f"add LoadCredential={name}:PATH to the systemd unit; {shell}"
+        )
     if "/" in name or name in {".", ".."}:
         return Unresolved("a credential's name is not a path", 'write "credential:NAME", or use "file:"')
     return _read(Path(home) / name, name, private=False)
