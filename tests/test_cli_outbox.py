@@ -302,11 +302,12 @@ class TestNothingThere:
         assert 1 == result.exit_code
         assert "check [outbox] path, or start turnout serve" in result.stderr
 
-    def test_no_configuration(self, tmp_path: Path):
+    @pytest.mark.parametrize("command", ["ledger", "check", "doctor", "serve", "send {}", "preview {}", "tail"])
+    def test_no_configuration(self, tmp_path: Path, command: str):
         """
-        Without a configuration it is a question of usage: exit 2.
+        Without a configuration it is a question of usage: every command exits 2.
         """
-        assert 2 == turnout("ledger", "--config", str(tmp_path / "none.toml")).exit_code
+        assert 2 == turnout(*command.split(), "--config", str(tmp_path / "none.toml")).exit_code
 
     def test_no_server(self, tmp_path: Path):
         """
@@ -357,6 +358,13 @@ class TestActs:
         yield command
         await server.close()
         await delivery.stop(0.0)
+
+    async def test_ids_with_nothing_to_do(self, run: Run):
+        """
+        Where no id has what is asked for, the act has failed.
+        """
+        assert 1 == (await run("drop", "--to", "links", "e-1", "--yes")).exit_code
+        assert 0 == (await run("drop", "--to", "links", "e-1", "e-2", "--yes")).exit_code
 
     async def test_ids_that_are_not_stored(self, run: Run):
         """
@@ -415,8 +423,27 @@ class TestActs:
             (["retry", "--yes", "x"], "0 deliveries will be sent again.\n", "1 id is not stored.\n"),
             (["retry", "--yes", "x", "y"], "0 deliveries will be sent again.\n", "2 ids are not stored.\n"),
             (["drop", "--yes"], "2 deliveries given up.\n", ""),
+            (
+                ["drop", "--yes", "e-1"],
+                "0 deliveries given up.\n",
+                "1 id has nothing waiting at links: turnout outbox show ID says how it stands.\n",
+            ),
+            (
+                ["retry", "--yes", "x", "e-2", "e-3"],
+                "0 deliveries will be sent again.\n",
+                "1 id is not stored.\n2 ids have nothing dead at links: turnout outbox show ID says how it stands.\n",
+            ),
         ],
-        ids=["retry one", "drop both", "drop one", "an unknown id", "unknown ids", "dropped both"],
+        ids=[
+            "retry one",
+            "drop both",
+            "drop one",
+            "an unknown id",
+            "unknown ids",
+            "dropped both",
+            "in vain",
+            "two ways in vain",
+        ],
     )
     async def test_what_is_said(self, run: Run, arguments: list[str], out: str, err: str):
         """

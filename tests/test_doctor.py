@@ -135,6 +135,18 @@ class TestCommand:
         _, found = findings(tmp_path / "none")
         assert ("warn", True) == (found["outbox"]["level"], "turnout serve" in found["outbox"]["fix"])
 
+    def test_a_missing_configuration_is_said_to_be_missing(self, tmp_path: Path):
+        """
+        Where there is no file that is what is said, once.
+        """
+        path = tmp_path / "none.toml"
+        result = CliRunner().invoke(cli.turnout, ["doctor", "--config", str(path)])
+
+        last = result.stdout.splitlines()[-2:]
+        assert f"fail  config        there is no {path}" == last[0]
+        assert "name it with --config PATH" in last[1]
+        assert (2, "") == (result.exit_code, result.stderr)
+
     def test_a_wrong_configuration_fails(self, outbox: Path):
         """
         A configuration with errors is a failure, and the rest is still looked at.

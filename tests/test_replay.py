@@ -239,6 +239,7 @@ class TestCommand:
         assert "3 events would be sent to a; 3 of them it has had before." in tried.stdout
         assert "0 events would be sent" in none.stdout
         assert "Replay 1 to a is under way" in done.stdout
+        assert "turnout outbox replay --to a --cancel 1 ends it; GET /api/v1/replays of the console" in done.stderr
         assert (1, "done", 3) == (
             len(listed["items"]),
             listed["items"][0]["state"],

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from router.cli import FAILED, USAGE
-from router.cli.options import config_option, json_option, registry
+from router.cli.options import config_option, exit_code, json_option, registry
 from router.cli.output import coloured, counted, line
 from router.terminal import escaped
 
@@ -47,7 +46,7 @@ def command(path: Path, form: str, as_json: bool) -> None:
             holds = counted(len(settings.sources), "source"), counted(len(settings.destinations), "destination")
             click.echo(f"{path}: {', '.join(holds)}.")
     if settings is None:
-        sys.exit(FAILED if path.exists() else USAGE)
+        sys.exit(exit_code(path))
 
 
 def text(findings: Sequence[Finding]) -> str:

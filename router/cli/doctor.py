@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
-from router.cli import DONE, FAILED
-from router.cli.files import directory
+from router.cli import DONE, FAILED, USAGE
+from router.cli.files import directory, document
 from router.cli.options import config_option, json_option, registry
 from router.cli.output import coloured, counted, line
 from router.outbox import SQLITE
@@ -56,7 +56,7 @@ class Finding(NamedTuple):
 def command(path: Path, as_json: bool) -> None:
     """Look for what may go wrong: Python, SQLite, disk, permissions, clock, files, ledger.
 
-    Exits 1 where something must be mended.
+    Exits 1 where something must be mended, 2 where there is no configuration.
     """
     failed = False
     for finding in examined(path):
@@ -65,7 +65,7 @@ def command(path: Path, as_json: bool) -> None:
             line(finding._asdict())
         else:
             _print(finding)
-    sys.exit(FAILED if failed else DONE)
+    sys.exit(DONE if not failed else FAILED if path.exists() else USAGE)
 
 
 def _print(finding: Finding) -> None:
@@ -81,6 +81,8 @@ def examined(path: Path) -> Iterator[Finding]:
     yield of_sqlite(SQLITE)
     settings = _settings(path)
     yield _of_config(path, *settings)
+    if document(path) is None:
+        return
     outbox = directory(path)
     yield of_file_system(file_system(outbox, _mounts()))
     if not (outbox / "state.db").exists():
@@ -127,6 +129,8 @@ def _settings(path: Path) -> tuple[Settings | None, list[Any]]:
 
 
 def _of_config(path: Path, settings: Settings | None, findings: Sequence[object]) -> Finding:
+    if not path.exists():
+        return Finding("fail", "config", f"there is no {path}", "name it with --config PATH or $TURNOUT_CONFIG")
     if settings is None:
         return Finding("fail", "config", f"{path} has errors", "turnout check says which")
     if findings:

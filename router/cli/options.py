@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from router.cli import FAILED
+from router.cli import FAILED, USAGE
 
 if TYPE_CHECKING:
     from router.destination import Destination
@@ -52,4 +52,9 @@ def configured(path: Path) -> Settings:
     if not isinstance(loaded, list):
         return loaded
     click.echo(text(loaded), err=True)
-    sys.exit(FAILED)
+    sys.exit(exit_code(path))
+
+
+def exit_code(path: Path) -> int:
+    """With a file that cannot be started with: 2 where there is none, 1 where it has errors."""
+    return FAILED if path.exists() else USAGE

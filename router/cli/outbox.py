@@ -156,7 +156,11 @@ def drop(path: Path, to: str, state: str, ids: tuple[str, ...], yes: bool, dry_r
 @command.command()
 @config_option
 @_to
-@click.option("--reason", default="held by the operator", help="Why, for whoever looks next.")
+@click.option(
+    "--reason",
+    default="held by the operator",
+    help="Why, for whoever looks next; no personal data: it is kept as it is written.",
+)
 @json_option
 def hold(path: Path, to: str, reason: str, as_json: bool) -> None:
     """Let a destination wait. Nothing is lost, and no try is spent."""
@@ -263,7 +267,10 @@ def _tell(answer: dict[str, Any], *, as_json: bool, err: bool = False) -> None:
         click.echo(f"{events} would be sent to {escaped(answer['to'])}{rest}.", err=err)
     elif answer["state"] == "running":
         left = counted(answer["left"], "event")
-        click.echo(f"Replay {answer['id']} to {escaped(answer['to'])} is under way, {left} to look at.")
+        to = escaped(answer["to"])
+        click.echo(f"Replay {answer['id']} to {to} is under way, {left} to look at.")
+        ends = f"turnout outbox replay --to {to} --cancel {answer['id']} ends it"
+        click.echo(f"{ends}; GET /api/v1/replays of the console says how far it is.", err=True)
     else:
         click.echo(f"Replay {answer['id']} to {escaped(answer['to'])} is {answer['state']}: {events} sent{rest}.")
 
@@ -279,9 +286,8 @@ def _act(path: Path, act: str, choice: dict[str, Any], words: Words, yes: bool, 
     """Count, ask, act. The count that is told at the end is what was done, be it another one meanwhile."""
     console, address = _console(path), f"/api/v1/deliveries:{act}"
     answer = console.post(address, {**choice, "dry_run": True})
-    missing = answer["unknown"]
-    if missing:
-        click.echo(f"{counted(missing, 'id is', 'ids are')} not stored.", err=True)
+    in_vain = bool(choice.get("ids")) and not answer["count"]
+    _say_of_ids(choice, answer)
     if answer["count"] and not dry_run:
         chosen = counted(answer["count"], f"{choice['state']} delivery", f"{choice['state']} deliveries")
         asked = words[0].format(chosen, escaped(choice["to"]))
@@ -292,5 +298,15 @@ def _act(path: Path, act: str, choice: dict[str, Any], words: Words, yes: bool, 
         line({**answer, "dry_run": dry_run})
     else:
         click.echo(words[1 if dry_run else 2].format(counted(answer["count"], "delivery", "deliveries")))
-    if missing and missing == len(set(choice["ids"])):
+    if in_vain:
         raise SystemExit(FAILED)
+
+
+def _say_of_ids(choice: dict[str, Any], answer: dict[str, Any]) -> None:
+    """Which of the ids nothing can be done for, and why."""
+    if missing := answer["unknown"]:
+        click.echo(f"{counted(missing, 'id is', 'ids are')} not stored.", err=True)
+    others = len(set(choice.get("ids", ()))) - missing - answer["count"]
+    if others > 0:
+        words = f"{counted(others, 'id has', 'ids have')} nothing {choice['state']} at {escaped(choice['to'])}"
+        click.echo(f"{words}: turnout outbox show ID says how it stands.", err=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from router.cli import FAILED
-from router.cli.options import config_option, json_option, registry
+from router.cli.options import config_option, exit_code, json_option, registry
 from router.cli.output import coloured, counted, line
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def command(path: Path, log_level: str, as_json: bool) -> None:
     """Collect events and deliver them, until SIGTERM or Ctrl-C; a second one ends it at once. SIGHUP reads the file again.
 
-    Exits 0 after a stop in good order, 1 where it cannot run, 75 where another process owns the outbox.
+    Exits 0 after a stop in good order, 1 where it cannot run, 2 without a configuration, 75 where another process owns the outbox.
     """
     from router import logs
     from router.app import EX_TEMPFAIL
@@ -39,7 +39,7 @@ def command(path: Path, log_level: str, as_json: bool) -> None:
     settings = _settings(path)
     if settings is None:
         click.echo("Nothing was started.", err=True)
-        sys.exit(FAILED)
+        sys.exit(exit_code(path))
     logs.configure(log_level, logs.Detached(sys.stderr))
 
     def ready(app: App) -> None:
