@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 from router.terminal import escaped
 
 GAP = 2  # characters between two columns
-NARROWEST = 16  # a column of prose; its words are broken rather than made narrower
+NARROWEST = 24  # a column of prose; its words are broken rather than made narrower
 
 
 def line(value: Any) -> None:
