@@ -775,7 +775,7 @@ def _limits() -> str:
         ("Levels of nesting", body.MAX_DEPTH),
         ("Keys in one event", body.MAX_KEYS),
         ("An event's name", f"{door.MAX_NAME} characters"),
-        ("An event's id", f"{door.MAX_ID} characters; a longer one is replaced by ours"),
+        ("An event's id", f"{door.MAX_ID} characters of text; for anything else, a number too, an id of ours is made"),
         ("A key", f"{scrub.LONGEST_KEY} characters"),
     )
     return _made(("What", "At most"), rows)
