@@ -12,8 +12,8 @@ State = Literal["waiting", "delivered", "filtered", "dead", "erased"]
 
 MOVES: dict[State, frozenset[State]] = {
     "waiting": frozenset({"waiting", "delivered", "filtered", "dead", "erased"}),
-    "delivered": frozenset({"erased"}),
-    "filtered": frozenset({"erased"}),
+    "delivered": frozenset(),  # what a partner has, only the partner can erase
+    "filtered": frozenset(),
     "dead": frozenset({"waiting", "erased"}),  # only an operator moves it back
     "erased": frozenset(),
 }

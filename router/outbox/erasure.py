@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import bisect
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
 from router.outbox.compression import unpack
+from router.outbox.sql import ROWS_AT_ONCE, array, parts
 from router.person import Part, marks_of
-
-ROWS_AT_ONCE = 5_000
 
 
 class Receipt(msgspec.Struct, kw_only=True):
@@ -61,7 +60,7 @@ def empty(connection: sqlite3.Connection, seqs: Sequence[int]) -> int:
         connection.execute(
             "UPDATE event SET payload = x'', crc = 0, clear = NULL, id = 'erased-' || seq"
             " WHERE seq IN (SELECT value FROM json_each(?))",
-            (_array(part),),
+            (array(part),),
         )
     return len(seqs)
 
@@ -81,7 +80,7 @@ def end(connection: sqlite3.Connection, seqs: Sequence[int], now: int) -> dict[s
             moved = connection.execute(
                 "UPDATE delivery SET state = 'erased', due = NULL, reason = NULL, at = ?, subject = NULL"
                 " WHERE lane = ? AND state = ? AND seq IN (SELECT value FROM json_each(?))",
-                (now, lane, state, _array(seqs)),
+                (now, lane, state, array(seqs)),
             ).rowcount
             connection.execute(f"UPDATE lane SET erased = erased + ?1, {counters} WHERE id = ?2", (moved, lane))  # noqa: S608 - a constant
             if moved:
@@ -97,7 +96,7 @@ def _about(connection: sqlite3.Connection, lane: int, seqs: Sequence[int]) -> st
         "SELECT id, seqs FROM attempt WHERE lane = ? AND first <= ? AND last >= ? AND answer IS NOT NULL",
         (lane, seqs[-1], seqs[0]),
     )
-    return _array([number for number, carried in found if any(_meets(seqs, *each) for each in _stretches(carried))])
+    return array([number for number, carried in found if any(_meets(seqs, *each) for each in _stretches(carried))])
 
 
 def _meets(seqs: Sequence[int], first: int, last: int) -> bool:
@@ -115,7 +114,7 @@ def delivered(connection: sqlite3.Connection, seqs: Sequence[int]) -> dict[str, 
             " (SELECT last >= wanted.value AND state = 'delivered' FROM run WHERE lane = ?2 AND first <= wanted.value"
             "  ORDER BY first DESC LIMIT 1)"
             " OR (SELECT state FROM delivery WHERE lane = ?2 AND seq = wanted.value) = 'delivered'",
-            (_array(seqs), lane),
+            (array(seqs), lane),
         ).fetchone()
         if count:
             found[name] = count
@@ -137,7 +136,7 @@ def forget_quarantined(connection: sqlite3.Connection, theirs: Theirs, after: in
         "SELECT id, item, event_id FROM quarantine WHERE id > ? ORDER BY id LIMIT ?", (after, ROWS_AT_ONCE)
     ).fetchall()
     found = [number for number, item, event_id in rows if theirs({event_id or ""} | values_in(item or ""))]
-    connection.execute("DELETE FROM quarantine WHERE id IN (SELECT value FROM json_each(?))", (_array(found),))
+    connection.execute("DELETE FROM quarantine WHERE id IN (SELECT value FROM json_each(?))", (array(found),))
     return len(found), rows[-1][0] if len(rows) == ROWS_AT_ONCE else None
 
 
@@ -156,12 +155,3 @@ def values_in(item: str) -> set[str]:
         elif isinstance(value, int):
             found.add(str(value))
     return found
-
-
-def parts(seqs: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(seqs), ROWS_AT_ONCE):
-        yield seqs[start : start + ROWS_AT_ONCE]
-
-
-def _array(numbers: Sequence[int]) -> str:
-    return msgspec.json.encode(list(numbers)).decode()

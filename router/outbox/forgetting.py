@@ -21,6 +21,7 @@ from router.outbox.journal import Journal
 from router.outbox.log import Segment
 from router.outbox.retention import Books
 from router.outbox.segments import Segments
+from router.outbox.sql import parts
 from router.outbox.suppression import Suppression
 from router.outbox.writer import fold, folded
 from router.person import Person, marks, possible
@@ -163,7 +164,7 @@ class Forgetting:
         seqs, carried = await self._find_in(segment, theirs)
         if not seqs:
             return set()
-        for part in erasure.parts(seqs):  # before they are emptied: what a kill cuts short is found again
+        for part in parts(seqs):  # before they are emptied: what a kill cuts short is found again
             had = await self._books.written(partial(erasure.delivered, seqs=part))
             ended = await self._books.written(partial(erasure.end, seqs=part, now=now))
             for total, more in ((receipt.delivered, had), (receipt.ended, ended)):

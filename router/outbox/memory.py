@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from router.outbox.sql import array
+
 AT_ONCE = 1_000  # expired rows taken away by one transaction
 
 
@@ -68,7 +70,7 @@ def closed(connection: sqlite3.Connection, lane: int, subjects: Iterable[str], n
         connection.execute(
             "SELECT subject, reason FROM closed WHERE lane = ? AND until > ?"
             " AND subject IN (SELECT value FROM json_each(?))",
-            (lane, now, _array(subjects)),
+            (lane, now, array(subjects)),
         )
     )
 
@@ -92,7 +94,7 @@ def behind(connection: sqlite3.Connection, lane: int, subjects: Iterable[str]) -
     found = connection.execute(
         "SELECT subject, min(seq), due FROM delivery WHERE lane = ? AND state = 'waiting'"
         " AND subject IN (SELECT value FROM json_each(?)) GROUP BY subject",
-        (lane, _array(subjects)),
+        (lane, array(subjects)),
     )
     return {subject: (seq, due) for subject, seq, due in found}
 
@@ -114,7 +116,3 @@ def used(connection: sqlite3.Connection, lane: int, at: int) -> int:
     """Events that counted against the quota of the month of ``at``."""
     found = connection.execute("SELECT events FROM used WHERE lane = ? AND month = ?", (lane, month(at))).fetchone()
     return 0 if found is None else int(found[0])
-
-
-def _array(texts: Iterable[str]) -> str:
-    return msgspec.json.encode(list(texts)).decode()

@@ -32,6 +32,7 @@ from router.outbox.retention import Books, Policy, Retention, sweep
 from router.outbox.segments import Segments
 from router.outbox.settlements import Settlements
 from router.outbox.space import Room, Space
+from router.outbox.sql import parts
 from router.outbox.state import DROPPED, Attempt, Closing, Due, Held, Mark, Quarantined, Selection, Settlement
 from router.outbox.suppression import Suppression
 from router.outbox.writer import Writer, fold, folded, sync_directory
@@ -41,7 +42,6 @@ log: Any = structlog.get_logger()
 
 T = TypeVar("T")
 
-ROWS_AT_ONCE = 5_000  # that have none yet, in one transaction of an operator's
 LONGEST_PAUSE = 86_400_000  # ms; lanes that retry ask at least as often, so nobody ran for longer
 LONGEST_WAIT = 86_400_000  # ms; a due time further off than this was written under another clock
 
@@ -520,8 +520,7 @@ class Outbox:
         """Give up waiting rows that are ``chosen``, and ``fresh`` events that have no row yet. Returns how many."""
         now = self.clock.now()
         count = await self._written(lambda unit: state.drop(unit, lane.id, chosen, now)) + len(fresh)
-        for start in range(0, len(fresh), ROWS_AT_ONCE):
-            part = fresh[start : start + ROWS_AT_ONCE]
+        for part in parts(fresh):
             await self.settle(lane, [Mark(seqs=part, state="dead", at=now, reason=DROPPED)])
         await self.audit(who, "drop", f"{lane.name} {chosen.state}", count)
         return count

@@ -5,9 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-import msgspec
-
 from router.outbox.log import Segment
+from router.outbox.sql import array
 
 _OF_LANES = "lane IN (SELECT id FROM lane) AND seq > ? AND seq <= ?"  # so that the primary key is of use
 
@@ -26,7 +25,7 @@ def not_ahead(connection: sqlite3.Connection, now: int) -> None:
 def destroy_keys(connection: sqlite3.Connection, numbers: Sequence[int]) -> None:
     """Overwritten in the file (secure_delete); the WAL forgets with the next checkpoint."""
     connection.execute(
-        "UPDATE segment SET key = NULL WHERE number IN (SELECT value FROM json_each(?))", (_array(numbers),)
+        "UPDATE segment SET key = NULL WHERE number IN (SELECT value FROM json_each(?))", (array(numbers),)
     )
 
 
@@ -61,7 +60,7 @@ def unneeded(connection: sqlite3.Connection, seqs: Sequence[int]) -> list[int]:
     found = connection.execute(
         "SELECT value FROM json_each(?) WHERE NOT EXISTS"
         " (SELECT 1 FROM delivery WHERE lane IN (SELECT id FROM lane) AND seq = value)",
-        (_array(seqs),),
+        (array(seqs),),
     )
     return [seq for (seq,) in found]
 
@@ -143,7 +142,3 @@ def give_up(connection: sqlite3.Connection, lane: int, now: int, reason: str, li
     ).rowcount
     connection.execute("UPDATE lane SET dead = dead + ?, parked = parked - ? WHERE id = ?", (moved, moved, lane))
     return moved
-
-
-def _array(numbers: Sequence[int]) -> str:
-    return msgspec.json.encode(list(numbers)).decode()

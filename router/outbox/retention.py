@@ -28,6 +28,7 @@ from router.outbox.errors import Busy, DiskFull, NotDurable, fault
 from router.outbox.lane import Lane
 from router.outbox.log import KEPT, Segment
 from router.outbox.segments import Segments
+from router.outbox.sql import ROWS_AT_ONCE, parts
 from router.outbox.writer import connect, sync_directory
 
 log: Any = structlog.get_logger()
@@ -37,7 +38,6 @@ Unit = Callable[[sqlite3.Connection], Any]
 EVERY = 60.0  # seconds between two looks
 LONGEST_CLEAR = 72 * 3_600_000  # ms that clear values outlive the moment when every lane has passed their segment
 EMPTY_EVERY = 3_600_000  # ms between two looks for kept events that nobody needs any more
-ROWS_AT_ONCE = 5_000  # in one transaction
 KEEP_QUARANTINE = 14 * 86_400_000  # ms
 MOST_QUARANTINED = 100_000
 MOST_ATTEMPTS = 1_000_000
@@ -205,8 +205,7 @@ class Retention:
         if home.number != KEPT:
             return
         seqs = await self._segments.ask(home, events.seqs)
-        for start in range(0, len(seqs), ROWS_AT_ONCE):
-            part = seqs[start : start + ROWS_AT_ONCE]
+        for part in parts(seqs):
             if gone := await self._books.written(partial(pruning.unneeded, seqs=part)):
                 await self._segments.rewrite(home, partial(events.discard, gone=gone))
 

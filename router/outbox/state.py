@@ -18,6 +18,7 @@ import msgspec
 from router.lifecycle import State, may_move
 from router.outbox import bounds, memory
 from router.outbox.log import Segment
+from router.outbox.sql import array
 
 DROPPED = "dropped by the operator"
 AWAY = "its destination was not in the configuration when the event came"
@@ -214,7 +215,7 @@ def _move(connection: sqlite3.Connection, lane: int, mark: Mark, config: int) ->
             config,
             msgspec.json.encode(mark.subjects).decode(),
             lane,
-            _array(mark.seqs),
+            array(mark.seqs),
         ),
     ).rowcount
     _count(connection, lane, mark, moved)
@@ -328,7 +329,7 @@ def due(connection: sqlite3.Connection, number: int, now: int, limit: int, besid
     found = connection.execute(
         "SELECT seq, attempts, since FROM delivery WHERE lane = ? AND state = 'waiting' AND due <= ?"
         " AND seq NOT IN (SELECT value FROM json_each(?)) ORDER BY due, seq LIMIT ?",
-        (number, now, _array(besides), limit),
+        (number, now, array(besides), limit),
     )
     return [Due(*row) for row in found]
 
@@ -337,7 +338,7 @@ def next_due(connection: sqlite3.Connection, number: int, besides: Sequence[int]
     found = connection.execute(
         "SELECT due FROM delivery WHERE lane = ? AND state = 'waiting'"
         " AND seq NOT IN (SELECT value FROM json_each(?)) ORDER BY due LIMIT 1",
-        (number, _array(besides)),
+        (number, array(besides)),
     ).fetchone()
     return None if found is None else int(found[0])
 
@@ -394,11 +395,6 @@ def seal_segment(connection: sqlite3.Connection, segment: Segment) -> None:
     connection.execute("UPDATE segment SET sealed = ? WHERE number = ?", (segment.sealed, segment.number))
 
 
-def _array(numbers: Sequence[int]) -> str:
-    """For json_each: as many values as one likes, bound as one."""
-    return msgspec.json.encode(list(numbers)).decode()
-
-
 def hold(connection: sqlite3.Connection, number: int, held: Held | None) -> None:
     connection.execute(
         "UPDATE lane SET hold_reason = ?, hold_until = ?, hold_by = ?, held_at = ? WHERE id = ?",
@@ -421,8 +417,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
     def values(self) -> tuple[object, ...]:
         """To bind in ``where``."""
-        some = () if self.seqs is None else (_array(self.seqs),)
-        return self.state, _array(self.besides), *some
+        some = () if self.seqs is None else (array(self.seqs),)
+        return self.state, array(self.besides), *some
 
 
 def revive(connection: sqlite3.Connection, number: int, chosen: Selection, now: int) -> int:
