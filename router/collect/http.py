@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
@@ -22,7 +22,7 @@ from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
 from aiohttp.hdrs import AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import RawRequestMessage
-from multidict import istr
+from multidict import MultiMapping, istr
 
 from router import body as bodies
 from router.clock import Clock
@@ -412,14 +412,14 @@ class Collector:
         return int(self._chance() * LATEST)
 
 
-def _head(known: _Known, headers: Mapping[str, str], length: int) -> Head:
+def _head(known: _Known, headers: MultiMapping[str], length: int) -> Head:
     return Head(
         sender=known.sender,
         call=PATHS[known.path],
         length=length,
         encoding=headers.get(CONTENT_ENCODING),
         origin=headers.get(ORIGIN),
-        forwarded=headers.get(FORWARDED),
+        forwarded=",".join(headers.getall(FORWARDED, ())) or None,  # a proxy may add a line of its own to the client's
         agent=headers.get(AGENT),
         test=TEST in headers,
     )
