@@ -267,12 +267,8 @@ async def _listen(stack: contextlib.AsyncExitStack, runner: web.AppRunner, addre
 
 
 def _listening(address: str) -> socket.socket:
-    """Port 0 takes any free one."""
     host, _, port = address.rpartition(":")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=connections.BACKLOG)
-    listening.setblocking(False)
-    return listening
+    return connections.bound(host.strip("[]"), int(port))
 
 
 async def serve(

@@ -15,12 +15,11 @@ from aiohttp import web
 from router import door, identifiers, logs
 from router.clock import SystemClock
 from router.collect import connections
-from router.collect.connections import Listener
+from router.collect.connections import Listener, bound
 from router.collect.http import Collector
 from router.collect.link import Answered, Begin, Drain, Forget, Heard, Keys, NotStored, Order, Ready, Remote, Wire
 from router.collect.network import Network
 from router.collect.server import Server
-from router.collect.workers import listener
 
 GRACE = 4.0  # seconds for what was admitted
 
@@ -47,7 +46,7 @@ class Worker:
         server = Server(collector)
         runner = web.ServerRunner(server, shutdown_timeout=GRACE)
         await runner.setup()
-        listening = Listener(listener(begin.host, begin.port), server)
+        listening = Listener(bound(begin.host, begin.port, shared=True), server)
         listening.start()
         gc.collect()
         gc.set_threshold(10_000, 2, 1_000)  # as turnout serve

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import aiohttp
@@ -9,6 +10,7 @@ import msgspec
 import pytest
 
 from destinations.ipsnare import IpSnare
+from router.collect.connections import bound
 from router.secret import Secret
 from router.settings import Settings
 from tests.running import KEY, collect_url, running_app, settings, stored
@@ -31,6 +33,7 @@ def proxied(directory: Path) -> Settings:
         pytest.param([f"198.51.100.1, {VISITOR}"], id="the visitor says it is somebody else"),
         pytest.param(["198.51.100.1", VISITOR], id="and the proxy adds a line of its own"),
         pytest.param(["198.51.100.1", f"{VISITOR}, 10.0.0.7", "10.0.0.8"], id="three proxies, two lines of theirs"),
+        pytest.param([f"198.51.100.1, {VISITOR}, ::ffff:10.0.0.7"], id="a proxy in the form of IPv6"),
     ],
 )
 async def test_the_last_address_that_no_proxy_vouches_further_for(tmp_path: Path, lines: list[str]):
@@ -44,3 +47,18 @@ async def test_the_last_address_that_no_proxy_vouches_further_for(tmp_path: Path
                 assert 200 == answer.status
 
         assert [VISITOR] * 3 == [event.clear.ip for event in await stored(app)]
+
+
+@pytest.mark.parametrize("shared", [pytest.param(False, id="one process"), pytest.param(True, id="several")])
+def test_an_address_is_of_one_kind(shared: bool):
+    """
+    Nobody's IPv4 address comes in the form of IPv6: on [::] only IPv6 is taken.
+    """
+    with bound("::", 0, shared=shared) as listening:
+        listening.listen()
+        port = listening.getsockname()[1]
+        with socket.create_connection(("::1", port), 5):
+            pass
+
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), 5)

@@ -59,6 +59,25 @@ def most() -> int:
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
+def bound(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """Not listening yet. Port 0 is any free one. An IPv6 address takes no IPv4 peers, whatever the system's custom is.
+    ``shared``: with others that say so, too.
+    """
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if made.family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.bind((host, port))
+    except OSError:
+        made.close()
+        raise
+    made.setblocking(False)
+    return made
+
+
 class Listener:
     """Accepts on a bound socket, some connections at a time. ``protocol`` makes what serves one."""
 

@@ -27,4 +27,6 @@ class Network:
             ip = ipaddress.ip_address(address)
         except ValueError:
             return False
+        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped  # an IPv4 peer, as whoever takes both kinds on one socket writes it
         return any(ip in network for network in self._trusted if network.version == ip.version)

@@ -19,6 +19,7 @@ import structlog
 
 import router
 from router.clock import Clock
+from router.collect.connections import bound
 from router.collect.intake import Intake
 from router.collect.keys import Keyring
 from router.collect.link import Begin, Desk, Drain, Forget, Keys, Ready, Report, Store, Tell, Wire
@@ -176,14 +177,4 @@ async def _reserved(host: str, port: int) -> socket.socket:
             if asyncio.get_running_loop().time() > deadline:
                 raise
             await asyncio.sleep(0.02)
-    return listener(host, port)
-
-
-def listener(host: str, port: int) -> socket.socket:
-    """Bound and shared, not listening yet."""
-    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    made.bind((host, port))
-    made.setblocking(False)
-    return made
+    return bound(host, port, shared=True)
