@@ -48,6 +48,11 @@ class Members(Sequence[Item]):
     def __len__(self) -> int:
         return len(self._sent)
 
+    @property
+    def size(self) -> int:
+        """Bytes of them all, as sent."""
+        return sum(map(len, self._sent))
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
 
@@ -70,18 +75,22 @@ class Body(Struct, frozen=True, kw_only=True):
     wrapper: dict[str, Any] = {}
     single: bool = False  # one object by itself: its answer carries its id
 
+    @property
+    def size(self) -> int:
+        """Bytes of its items, as sent."""
+        return self.items.size if isinstance(self.items, Members) else sum(each.size for each in self.items)
+
 
 _value = msgspec.json.Decoder()
 _syntax = msgspec.json.Decoder(Raw)
 _array = msgspec.json.Decoder(list[Raw])
 _object = msgspec.json.Decoder(dict[str, Raw])
-# The ordinary wrapper in one pass: its lists are cut and everything else is decoded.
-_wrapper = msgspec.json.Decoder(dict[str, list[Raw] | dict[str, Any] | str | int | float | bool | None])
 
 _BLANK = b" \t\r\n"
 _BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
 _WRAPPED = re.compile(rb'\{\s*"(?:batch|events)"')  # a guess that saves decoding twice; the members decide
+_LINE = re.compile(rb"[^ \t\r\n][^\n]*")  # of those that are not blank, of which there may be half a million
 _CONTAINERS = (dict, list)
 _REPAIRED = ("repaired",)
 
@@ -94,12 +103,18 @@ def read(raw: bytes, encoding: str | None = None, *, strict_utf8: bool = False) 
     are not UTF-8 become U+FFFD, and their item is noted as repaired, unless ``strict_utf8`` refuses them; escapes that
     stand for no character are always repaired.
     """
+    text = opened(raw, encoding)
+    return text if isinstance(text, Malformed) else parsed(text, strict_utf8=strict_utf8)
+
+
+def opened(raw: bytes, encoding: str | None = None) -> bytes | Malformed:
+    """The first half of ``read``: the text that was sent, as far as its size and its first bytes are right."""
     text = _decoded(raw, encoding)
     if isinstance(text, Malformed):
         return text
     if len(text) > MAX_REQUEST:
         return _request_too_large()
-    return _unreadable(text) or _read(text, strict_utf8=strict_utf8)
+    return _unreadable(text) or text
 
 
 def _decoded(raw: bytes, encoding: str | None) -> bytes | Malformed:
@@ -138,6 +153,11 @@ def inflated_size(raw: bytes) -> int:
     return max(len(raw), min(int.from_bytes(raw[-4:], "little"), MAX_REQUEST)) if packed else len(raw)
 
 
+def most_inflated(raw: bytes) -> int:
+    """Bytes that a body can become, however it lies: deflate makes at most 1032 of one (zlib, Technical Details)."""
+    return min(1032 * len(raw), MAX_REQUEST)
+
+
 def _unreadable(sent: bytes) -> Malformed | None:
     """What the first bytes alone give away."""
     start = sent[:2]
@@ -151,8 +171,8 @@ def _unreadable(sent: bytes) -> Malformed | None:
     return None
 
 
-def _read(sent: bytes, *, strict_utf8: bool) -> Body | Malformed:
-    """As ``read``, once the bytes are known to be plain text."""
+def parsed(sent: bytes, *, strict_utf8: bool = False) -> Body | Malformed:
+    """The second half of ``read``."""
     broken_at = None if sent.isascii() else _broken_at(sent)
     if strict_utf8 and broken_at is not None:
         message = f"the body is not UTF-8 at byte {broken_at}; send UTF-8"
@@ -224,22 +244,22 @@ def _document(text: bytes, *, suspect: bool) -> Body | Malformed:
             return Body(items=[item], single=True)
     members = _members(sent, suspect=suspect)
     if (name := _list_name(members)) is not None:
-        return _unwrapped(name, members, suspect=suspect)
+        return _unwrapped(name, members, len(sent), suspect=suspect)
     item = _item(sent, 0, suspect=suspect)
     if item.problem is not None and item.problem.code == "event_too_large":
         return Malformed(code=item.problem.code, message=item.problem.message)
     return Body(items=[item], single=True)
 
 
-def _members(text: bytes, *, suspect: bool) -> dict[str, Any]:
-    """The members of one object: lists are cut into ``Raw``, the others decoded, or all ``Raw`` where that fails."""
+def _members(text: bytes, *, suspect: bool) -> dict[str, Raw]:
+    """The members of one object, cut."""
     try:
-        return _wrapper.decode(text)
+        return _object.decode(text)
     except (
         DecodeError,
         UnicodeDecodeError,
-    ):  # text that is not UTF-8 is the first from msgspec 0.23 on, before it the second
-        return dict(_object.decode(_repaired(text) if suspect else text))
+    ):  # a key that is not UTF-8 is the first from msgspec 0.23 on, before it the second
+        return _object.decode(_repaired(text) if suspect else text)
 
 
 def _list_name(members: dict[str, Any]) -> str | None:
@@ -256,51 +276,39 @@ def _is_list(member: Any) -> bool:
     return isinstance(member, list) or (isinstance(member, Raw) and bytes(member).startswith(b"["))
 
 
-def _unwrapped(name: str, members: dict[str, Any], *, suspect: bool) -> Body | Malformed:
-    """A wrapper taken apart. What it says holds for every event in it, so it keeps an event's limits itself."""
-    wrapper = {key: member for key, member in members.items() if key != name}
+def _unwrapped(name: str, members: dict[str, Raw], size: int, *, suspect: bool) -> Body | Malformed:
+    """A wrapper of so many bytes taken apart. What it says holds for every event in it, so it keeps an event's limits
+    itself, the one of its size before it is decoded: that costs a hundred times as much as to cut it.
+    """
+    listed = members[name]
+    if size - len(listed) > MAX_EVENT:
+        return _wrapper_refused("event_too_large")
     try:
-        wrapper = {key: _plain(member, suspect=suspect) for key, member in wrapper.items()}
+        wrapper = {
+            key: _value.decode(_repaired(bytes(member)) if suspect else member)
+            for key, member in members.items()
+            if key != name
+        }
     except ValidationError:
         return _wrapper_refused("number_out_of_range")
     if (code := _exceeded(wrapper)) is not None:
         return _wrapper_refused(code)
-    listed = members[name]
-    body = _batch(listed if isinstance(listed, list) else _array.decode(listed), wrapper, suspect=suspect)
-    if isinstance(body, Body) and len(msgspec.json.encode(wrapper)) > MAX_EVENT:
-        return _wrapper_refused("event_too_large")
-    return body
-
-
-def _plain(member: Any, *, suspect: bool) -> Any:
-    """A member of the wrapper, decoded."""
-    match member:
-        case Raw():
-            return _value.decode(_repaired(bytes(member)) if suspect else member)
-        case list():
-            return [_plain(each, suspect=suspect) for each in member]
-        case _:
-            return member
+    return _batch(_array.decode(listed), wrapper, suspect=suspect)
 
 
 def _lines(text: bytes, *, suspect: bool) -> Body | Malformed | None:
     """NDJSON: every line one complete object. None where already the first line is not."""
     lines: list[bytes] = []
-    end = -1
-    for line in text.split(b"\n"):
-        start, end = end + 1, end + 1 + len(line)
-        sent = line.strip(_BLANK)
-        if not sent:
-            continue
+    for line in _LINE.finditer(text):
         if len(lines) == MAX_EVENTS:
             return _too_many_events()
         try:
-            _syntax.decode(line)
+            _syntax.decode(line[0])
         except DecodeError as fault:
-            return _malformed_json(fault, start, end) if lines else None
-        if not sent.startswith(b"{"):
-            return _not_valid("this line is not an object", start)
-        lines.append(sent)
+            return _malformed_json(fault, *line.span()) if lines else None
+        if not line[0].startswith(b"{"):
+            return _not_valid("this line is not an object", line.start())
+        lines.append(line[0].rstrip(_BLANK))
     return _batch(lines, {}, suspect=suspect)
 
 

@@ -169,6 +169,46 @@ class TestBomb:
         assert peak < 4 * MAX_REQUEST
 
 
+class TestCheap:
+    """What is small when it is packed and refused in the end must not be much work in between."""
+
+    @pytest.mark.parametrize("inside", [b'"a":[%b[]]', b'"a":{"a":[%b[]]}'])
+    def test_what_stands_beside_the_events_is_refused_by_its_size(
+        self, monkeypatch: pytest.MonkeyPatch, inside: bytes
+    ) -> None:
+        """
+        It is not decoded: that would be 160 000 lists.
+        """
+        monkeypatch.setattr("router.body._exceeded", lambda _: 1 / 0)
+        answer = read(b'{"batch":[{}],%b}' % (inside % (b"[]," * 160_000)))
+
+        assert {"status": 400, "code": "event_too_large"} == summary(answer)
+
+    def test_blank_lines_are_passed_over(self) -> None:
+        """
+        Half a million of them take no memory of their own.
+        """
+        text = b'{"a":1} \r\n \n{"a":2}' + b"\n" * 500_000
+        tracemalloc.start()
+        answer = read(text)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+
+        assert isinstance(answer, Body)
+        assert [{"a": 1}, {"a": 2}] == [item.value for item in answer.items]
+        assert peak < 4 * MAX_REQUEST
+
+    def test_size_beside_the_events_is_as_it_was_sent(self) -> None:
+        """
+        What is as large as an event may be is kept, what is a byte larger is not, and the events do not count.
+        """
+        around = b'{"a":"%b","batch":[{"event_name":"%b"}]}'
+        room = MAX_EVENT - len(b'{"a":"","batch":}')
+
+        assert isinstance(read(around % (b"x" * room, b"x" * 9_000)), Body)
+        assert {"status": 400, "code": "event_too_large"} == summary(read(around % (b"x" * (room + 1), b"")))
+
+
 class TestMessages:
     @pytest.mark.parametrize("name", CASES)
     def test_say_what_to_do(self, name: str) -> None:
