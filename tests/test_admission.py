@@ -13,6 +13,8 @@ import pytest
 from router import body as bodies
 from router.collect.admission import Admission
 from router.collect.http import Collector
+from router.collect.rounds import Rounds
+from router.problem import Malformed
 from tests.running import KEY, collect_url, running_app, settings, stored
 
 EVENT = json.dumps({"event": "purchase", "value": 12, "currency": "EUR"})
@@ -204,6 +206,31 @@ class TestOverload:
             assert 200 == await self.post(http)
             for _, writer in slow:
                 writer.close()
+
+    async def test_small_requests_that_become_large_ones_hold_up_nobody(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        """
+        Thirty without a key, each of 500 bytes that become 500 000: the event loop reads one of them at a time.
+        """
+        read, honest_read, honest_round = [0], bodies._decoded, Rounds._round
+
+        def decoded(raw: bytes, encoding: str | None) -> bytes | Malformed:
+            text = honest_read(raw, encoding)
+            read[-1] += len(text)
+            return text
+
+        monkeypatch.setattr(bodies, "_decoded", decoded)
+        monkeypatch.setattr(Rounds, "_round", lambda self: (read.append(0), honest_round(self))[1])
+        packed = gzip.compress(b'{"batch":[{}],"a":[%b[]]}' % (b"[]," * 160_000))
+        async with running_app(settings(tmp_path)) as app, aiohttp.ClientSession(collect_url(app)) as http:
+            app.collector._admission = Admission(most_bytes=30 * bodies.MAX_REQUEST)
+            sending = [http.post("/collect", data=packed, headers={"Content-Encoding": "gzip"}) for _ in range(30)]
+            answers = await asyncio.gather(*sending)
+
+            assert [401] * 30 == [each.status for each in answers]
+            assert 30 <= sum(each > 0 for each in read)
+            assert max(read) <= bodies.MAX_REQUEST
 
     async def post(self, http: aiohttp.ClientSession) -> int:
         async with http.post(f"/collect?token={KEY}", data=EVENT) as answer:

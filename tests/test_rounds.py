@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from router import body as bodies
 from router.body import Body, Item
 from router.collect.keys import Sender
 from router.collect.preparing import OVERHEAD, UNAUTHORIZED, Job
@@ -129,6 +131,56 @@ async def test_what_is_not_acceptable_is_told_at_once(bad: Callable[[Callable[[A
 
     assert [told] == [each.code for each in log.done if isinstance(each, Malformed)]
     assert [[1, 2]] == [sizes for _, sizes in log.told]
+
+
+def packed(text: bytes, sender: Sender | None = SENDER) -> Callable[[Callable[[Any], None]], Job]:
+    """A request of some 500 bytes."""
+    return lambda done: Job(gzip.compress(text), sender, Visit(received=NOW), done, "gzip")
+
+
+MANY = b"[]," * 160_000
+
+
+@pytest.mark.parametrize(
+    "large",
+    [
+        pytest.param(packed(b'{"batch":[{}],"a":[%b[]]}' % MANY), id="refused: too much beside the events"),
+        pytest.param(packed(b"[%b[]]" % MANY), id="refused: too many events"),
+        pytest.param(packed(b"{}\n{}" + b"\n" * 500_000), id="taken: blank lines"),
+        pytest.param(packed(b'{"a":[%b[]],"batch":[{}]}' % MANY[:30_000]), id="taken: much beside the events"),
+        pytest.param(packed(b'{"batch":[{}]}' + b" " * 500_000, None), id="without a key"),
+        pytest.param(
+            lambda done: Job(gzip.compress(bytes(500_000))[:-4] + bytes(4), SENDER, Visit(received=NOW), done, "gzip"),
+            id="says that it is small",
+        ),
+    ],
+)
+async def test_what_is_read_is_work_whatever_becomes_of_it(large: Callable[[Callable[[Any], None]], Job]):
+    """
+    So however little was sent, a round is over once it has read a stretch; the others have their turn before the next.
+    """
+    log, rounds = Log(STRETCH // 4), []
+    for _ in range(4):
+        log.rounds.add(large(lambda _: rounds.append(log.at)))
+    await log.turns(20)
+
+    assert 4 == len(set(rounds) | {at for at, _ in log.told})
+
+
+async def test_nothing_is_read_for_a_source_that_is_switched_off(monkeypatch: pytest.MonkeyPatch):
+    """
+    Nor is a text parsed in which no key can stand.
+    """
+    opened, parsed, honest = list[bytes](), list[bytes](), bodies.opened
+    monkeypatch.setattr("router.body.opened", lambda raw, encoding: (opened.append(raw), honest(raw, encoding))[1])
+    monkeypatch.setattr("router.body.parsed", lambda text, **_: parsed.append(text))
+    log = Log(STRETCH)
+    log.rounds.add(Job(b"{}", None, Visit(received=NOW), log.done.append))
+    log.rounds.add(Job(b"[]", Sender(name="x", enabled=False, door=SENDER.door), Visit(received=NOW), log.done.append))
+    await log.turns(2)
+
+    assert ["unauthorized", "source_disabled"] == [each.code for each in log.done]
+    assert ([b"{}"], []) == (opened, parsed)
 
 
 async def test_a_fault_is_one_requests_own(monkeypatch: pytest.MonkeyPatch):

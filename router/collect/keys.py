@@ -93,6 +93,11 @@ def in_body(wrapper: Mapping[str, Any], first: Any) -> str | None:
     return None
 
 
+def may_be_in(text: bytes) -> bool:
+    """Can ``in_body`` find a key in what this text says? Its name is there, or some letter as an escape."""
+    return b"writeKey" in text or rb"\u" in text
+
+
 class Keyring(msgspec.Struct, frozen=True):
     """All sources and their keys, and the names of those whose partner posts to /webhooks/NAME."""
 

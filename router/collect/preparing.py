@@ -15,6 +15,7 @@ import msgspec
 from router import body as bodies
 from router import door
 from router.body import Body, Item
+from router.collect import keys
 from router.collect.keys import Sender
 from router.event import Event
 from router.failpoint import failpoint
@@ -57,9 +58,23 @@ class Job:
 
     Its ``body`` is as it came, with its Content-Encoding, or read already. ``find`` finds its sender, where the key is in
     the body. ``done`` is told what became of it, once: an ``Answer`` (or one that is encoded), a ``Malformed``, or a fault.
+    ``worked``: bytes that the last stretch of work was, whatever came of it.
     """
 
-    __slots__ = ("_at", "_begun", "_items", "body", "done", "encoding", "find", "prepared", "sender", "strict", "visit")
+    __slots__ = (
+        "_at",
+        "_begun",
+        "_items",
+        "body",
+        "done",
+        "encoding",
+        "find",
+        "prepared",
+        "sender",
+        "strict",
+        "visit",
+        "worked",
+    )
 
     def __init__(
         self,
@@ -73,20 +88,21 @@ class Job:
         self.body, self.sender, self.visit, self.done = body, sender, visit, done
         self.encoding, self.strict = encoding, strict
         self.find: Callable[[Body], Sender | None] | None = None
+        self.worked = 0
         self._begun = False
         self._items: Sequence[Item] = ()
         self._at = 0
         self.prepared: Prepared
 
-    def work(self, most: int, new_id: Callable[[], str], *, remember: bool = False) -> int | Malformed:
-        """Go on for about ``most`` bytes; returns how many it was, or why nothing of this request can be taken.
-        ``new_id`` makes ids for events that bring none. Rows ``remember`` their events where lanes wait for them.
+    def work(self, most: int, new_id: Callable[[], str], *, remember: bool = False) -> Malformed | None:
+        """Go on for about ``most`` bytes; returns why nothing of this request can be taken, if so. ``new_id`` makes ids
+        for events that bring none. Rows ``remember`` their events where lanes wait for them.
         """
-        worked = 0
+        self.worked = 0
         if not self._begun and (refused := self._begin()) is not None:
             return refused
         items = self._items
-        prepared, sender, at = self.prepared, self.sender, self._at
+        prepared, sender, at, worked = self.prepared, self.sender, self._at, self.worked
         while at < len(items) and worked < most:
             item = items[at]
             worked += item.size + OVERHEAD
@@ -97,8 +113,8 @@ class Job:
             else:
                 prepared.refused.append(_refused(entered, at))
             at += 1
-        self._at = at
-        return worked
+        self._at, self.worked = at, worked
+        return None
 
     @property
     def through(self) -> bool:
@@ -106,7 +122,10 @@ class Job:
         return self._begun and self._at == len(self._items)
 
     def _begin(self) -> Malformed | None:
+        """Read it. Its items are worked on later; what it is beside them was work here, and all of it where none is taken."""
         failpoint("collect_after_read")
+        if self.sender is not None and not self.sender.enabled:
+            return _DISABLED
         body = self._read()
         if isinstance(body, Malformed):
             return body
@@ -120,12 +139,21 @@ class Job:
             self.visit = msgspec.structs.replace(self.visit, wrapper=body.wrapper)
         self.prepared = Prepared(self.sender.name, self.visit.received, body.single, time.perf_counter())
         self._items, self._begun = body.items, True
+        self.worked -= body.size
         return None
 
     def _read(self) -> Body | Malformed:
         if isinstance(self.body, Body):
+            self.worked = self.body.size
             return self.body
-        return bodies.read(self.body, self.encoding, strict_utf8=self.strict)
+        self.worked = len(self.body) if self.encoding is None else bodies.most_inflated(self.body)
+        text = bodies.opened(self.body, self.encoding)
+        if isinstance(text, Malformed):
+            return text
+        self.worked = len(text)
+        if self.sender is None and not keys.may_be_in(text):
+            return UNAUTHORIZED
+        return bodies.parsed(text, strict_utf8=self.strict)
 
 
 def _entered(item: Item, sender: Sender, visit: Visit, new_id: Callable[[], str]) -> Event | TurnedAway:

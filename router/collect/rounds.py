@@ -5,7 +5,8 @@ What came in one round of the event loop is prepared one after the other and sto
 request is read costs nearly twice as much, because the caches hold the rules or the network's code, but not both
 (measured).
 
-Work is measured in bytes and not in seconds: the same load is cut the same way on every machine. A lane's batch takes a
+Work is measured in bytes and not in seconds: the same load is cut the same way on every machine. Bytes count as they are
+after inflating, those of an item when it is prepared, all others when the request is read, also where it is refused. A lane's batch takes a
 few milliseconds, and a round may take as many: with shorter ones, three busy lanes left the requests a third of the time
 (measured). While something is refused rounds are short, for those answers must be quick; each refusal and each new
 connection buys as much work, so that these, however many, never take more than half of the time.
@@ -79,14 +80,13 @@ class Rounds:
         while left > 0 and self._waiting:
             job = self._waiting[0]
             outcome = self._worked(job, left, remember=remember)
-            if isinstance(outcome, int):
-                left -= outcome
-                if not job.through:
-                    break
+            left -= max(job.worked, ASIDE)
+            if outcome is not None:
+                job.done(outcome)
+            elif job.through:
                 prepared.append(job)
             else:
-                left -= ASIDE
-                job.done(outcome)
+                break
             self._waiting.popleft()
         self._ended, self._together = asyncio.get_running_loop().time(), 0 if pressed else len(prepared)
         if self._waiting:
@@ -94,7 +94,7 @@ class Rounds:
         if prepared:
             self._ready(prepared)
 
-    def _worked(self, job: Job, most: int, *, remember: bool) -> int | Malformed | Exception:
+    def _worked(self, job: Job, most: int, *, remember: bool) -> Malformed | Exception | None:
         try:
             return job.work(most, self._new_id, remember=remember)
         except Exception as fault:  # noqa: BLE001 - it is one request's; the others must not suffer
