@@ -5,11 +5,12 @@ What came in one round of the event loop is prepared one after the other and sto
 request is read costs nearly twice as much, because the caches hold the rules or the network's code, but not both
 (measured).
 
-Work is measured in bytes and not in seconds: the same load is cut the same way on every machine. Bytes count as they are
-after inflating, those of an item when it is prepared, all others when the request is read, also where it is refused. A lane's batch takes a
-few milliseconds, and a round may take as many: with shorter ones, three busy lanes left the requests a third of the time
-(measured). While something is refused rounds are short, for those answers must be quick; each refusal and each new
-connection buys as much work, so that these, however many, never take more than half of the time.
+Work is measured in bytes and not in seconds: the same load is cut the same way on every machine. They count as they are
+after inflating: those of an item when it is prepared, all others when the request is read, also where it is refused.
+
+A lane's batch takes a few milliseconds, and a round may take as many: with shorter ones, three busy lanes left the
+requests a third of the time (measured). While something is refused rounds are short, for those answers must be quick; each
+refusal and each new connection buys as much work, so that these, however many, never take more than half of the time.
 """
 
 from __future__ import annotations
