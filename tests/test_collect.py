@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from router.app import App
+from router.collect.admission import Admission
 from router.outbox.errors import Broken, Busy, DiskFull
 from router.secret import Secret
 from router.settings import Source
@@ -50,6 +51,10 @@ async def said(answer: Any) -> tuple[int, Any]:
 
 def basic(user: str) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(user.encode()).decode()}
+
+
+async def no_room(_rows: object) -> list[bool]:
+    raise DiskFull("x")
 
 
 class TestKeys:
@@ -180,6 +185,38 @@ class TestBrowsers:
         async with http.post("/collect?token=blog-key", data=EVENT, headers=origin) as answer:
             assert 200 == answer.status
             assert "Access-Control-Allow-Origin" not in answer.headers
+
+    @pytest.mark.parametrize(
+        ("trouble", "status"),
+        [
+            pytest.param(("collector", "draining", True), 503, id="stopping"),
+            pytest.param(("collector", "_admission", Admission(most_requests=0)), 429, id="too much in hand"),
+            pytest.param(("store", "append", no_room), 503, id="the disk is full"),
+            pytest.param(("collector", "_clock", None), 503, id="a fault of ours"),
+        ],
+    )
+    async def test_a_page_can_read_when_to_come_back(self, app, http, monkeypatch, trouble, status):
+        """
+        Browser SDKs wait as long as Retry-After says, if they see it: a listed origin is echoed here, too, no other one.
+        """
+        assert 200 == (await said(http.post(f"/collect?token={KEY}", data=EVENT)))[0]
+        holder, name, value = trouble
+        monkeypatch.setattr(getattr(app, holder), name, value)
+        for _ in range(2):
+            async with http.post(
+                f"/collect?token={KEY}", data=EVENT, headers={"Origin": "https://shop.example"}
+            ) as answer:
+                assert (status, "https://shop.example", "Retry-After") == (
+                    answer.status,
+                    answer.headers["Access-Control-Allow-Origin"],
+                    answer.headers["Access-Control-Expose-Headers"],
+                )
+                assert {"success", "code", "message", "errors"} == set(await answer.json())
+                assert answer.headers["Retry-After"].isdigit()
+        for other in ({"Origin": "https://evil.example"}, {}):
+            async with http.post(f"/collect?token={KEY}", data=EVENT, headers=other) as answer:
+                assert status == answer.status
+                assert "Access-Control-Allow-Origin" not in answer.headers
 
     async def test_a_pixel_is_an_image_to_a_page_and_json_to_others(self, app, http):
         """

@@ -50,9 +50,13 @@ class Said(NamedTuple):
 
     def wire(self) -> bytes:
         """As it goes over a connection that stays open."""
-        more = "".join([f"{name}: {value}\r\n" for name, value in self.more.items()]) if self.more else ""
+        more = _lines(self.more) if self.more else ""
         kind = f"Content-Type: {self.kind}\r\nDate: {rfc822_formatted_time()}\r\nContent-Length: {len(self.body)}\r\n"
         return f"{_HEADS[self.status]}{more}{kind}\r\n".encode() + self.body  # type: ignore[index]  # a status is an int
+
+
+def _lines(headers: dict[str, str]) -> str:
+    return "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
 
 
 def allowed(origin: str) -> dict[str, str]:
@@ -60,6 +64,7 @@ def allowed(origin: str) -> dict[str, str]:
     return {
         "Access-Control-Allow-Origin": origin,
         "Access-Control-Allow-Credentials": "true",
+        "Access-Control-Expose-Headers": "Retry-After",
         "Cross-Origin-Resource-Policy": "cross-origin",
         "Vary": "Origin",
     }
@@ -83,3 +88,9 @@ def whole(status: HTTPStatus, error: Error, connection: str, retry_after: int) -
     body = encode(error)
     head = f"{_HEADS[status]}Content-Type: {JSON}\r\nContent-Length: {len(body)}\r\n"
     return f"{head}Retry-After: {retry_after}\r\nConnection: {connection}\r\n\r\n".encode() + body
+
+
+def readable(words: bytes, origin: str) -> bytes:
+    """The same answer, for a page of this origin to read."""
+    first, rest = words.split(b"\r\n", 1)
+    return b"%b\r\n%b%b" % (first, _lines(allowed(origin)).encode(), rest)

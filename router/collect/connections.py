@@ -168,7 +168,7 @@ class Collect(Protocol):
 
     heads: dict[bytes, Any]
 
-    def refusal(self) -> bytes | None: ...
+    def refusal(self, message: RawRequestMessage) -> bytes | None: ...
 
     def take(self, message: RawRequestMessage, payload: StreamReader, connection: Connection) -> Any: ...
 
@@ -207,7 +207,7 @@ class Connection(RequestHandler):
             return False
         if message.method != "POST" or message.should_close or message.upgrade or not payload.is_eof():
             return False
-        if (words := self._collect.refusal()) is not None:
+        if (words := self._collect.refusal(message)) is not None:
             self._write(words)
             return True
         if (head := self._collect.take(message, payload, self)) is not None:

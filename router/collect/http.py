@@ -28,7 +28,7 @@ from router import body as bodies
 from router.clock import Clock
 from router.collect import keys
 from router.collect.admission import Admission
-from router.collect.answers import GIF, Said, allowed, closing, encode, malformed, refused, whole
+from router.collect.answers import GIF, Said, allowed, closing, encode, malformed, readable, refused, whole
 from router.collect.connections import Connection
 from router.collect.intake import Answer
 from router.collect.keys import Keyring, Sender
@@ -153,6 +153,8 @@ class Collector:
             raise
         except Exception as fault:  # noqa: BLE001 - nothing of ours may show; the sender tries again
             said, sender = self._failed(fault), None
+        if sender is None and origin is not None and self.keyring.listed(origin):
+            said = said.allowing(origin)  # as a preflight: its pages must learn when to come back
         return _to(origin, sender, said).response()
 
     def _failed(self, fault: Exception) -> Said:
@@ -393,12 +395,13 @@ class Collector:
             return self._later(429, fault.code, str(fault))
         return self._later(503, fault.code, "this could not be stored; send it again later")
 
-    def refusal(self) -> bytes | None:
+    def refusal(self, message: RawRequestMessage) -> bytes | None:
         """The answer to any POST while too much is in hand; None while it is to be looked at."""
         if self.draining or not self._admission.full:
             return None
         self.rounds.set_aside()
-        return _REFUSALS[self._some()]
+        words, origin = _REFUSALS[self._some()], message.headers.get(ORIGIN)
+        return readable(words, origin) if origin is not None and self.keyring.listed(origin) else words
 
     def _busy(self) -> Said:
         self.rounds.set_aside()

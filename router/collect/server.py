@@ -56,6 +56,7 @@ class Server(web.Server):
         self._collector = collector
         self._most = connections.most()
         self._silent: set[Silent] = set()
+        # No page can read this one: it is said before a head has come, so nobody knows of which origin the page is.
         self._farewells = Farewells(whole(HTTPStatus.SERVICE_UNAVAILABLE, _TOO_MANY, "close", LATEST))
 
     def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # what the event loop asks of it
