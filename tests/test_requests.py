@@ -35,6 +35,8 @@ from tests.running import KEY, running_app, settings, stored
 
 PAGE = "https://shop.example"
 PATH = f"/collect?token={KEY}"
+EXPECT = "Expect: 100-continue\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _ids = itertools.count(1)
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -109,7 +111,7 @@ def some_requests() -> list[Request]:
     keyed = json.dumps({"writeKey": KEY, "userId": "u", "event": "A", "messageId": first}).encode()
     return [
         quick(),
-        Request(post(body, "Expect: 100-continue\r\n"), 200, first),
+        Request(post(body, EXPECT), 200, first),
         Request(chunked(other), 200, second),
         Request(post(keyed, path="/v1/track"), 200, first),
         Request(post(other, path=f"http://shop.example{PATH}"), 200, second),
@@ -143,6 +145,8 @@ class Peer:
             first, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             headers = dict(line.split(": ", 1) for line in lines if line)
             body = await self.reader.readexactly(int(headers.get("Content-Length", 0)))
+        if "100" == first.split()[1]:
+            return await self.told()
         return Told(int(first.split()[1]), headers, body)
 
     async def ask(self, sent: bytes) -> Told:
@@ -348,6 +352,54 @@ class TestOrder:
                 disk.go.set()
                 assert [200, 200, 400] == [(await each.told()).status for each in (good, bad, bad)]
                 assert 0 == app.collector._admission.requests
+
+        run(scenario())
+
+
+class TestExpect:
+    def test_who_waits_before_the_body_is_asked_for_it(self, run: Run, tmp_path: Path):
+        """
+        Every time on one connection, with a length or in chunks; and whoever does not wait is not told.
+        """
+
+        async def scenario() -> None:
+            async with running_app(chosen(tmp_path)) as app, peer(app) as sender:
+                for _ in range(3):
+                    name, body = event()
+                    for sent in (post(body, EXPECT), chunked(body).replace(b"Host", EXPECT.encode() + b"Host")):
+                        end = sent.index(b"\r\n\r\n") + 4
+                        sender.writer.write(sent[:end])
+                        assert CONTINUE == await asyncio.wait_for(sender.reader.readexactly(len(CONTINUE)), 5)
+                        sender.writer.write(sent[end:])
+                        assert name == (await sender.told()).json["id"]
+                    sender.writer.write(post(body, EXPECT))
+                    assert b"HTTP/1.1 200" == (await asyncio.wait_for(sender.reader.readuntil(b" OK"), 5))[:12]
+                    await sender.reader.readuntil(b"}")
+
+        run(scenario())
+
+    @pytest.mark.parametrize(
+        ("head", "answer"),
+        [
+            pytest.param(post(more=EXPECT, path="/collect?token=wrong"), b"HTTP/1.1 401", id="a wrong key"),
+            pytest.param(post(b"x" * 600_000, EXPECT), b"HTTP/1.1 400", id="too large"),
+            pytest.param(post(more=f"{EXPECT}Content-Type: x; charset=latin1\r\n"), b"HTTP/1.1 415", id="not UTF-8"),
+            pytest.param(post(more="Expect: wonders\r\n"), b"HTTP/1.1 408", id="something else is expected"),
+            pytest.param(post(more=EXPECT).replace(b"HTTP/1.1", b"HTTP/1.0"), b"HTTP/1.0 408", id="HTTP/1.0"),
+        ],
+    )
+    def test_who_is_not_to_send_it_is_told_why_instead(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: bytes, answer: bytes
+    ):
+        """
+        The first word is the last one.
+        """
+        monkeypatch.setattr(http, "BODY_DEADLINE", 0.1)
+
+        async def scenario() -> None:
+            async with running_app(chosen(tmp_path)) as app, peer(app) as sender:
+                sender.writer.write(head[: head.index(b"\r\n\r\n") + 4])
+                assert answer == await asyncio.wait_for(sender.reader.readexactly(len(answer)), 5)
 
         run(scenario())
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 
 import structlog
 from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
-from aiohttp.hdrs import AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE
+from aiohttp.hdrs import AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import RawRequestMessage
 from multidict import MultiMapping, istr
@@ -348,6 +348,7 @@ class Collector:
         """The whole body, or None where it is longer than a request may be, even packed."""
         if (request.content_length or 0) > bodies.MAX_REQUEST:
             return None
+        _ask_for_it(request)
         parts: list[bytes] = []
         size = 0
         try:
@@ -426,6 +427,13 @@ def _head(known: _Known, headers: MultiMapping[str], length: int) -> Head:
         agent=headers.get(AGENT),
         test=TEST in headers,
     )
+
+
+def _ask_for_it(request: web.BaseRequest) -> None:
+    """The body of whoever first waits for a word (RFC 9110, 10.1.1): curl does for a second, where it is large."""
+    waits = request.headers.get(EXPECT, "").lower() == "100-continue" and request.version >= HttpVersion11
+    if waits and request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 def _to(origin: str | None, sender: Sender | None, said: Said) -> Said:
