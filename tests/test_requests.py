@@ -540,6 +540,25 @@ class TestKnownHeads:
 
         run(scenario())
 
+    def test_a_new_address_is_known_however_many_were_before(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        """
+        Addresses that differ each time (with a number against caches, say) do not keep out the next sender for ever.
+        """
+        monkeypatch.setattr(http, "KNOWN", 8)
+
+        async def scenario() -> None:
+            async with running_app(chosen(tmp_path)) as app, peer(app) as sender:
+                for number in range(30):
+                    assert 200 == (await sender.ask(post(path=f"{PATH}&_={number}"))).status
+                for _ in range(2):
+                    await sender.ask(post(path=f"{PATH}&new"))
+                assert [True] == [f"{PATH}&new".encode() in each for each in app.collector.heads]
+                assert len(app.collector._known) <= 8
+
+        run(scenario())
+
     def test_reload_and_erasure_empty_the_memory(self, run: Run, tmp_path: Path):
         """
         A connection whose head is known is told 403 where its source is switched off, and 401 where its key is no more.

@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import structlog
 from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
@@ -68,7 +68,10 @@ _ALLOWED_HEADERS = (
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 ORIGIN, API_KEY, TEST = istr("Origin"), istr("x-api-key"), istr("x-turnout-test")
 AGENT, FORWARDED = istr("User-Agent"), istr("X-Forwarded-For")
-KNOWN = 1024  # addresses with keys that are remembered
+KNOWN = 1024  # addresses with keys that are remembered, and heads
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 _BUSY = Error(code="busy", message="too much is under way; send it again later")
 _REFUSALS = [whole(HTTPStatus.TOO_MANY_REQUESTS, _BUSY, "keep-alive", 1 + some) for some in range(LATEST)]
@@ -198,9 +201,7 @@ class Collector:
 
     def learn(self, sent: bytes, head: Head) -> None:
         """So that ``again`` need not parse it."""
-        if len(self.heads) >= KNOWN:
-            self.heads.clear()
-        self.heads[sent] = head
+        _remember(self.heads, sent, head)
 
     def _begin(self, head: Head, body: bytes, connection: Connection) -> None:
         size = bodies.inflated_size(body)
@@ -232,8 +233,8 @@ class Collector:
             return known, None
         if isinstance(known, str):
             return await self._heard(request, known), None
-        if known.method == "POST" and known.sender is not None and len(self._known) < KNOWN:
-            self._known[asked] = known
+        if known.method == "POST" and known.sender is not None:
+            _remember(self._known, asked, known)
         if (not_now := self._not_now(request)) is not None:
             return not_now, None
         if known.method == "GET":
@@ -414,6 +415,13 @@ class Collector:
 
     def _some(self) -> int:
         return int(self._chance() * LATEST)
+
+
+def _remember(memory: dict[_K, _V], key: _K, value: _V) -> None:
+    """One more of ``KNOWN``. A full memory is emptied: whoever still sends is soon in it again."""
+    if len(memory) >= KNOWN and key not in memory:
+        memory.clear()
+    memory[key] = value
 
 
 def _head(known: _Known, headers: MultiMapping[str], length: int) -> Head:
