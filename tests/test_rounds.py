@@ -167,6 +167,19 @@ async def test_what_is_read_is_work_whatever_becomes_of_it(large: Callable[[Call
     assert 4 == len(set(rounds) | {at for at, _ in log.told})
 
 
+async def test_what_is_repaired_is_no_less_work():
+    """
+    Text that grows while it is mended does not count as work that was saved.
+    """
+    log = Log(STRETCH)
+    broken = b'{"\xff":1,"batch":[%b]}' % b",".join([b'{"event":"x","n":"%b"}' % (b"\xff" * 9_000)] * 20)
+    log.rounds.add(Job(broken, SENDER, Visit(received=NOW), log.done.append))
+    await log.turns(12)
+
+    assert [[20]] == [sizes for _, sizes in log.told]
+    assert log.told[0][0] >= 6
+
+
 async def test_nothing_is_read_for_a_source_that_is_switched_off(monkeypatch: pytest.MonkeyPatch):
     """
     Nor is a text parsed in which no key can stand.

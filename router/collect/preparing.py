@@ -139,7 +139,7 @@ class Job:
             self.visit = msgspec.structs.replace(self.visit, wrapper=body.wrapper)
         self.prepared = Prepared(self.sender.name, self.visit.received, body.single, time.perf_counter())
         self._items, self._begun = body.items, True
-        self.worked -= body.size
+        self.worked = max(0, self.worked - body.size)  # repaired, the items are larger than they came
         return None
 
     def _read(self) -> Body | Malformed:
