@@ -15,18 +15,20 @@ from router import cli
 from router.clock import SystemClock
 from router.delivery.engine import Delivery
 from router.delivery.replay import preview
+from router.event import User
 from router.mocks.partner import Partner, Trouble, running
 from router.mocks.webhook import Webhook
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
 from router.outbox.replays import Chosen
 from router.outbox.state import Mark
+from router.person import Person
 from tests.builders import NOW, an_event, many, rows
 from tests.running import running_app
 from tests.running import settings as app_settings
 from tests.stepped import SteppedClock
+from tests.test_delivery import asked, settled, until
 from tests.test_delivery import settings as destination
-from tests.test_delivery import settled, until
 
 
 @contextlib.asynccontextmanager
@@ -45,9 +47,9 @@ async def lane(
             await delivery.stop(2.0)
 
 
-async def ended(store: Outbox, delivery: Delivery, clock: SteppedClock) -> Any:
+async def ended(store: Outbox, delivery: Delivery, clock: SteppedClock, step: float = 1) -> Any:
     """The newest replay, once it is no longer running."""
-    await until(lambda: delivery.replays[max(delivery.replays)].replay.state != "running", lambda: clock.step(1))
+    await until(lambda: delivery.replays[max(delivery.replays)].replay.state != "running", lambda: clock.step(step))
     return (await store.replays())[0]
 
 
@@ -141,6 +143,79 @@ class TestReplay:
             done = await ended(store, delivery, clock)
 
             assert (5, 0) == (done.counts.sent, done.counts.refused)
+
+    async def test_a_try_is_signed_when_it_leaves(self, store: Outbox, clock: SteppedClock):
+        """
+        After half an hour of failures the partner takes the next try: its signature is of that moment.
+        """
+        async with lane(store, clock) as (delivery, partner):
+            await store.append(many(1))
+            await settled(store, "a", delivered=1)
+            partner.trouble = [Trouble(status=503, times=12)]
+            began = clock.now()
+            await delivery.replay("a", Chosen(rate="1000/s"), 1, "test")
+            done = await ended(store, delivery, clock, 30)
+
+            assert clock.now() - began > 1_800_000
+            assert ("done", 1) == (done.state, done.counts.sent)
+            assert [204, *[503] * 12, 204] == [each.status for each in partner.received]
+
+    async def test_it_asks_when_the_partner_said(self, store: Outbox, clock: SteppedClock):
+        """
+        Retry-After closes the lane to the replay and to fresh events; both go on when it is over.
+        """
+        async with lane(store, clock) as (delivery, partner):
+            await store.append(many(1))
+            await settled(store, "a", delivered=1)
+            partner.trouble = [Trouble(status=429, retry_after="3600", times=1)]
+            await delivery.replay("a", Chosen(rate="1000/s"), 1, "test")
+            await until(lambda: partner.counts.received == 2)
+            await store.append(many(1, start=2))
+            for _ in range(35):
+                clock.step(100)
+                await asyncio.sleep(0.01)
+            assert 2 == partner.counts.received
+            done = await ended(store, delivery, clock, 10)
+
+            assert 1 == done.counts.sent
+            assert {"e-1": 2, "e-2": 1} == dict(partner.taken)
+
+    async def test_a_hold_is_the_lanes(self, store: Outbox, clock: SteppedClock):
+        """
+        Refused credentials hold the lane, where everybody sees it; its slow probe is the replay's where nothing else
+        waits, and lets the lane go.
+        """
+        async with lane(store, clock) as (delivery, partner):
+            await store.append(many(1))
+            await settled(store, "a", delivered=1)
+            partner.trouble = [Trouble(status=401, times=1)]
+            await delivery.replay("a", Chosen(rate="1000/s"), 1, "test")
+            await until(lambda: store.lanes["a"].held)
+            for _ in range(28):
+                clock.step(10)
+                await asyncio.sleep(0.01)
+            assert 2 == partner.counts.received
+            done = await ended(store, delivery, clock, 10)
+
+            assert 1 == done.counts.sent
+            assert store.lanes["a"].held is None
+            assert [(None,)] == asked(store, "SELECT hold_reason FROM lane")
+
+    async def test_nothing_of_who_was_forgotten_meanwhile_is_sent(self, store: Outbox, clock: SteppedClock):
+        """
+        What a replay has read and not sent when a person is forgotten is looked at again before it leaves.
+        """
+        async with lane(store, clock) as (delivery, partner):
+            await store.append(rows(*(an_event(f"e-{n}", user=User(id=f"u-{n % 2}")) for n in range(10))))
+            await settled(store, "a", delivered=10)
+            partner.trouble = [Trouble(status=503, times=1)]
+            await delivery.replay("a", Chosen(rate="1000/s"), 1, "test")
+            await until(lambda: partner.counts.received == 11)
+            await store.erase([Person(user_id="u-0")], "test")
+            done = await ended(store, delivery, clock)
+
+            assert {f"e-{n}": 1 + n % 2 for n in range(10)} == dict(partner.taken)
+            assert (5, 5) == (done.counts.sent, done.counts.other)
 
     async def test_one_bad_event_does_not_stop_the_others(self, store: Outbox, clock: SteppedClock):
         """

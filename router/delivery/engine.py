@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
-from functools import partial
 
 from router.clock import Clock
 from router.delivery.floor import Floor
 from router.delivery.lane import LaneRunner
 from router.delivery.observer import Observer
-from router.delivery.replay import BEHIND, Replayer
+from router.delivery.replay import Replayer
 from router.destination import Destination
 from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
@@ -103,9 +102,7 @@ class Delivery:
         """Run it, where its destination runs; else it waits for the next configuration that has it."""
         runner = next((each for each in self.lanes.values() if each.lane.id == replay.lane), None)
         if runner is not None:
-            behind = partial(runner.busy, BEHIND)
-            made = Replayer(replay, runner.name, runner.destination, runner.lane, self._store, self._clock, behind)
-            self.replays[replay.id] = made
+            self.replays[replay.id] = made = Replayer(replay, runner, self._store, self._clock)
             made.start()
 
     async def _rest(self, lanes: Collection[int]) -> None:

@@ -32,12 +32,13 @@ from router.delivery.sending import Sending
 from router.delivery.settling import Settling
 from router.delivery.subjects import MOST_BEHIND
 from router.delivery.taking import Taking
-from router.destination import Destination
+from router.destination import Destination, Request
 from router.failpoint import failpoint
 from router.outbox.errors import NotDurable
 from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
-from router.outbox.state import Held, Mark, Selection
+from router.outbox.state import Attempt, Held, Mark, Selection
+from router.outcome import Outcome
 from router.settings import per_second, seconds
 
 log: Any = structlog.get_logger()
@@ -292,13 +293,29 @@ class LaneRunner:
         if self._quota is not None:
             await self._quota.count(marks)
 
+    # Beside a replay
+
     def busy(self, behind: int) -> bool:
-        """Has it better to do than a replay: is it held, waiting, or more than so many events behind?"""
-        return (
-            self._gate.one_at_a_time
-            or self._gate.closed_for(self._clock.now()) > 0
-            or self._store.last - self.lane.cursor > behind
-        )
+        """Has it better to do than a replay: is it closed, or more than so many events behind? Where only a probe may
+        pass, the replay sends it if the lane has none to send.
+        """
+        waiting = self._store.last - self.lane.cursor
+        if self._gate.one_at_a_time and (waiting or self._sending.under_way):
+            return True
+        return self._gate.closed_for(self._clock.now()) > 0 or waiting > behind
+
+    async def attempt(self, sender: Sender, request: Request, jobs: Sequence[Job]) -> tuple[Outcome, Attempt]:
+        """A request of a replay: what its answer says of the partner holds for the lane as well."""
+        self._gate.passed(self._clock.now())
+        epoch = self._gate.epoch
+        outcome, attempt = await sender.send(request, jobs)
+        outcome = self._gate.felt(outcome, attempt, current=epoch == self._gate.epoch)
+        if self._gate.unwritten:
+            self._gate.unwritten = False
+            self._wake()
+            with contextlib.suppress(NotDurable):  # the next process finds out for itself
+                await self._store.hold(self.lane, self.lane.held)
+        return outcome, attempt
 
     # The operator
 

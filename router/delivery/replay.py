@@ -1,14 +1,15 @@
 """Replay: an operator's choice of events is sent again to one destination, slowly, beside what is fresh.
 
 One request at a time and no more than its rate; live traffic goes first: while the lane is held, paused or behind, the
-replay waits. The same dedup ids travel, so partners recognise what they have. Where it is, is written down after every
-batch, and the next process goes on from there.
+replay waits, and what the partner answers to it holds for the lane as well. The same dedup ids travel, so partners
+recognise what they have. Where it is, is written down after every batch, and the next process goes on from there.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -18,8 +19,9 @@ from aiolimiter import AsyncLimiter
 from router import retry, route
 from router.clock import Clock
 from router.delivery.ends import Job
+from router.delivery.lane import LaneRunner
 from router.delivery.sender import Sender
-from router.destination import Destination, Request
+from router.destination import Destination
 from router.event import Event
 from router.failpoint import failpoint
 from router.outbox.errors import NotDurable
@@ -27,7 +29,7 @@ from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
 from router.outbox.replays import Chosen, Counts, Replay
 from router.outbox.state import Attempt
-from router.outcome import Delivered, Hold, Outcome, Rejected, Split
+from router.outcome import Delivered, Hold, Rejected, Retry, Split
 from router.settings import per_second, seconds
 
 log: Any = structlog.get_logger()
@@ -39,29 +41,19 @@ PAUSE = 1.0  # seconds until the lane is looked at again
 
 
 class Replayer:
-    """One replay at work. ``busy`` says whether its lane has better things to do."""
+    """One replay at work, beside the lane of its destination."""
 
-    def __init__(
-        self,
-        replay: Replay,
-        name: str,
-        destination: Destination,
-        lane: Lane,
-        store: Outbox,
-        clock: Clock,
-        busy: Callable[[], bool],
-    ) -> None:
+    def __init__(self, replay: Replay, runner: LaneRunner, store: Outbox, clock: Clock) -> None:
         self.replay = replay
-        self._name, self._destination, self._lane, self._store, self._clock = name, destination, lane, store, clock
-        self._busy = busy
-        self._rule = route.compile(name, destination)
-        window = destination.max_age or destination.window
-        self._window = int(seconds(window) * 1000) if window else None
+        self._runner, self._store, self._clock = runner, store, clock
+        self._name, self._lane, destination = runner.name, runner.lane, runner.destination
+        self._window = _window(destination)
         self._batch = destination.batch or destination.default_batch
-        self._sender = Sender(f"{name}-replay", destination, clock, 1)
+        self._sender = Sender(f"{self._name}-replay", destination, clock, 1)
         self._attempts: list[Attempt] = []
         speed = per_second(replay.chosen.rate)
         self._limiter = AsyncLimiter(1, 1 / speed)
+        self._has_turn = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -90,13 +82,12 @@ class Replayer:
             await self._sender.close()
 
     async def _step(self) -> None:
+        await self._lane_free()  # what is read before a long wait is old
         found = await next_part(self._store, self._lane, self.replay, max(self._batch, LOOK))
         now, counts = self._clock.now(), self.replay.counts
         jobs = [Job(seq, event) for seq, event in found.events if self._wanted(event, now, counts)]
         counts.other += found.other
-        for job, reason in await self._send(jobs, found.delivered):
-            counts.refused += 1
-            log.info("replay_refused", destination=self._name, reason=reason, seq=job.seq)
+        await self._send(jobs, found.delivered)
         self.replay.cursor = found.end
         attempts, self._attempts = self._attempts, []
         failpoint("replay_before_note")
@@ -104,25 +95,21 @@ class Replayer:
         failpoint("replay_after_note")
 
     def _wanted(self, event: Event, now: int, counts: Counts) -> bool:
-        end = fate(self._rule, self._window, event, now)
+        end = fate(self._runner.rule, self._window, event, now)
         if end == "filtered":
             counts.filtered += 1
         elif end == "expired":
             counts.expired += 1
         return end is None
 
-    async def _send(self, jobs: Sequence[Job], had: frozenset[int]) -> list[tuple[Job, str]]:
-        """Send in the batches of the partner. Returns those that it, or its rules, refused."""
-        refused: list[tuple[Job, str]] = []
-        for start in range(0, len(jobs), self._batch):
-            part = await self._not_closed(jobs[start : start + self._batch], refused)
-            written = self._sender.write(part)
-            refused += written.ended
-            for request, carried in written.requests:
-                refused += await self._carry(request, carried, had)
-        return refused
+    async def _send(self, jobs: Sequence[Job], had: frozenset[int]) -> None:
+        """Send in the batches of the partner."""
+        free = await self._not_closed(jobs)
+        parts = deque(free[start : start + self._batch] for start in range(0, len(free), self._batch))
+        while parts:
+            parts.extendleft(reversed(await self._carry(parts.popleft(), had)))
 
-    async def _not_closed(self, jobs: Sequence[Job], refused: list[tuple[Job, str]]) -> list[Job]:
+    async def _not_closed(self, jobs: Sequence[Job]) -> list[Job]:
         """Without those whose subject the partner has closed since."""
         named = [msgspec.structs.replace(job, subject=self._sender.subject(job)) for job in jobs]
         about = [job.subject for job in named if job.subject is not None]
@@ -130,54 +117,74 @@ class Replayer:
         free = []
         for job in named:
             if (reason := closed.get(job.subject or "")) is not None and self._sender.kept_out(job):
-                refused.append((job, reason))
+                self._refused([(job, reason)])
             else:
                 free.append(job)
         return free
 
-    async def _carry(self, request: Request, jobs: list[Job], had: frozenset[int]) -> list[tuple[Job, str]]:
-        """One request until the partner has said what becomes of it."""
-        tries = 0
-        while True:
-            await self._turn()
-            failpoint("replay_before_send")
-            outcome, attempt = await self._sender.send(request, jobs)
-            match outcome:
-                case Delivered(rejected=bad):
-                    taken = [job for index, job in enumerate(jobs) if index not in bad]
-                    self.replay.counts.sent += len(taken)
-                    self.replay.counts.again += sum(job.seq in had for job in taken)
-                    self._told(attempt)
-                    return [(jobs[index], reason) for index, reason in bad.items()]
-                case Rejected(reason=reason):
-                    self._told(attempt)
-                    return [(job, reason) for job in jobs]
-                case Split(rejected=bad):
-                    self._told(attempt)
-                    return await self._apart(jobs, bad, outcome, had)
-            tries += 1
-            await self._clock.sleep(60.0 if isinstance(outcome, Hold) else retry.delay(tries, 1.0))
+    async def _carry(self, jobs: list[Job], had: frozenset[int]) -> list[list[Job]]:
+        """Send one request until the partner has said what becomes of it. Returns who is in another one, in parts.
 
-    async def _apart(
-        self, jobs: list[Job], bad: dict[int, str], outcome: Outcome, had: frozenset[int]
-    ) -> list[tuple[Job, str]]:
-        """A batch that was refused for some member: without those it names, or one by one."""
-        if len(jobs) == 1:
-            return [(jobs[0], getattr(outcome, "reason", "refused"))]
+        It is written anew for every try, when it may leave: signatures age, and people are forgotten.
+        """
+        tries = 0
+        others: list[list[Job]] = []
+        while jobs:
+            await self._turn()
+            written = self._sender.write(self._not_erased(jobs))
+            self._refused(written.ended)
+            if not written.requests:
+                break
+            (request, jobs), *more = written.requests
+            others += [carried for _, carried in more]
+            self._has_turn = False
+            failpoint("replay_before_send")
+            outcome, attempt = await self._runner.attempt(self._sender, request, jobs)
+            if not isinstance(outcome, Retry | Hold):
+                self._told(attempt)
+                return self._answered(outcome, jobs, had) + others
+            tries = tries + 1 if isinstance(outcome, Retry) else 1  # where it said when, the lane is closed until then
+            await self._clock.sleep(retry.delay(tries, 1.0))
+        return others
+
+    def _answered(self, outcome: Delivered | Rejected | Split, jobs: list[Job], had: frozenset[int]) -> list[list[Job]]:
+        """What the partner said of each. Returns those whom a bad member of their batch spoilt it for: without those that
+        were named, or one by one.
+        """
+        if isinstance(outcome, Rejected) or (isinstance(outcome, Split) and len(jobs) == 1):
+            bad = dict.fromkeys(range(len(jobs)), outcome.reason)
+        else:
+            bad = outcome.rejected
+        self._refused([(jobs[index], reason) for index, reason in bad.items()])
         rest = [job for index, job in enumerate(jobs) if index not in bad]
-        refused = [(jobs[index], reason) for index, reason in bad.items()]
-        for part in [rest] if bad else [[job] for job in rest]:
-            written = self._sender.write(part)
-            refused += written.ended
-            for request, carried in written.requests:
-                refused += await self._carry(request, carried, had)
-        return refused
+        if isinstance(outcome, Delivered):
+            self.replay.counts.sent += len(rest)
+            self.replay.counts.again += sum(job.seq in had for job in rest)
+            return []
+        return [rest] if bad else [[job] for job in rest]
 
     async def _turn(self) -> None:
-        """Until the lane has nothing better to do, and the rate allows it."""
-        while self._busy():
+        """Until the rate allows a request and the lane has nothing better to do. A turn that is not used is kept."""
+        if not self._has_turn:
+            await self._limiter.acquire()
+            self._has_turn = True
+        await self._lane_free()
+
+    async def _lane_free(self) -> None:
+        while self._runner.busy(BEHIND):
             await self._clock.sleep(PAUSE)
-        await self._limiter.acquire()
+
+    def _not_erased(self, jobs: Sequence[Job]) -> list[Job]:
+        """Without those whose person was forgotten since they were read."""
+        left = [job for job in jobs if not self._store.suppression.blocks(job.event)]
+        self.replay.counts.other += len(jobs) - len(left)
+        return left
+
+    def _refused(self, ended: Sequence[tuple[Job, str]]) -> None:
+        """The partner, or its rules, refuse these, each with the reason."""
+        self.replay.counts.refused += len(ended)
+        for job, reason in ended:
+            log.info("replay_refused", destination=self._name, reason=reason, seq=job.seq)
 
     def _told(self, attempt: Attempt) -> None:
         reason = f"replay {self.replay.id}{f': {attempt.reason}' if attempt.reason else ''}"
@@ -222,6 +229,12 @@ def chooses(chosen: Chosen, event: Event, became: str | None, lane: Lane, seq: i
     )
 
 
+def _window(destination: Destination) -> int | None:
+    """How old an event may be, in ms."""
+    window = destination.max_age or destination.window
+    return int(seconds(window) * 1000) if window else None
+
+
 def fate(rule: route.Rule, window: int | None, event: Event, now: int) -> str | None:
     """Why it would not be sent today: "filtered" or "expired"; None where it would."""
     if route.decide(rule, event) is not None:
@@ -234,8 +247,7 @@ async def preview(
 ) -> Counts:
     """What a replay would do, without a request; what the partner's own rules refuse counts as ``refused``."""
     rule, sender, now = route.compile(name, destination), Sender(f"{name}-preview", destination, clock, 1), clock.now()
-    window = destination.max_age or destination.window
-    oldest = int(seconds(window) * 1000) if window else None
+    oldest = _window(destination)
     trial = Replay(
         id=0, lane=lane.id, at=now, who="", chosen=chosen, cursor=first - 1, last=store.last, counts=Counts()
     )
