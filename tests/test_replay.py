@@ -16,8 +16,10 @@ from router.clock import SystemClock
 from router.delivery.engine import Delivery
 from router.delivery.replay import preview
 from router.event import User
+from router.failpoint import Injected
 from router.mocks.partner import Partner, Trouble, running
 from router.mocks.webhook import Webhook
+from router.outbox.errors import Broken, Busy, DiskFull
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
 from router.outbox.replays import Chosen
@@ -49,7 +51,7 @@ async def lane(
 
 async def ended(store: Outbox, delivery: Delivery, clock: SteppedClock, step: float = 1) -> Any:
     """The newest replay, once it is no longer running."""
-    await until(lambda: delivery.replays[max(delivery.replays)].replay.state != "running", lambda: clock.step(step))
+    await until(lambda: not delivery.replays, lambda: clock.step(step))
     return (await store.replays())[0]
 
 
@@ -229,6 +231,60 @@ class TestReplay:
             done = await ended(store, delivery, clock)
 
             assert (19, 1) == (done.counts.sent, done.counts.refused)
+
+    @pytest.mark.parametrize("fault", [Busy("x"), DiskFull("x"), Injected("x")])
+    @pytest.mark.parametrize("asked_for", ["read", "states", "note_replay"])
+    async def test_what_passes_does_not_end_it(
+        self, store: Outbox, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch, asked_for: str, fault: Exception
+    ):
+        """
+        A busy or full outbox, or a fault of ours, costs a pause; nothing is sent again because of the former, everything
+        is counted once, and another replay may begin afterwards.
+        """
+        async with lane(store, clock) as (delivery, partner):
+            await store.append(many(30))
+            await settled(store, "a", delivered=30)
+            real, faults = getattr(store, asked_for), [fault]
+
+            async def failing_once(*arguments: Any, **more: Any) -> Any:
+                if faults:
+                    raise faults.pop()
+                return await real(*arguments, **more)
+
+            monkeypatch.setattr(store, asked_for, failing_once)
+            await delivery.replay("a", Chosen(rate="1000/s"), 1, "test")
+            done = await ended(store, delivery, clock, 10)
+
+            assert ("done", 30, 30) == (done.state, done.counts.sent, done.counts.again)
+            assert isinstance(fault, Injected) or {2} == set(partner.taken.values())
+            assert await delivery.replay("a", Chosen(), 1, "test") is not None
+
+    async def test_where_the_outbox_failed_it_is_the_next_process_that_goes_on(
+        self, store: Outbox, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+    ):
+        """
+        A disk that failed is asked no more, and nothing further is sent; on disk the replay is still running.
+        """
+        async with lane(store, clock) as (delivery, partner):
+            await store.append(many(30))
+            await settled(store, "a", delivered=30)
+            asked_for = asyncio.Event()
+
+            async def failing(*_: Any) -> None:
+                store.failed = Broken("x")
+                asked_for.set()
+                raise store.failed
+
+            monkeypatch.setattr(store, "note_replay", failing)
+            await delivery.replay("a", Chosen(rate="1000/s"), 1, "test")
+            await asked_for.wait()
+            sent = sum(partner.taken.values())
+            for _ in range(5):
+                clock.step(60)
+                await asyncio.sleep(0.01)
+
+            assert sent == sum(partner.taken.values())
+            assert [("running",)] == asked(store, "SELECT state FROM replay")
 
     async def test_it_goes_on_after_a_restart(self, tmp_path, clock: SteppedClock):
         """

@@ -17,11 +17,11 @@ from router.delivery import ends
 from router.delivery.ends import Job
 from router.delivery.hand import Hand
 from router.delivery.holding import Gate
+from router.delivery.patience import patiently
 from router.delivery.sender import Sender
 from router.delivery.sending import Sending
 from router.delivery.settling import Settling
 from router.destination import Destination
-from router.outbox.errors import NotDurable
 from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
 from router.settings import seconds
@@ -114,13 +114,7 @@ class Deciding:
 
     async def _patiently(self, asked: Callable[[], Awaitable[T]]) -> T:
         """What the outbox says, however long it is busy or full: the jobs that are asked about are in nobody else's hand."""
-        while True:
-            try:
-                return await asked()
-            except NotDurable:
-                if self._sending.stopping or self._store.failed is not None:
-                    raise
-                await self._clock.sleep(1.0)  # a full or busy disk says to nobody when it is not
+        return await patiently(asked, self._store, self._clock, lambda: self._sending.stopping)
 
     async def _not_behind(self, jobs: list[Job], now: int) -> list[Job]:
         """Those without an earlier event about the same subject that waits for another try; the others wait as long."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
+from functools import partial
 
 from router.clock import Clock
 from router.delivery.floor import Floor
@@ -102,7 +103,8 @@ class Delivery:
         """Run it, where its destination runs; else it waits for the next configuration that has it."""
         runner = next((each for each in self.lanes.values() if each.lane.id == replay.lane), None)
         if runner is not None:
-            self.replays[replay.id] = made = Replayer(replay, runner, self._store, self._clock)
+            ended = partial(self.replays.pop, replay.id, None)
+            self.replays[replay.id] = made = Replayer(replay, runner, self._store, self._clock, ended)
             made.start()
 
     async def _rest(self, lanes: Collection[int]) -> None:

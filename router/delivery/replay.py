@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -20,6 +20,7 @@ from router import retry, route
 from router.clock import Clock
 from router.delivery.ends import Job
 from router.delivery.lane import LaneRunner
+from router.delivery.patience import patiently
 from router.delivery.sender import Sender
 from router.destination import Destination
 from router.event import Event
@@ -34,17 +35,22 @@ from router.settings import per_second, seconds
 
 log: Any = structlog.get_logger()
 
+T = TypeVar("T")
+
 LOOK = 20  # events dealt with between two notes of how far it is, where a batch is not larger
 LOOK_AHEAD = 500  # events of a preview looked at in one go
 BEHIND = 100  # fresh events of the lane that may wait while a replay goes on
 PAUSE = 1.0  # seconds until the lane is looked at again
+AFTER_FAULT = 60.0  # seconds until a step in which we had a fault is tried again
 
 
 class Replayer:
-    """One replay at work, beside the lane of its destination."""
+    """One replay at work, beside the lane of its destination; it tells when it has ``ended`` by itself."""
 
-    def __init__(self, replay: Replay, runner: LaneRunner, store: Outbox, clock: Clock) -> None:
-        self.replay = replay
+    def __init__(
+        self, replay: Replay, runner: LaneRunner, store: Outbox, clock: Clock, ended: Callable[[], object]
+    ) -> None:
+        self.replay, self._ended = replay, ended
         self._runner, self._store, self._clock = runner, store, clock
         self._name, self._lane, destination = runner.name, runner.lane, runner.destination
         self._window = _window(destination)
@@ -68,34 +74,52 @@ class Replayer:
 
     async def _run(self) -> None:
         try:
-            while self.replay.state == "running" and self.replay.cursor < self.replay.last:
-                await self._step()
-            if self.replay.state == "running":
-                self.replay.state = "done"
-                await self._store.note_replay(self.replay)
-                log.info("replay_done", destination=self._name, count=self.replay.counts.sent)
+            while self.replay.state == "running":
+                await self._step_or_pause()
         except NotDurable:
             return  # the outbox tells the process; the next one goes on
-        except Exception:
-            log.exception("replay_failed", destination=self._name)
         finally:
             await self._sender.close()
+        self._ended()
+
+    async def _step_or_pause(self) -> None:
+        before = msgspec.structs.replace(self.replay.counts)
+        try:
+            await (self._step() if self.replay.cursor < self.replay.last else self._finish())
+        except NotDurable:
+            raise
+        except Exception:
+            # A fault of ours must not end the replay for good, nor send the same again and again.
+            log.exception("replay_failed", destination=self._name)
+            self.replay.counts = before
+            await self._clock.sleep(AFTER_FAULT)
 
     async def _step(self) -> None:
         await self._lane_free()  # what is read before a long wait is old
-        found = await next_part(self._store, self._lane, self.replay, max(self._batch, LOOK))
-        now, counts = self._clock.now(), self.replay.counts
-        jobs = [Job(seq, event) for seq, event in found.events if self._wanted(event, now, counts)]
-        counts.other += found.other
-        await self._send(jobs, found.delivered)
-        self.replay.cursor = found.end
-        attempts, self._attempts = self._attempts, []
+        most = max(self._batch, LOOK)
+        found = await self._patiently(lambda: next_part(self._store, self._lane, self.replay, most))
+        self._attempts = []
+        self.replay.counts.other += found.other
+        now = self._clock.now()
+        await self._send([Job(seq, event) for seq, event in found.events if self._wanted(event, now)], found.delivered)
         failpoint("replay_before_note")
-        await self._store.note_replay(self.replay, attempts)
+        noted = msgspec.structs.replace(self.replay, cursor=found.end)
+        await self._patiently(lambda: self._store.note_replay(noted, self._attempts))
+        self.replay.cursor = found.end
         failpoint("replay_after_note")
 
-    def _wanted(self, event: Event, now: int, counts: Counts) -> bool:
-        end = fate(self._runner.rule, self._window, event, now)
+    async def _finish(self) -> None:
+        done = msgspec.structs.replace(self.replay, state="done")
+        await self._patiently(lambda: self._store.note_replay(done))
+        self.replay.state = "done"
+        log.info("replay_done", destination=self._name, count=self.replay.counts.sent)
+
+    async def _patiently(self, asked: Callable[[], Awaitable[T]]) -> T:
+        """What the outbox says, also later: what was sent is not sent again because it was busy."""
+        return await patiently(asked, self._store, self._clock)
+
+    def _wanted(self, event: Event, now: int) -> bool:
+        end, counts = fate(self._runner.rule, self._window, event, now), self.replay.counts
         if end == "filtered":
             counts.filtered += 1
         elif end == "expired":
@@ -113,7 +137,8 @@ class Replayer:
         """Without those whose subject the partner has closed since."""
         named = [msgspec.structs.replace(job, subject=self._sender.subject(job)) for job in jobs]
         about = [job.subject for job in named if job.subject is not None]
-        closed = await self._store.closed(self._lane, about, self._clock.now()) if about else {}
+        now = self._clock.now()
+        closed = await self._patiently(lambda: self._store.closed(self._lane, about, now)) if about else {}
         free = []
         for job in named:
             if (reason := closed.get(job.subject or "")) is not None and self._sender.kept_out(job):
