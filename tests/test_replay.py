@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -305,6 +306,36 @@ class TestReplay:
 
         assert ("done", 100) == (done.state, done.counts.sent)
         assert first < 100 <= first + sum(partner.taken.values()) <= 120
+
+    async def test_where_segments_went_it_goes_on_behind_them(self, tmp_path: Path, clock: SteppedClock):
+        """
+        A replay that was in a segment which retention took since sends what the log still holds, kept events or not.
+        """
+        store = await Outbox.open(tmp_path / "outbox", clock, segment_events=10)
+        async with lane(store, clock) as (delivery, partner):
+            at = store.lanes["a"]
+            await delivery.lanes["a"].hold("later", "test")
+            await store.append(many(10))
+            await store.append(many(1, start=11))
+            await store.journal.sealing
+            dead = Mark(seqs=(3,), state="dead", at=NOW, attempts=1, reason="no")
+            taken = Mark(seqs=[1, 2, *range(4, 12)], state="delivered", at=NOW, attempts=1)
+            await store.settle(at, [dead, taken])
+            replay = await store.begin_replay(at, Chosen(rate="1000/s"), 1, "test")
+            replay.cursor = 5
+            await store.note_replay(replay)
+            clock.step(8 * 86_400)
+            await store.retention.look()
+            assert not (store.directory / "log" / "00000001.db").exists()
+        await store.close()
+        store = await Outbox.open(tmp_path / "outbox", clock, segment_events=10)
+        async with lane(store, clock) as (delivery, partner):
+            await delivery.lanes["a"].resume("test")
+            done = await ended(store, delivery, clock)
+        await store.close()
+
+        assert {"e-11": 1} == dict(partner.taken)
+        assert ("done", 1, 5) == (done.state, done.counts.sent, done.counts.other)
 
     async def test_one_at_a_time_and_it_can_be_cancelled(self, store: Outbox, clock: SteppedClock):
         """

@@ -12,6 +12,7 @@ import itertools
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -45,9 +46,17 @@ class Segments:
         return self.all[-1]
 
     async def read(self, after: int, limit: int) -> list[Stored]:
-        """Up to ``limit`` events above ``after`` of the segment that holds the next one, in order."""
-        segment = self._holding(after + 1)
-        return await self._reading(lambda: log.read(*self._file(segment), after, limit))
+        """Up to ``limit`` events above ``after``, in order, of the first segment that has any: of one that went, the kept
+        events may be few or none.
+        """
+        place = self.all.index(self._holding(after + 1))
+        for segment in self.all[place:]:
+            if found := await self._reading(partial(self._above, segment, after, limit)):
+                return found
+        return []
+
+    def _above(self, segment: Segment, after: int, limit: int) -> list[Stored]:
+        return log.read(*self._file(segment), after, limit)
 
     async def pick(self, seqs: Sequence[int]) -> list[Stored]:
         """The events with these numbers, in order; those that are gone are left out."""
