@@ -430,7 +430,9 @@ class Model:
             "sessions": len(sessions),
         }
 
-    def begin_replay(self, lane: int, chosen: Chosen, first: int, now: int) -> Replay:
+    def begin_replay(self, lane: int, chosen: Chosen, first: int, now: int) -> Replay | None:
+        if any(each.lane == lane and each.state == "running" for each in self.replays):
+            return None
         made = Replay(
             id=len(self.replays) + 1,
             lane=lane,

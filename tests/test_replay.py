@@ -353,6 +353,39 @@ class TestReplay:
 
             assert ["running", "cancelled"] == [each.state for each in await store.replays()]
 
+    async def test_of_two_that_begin_at_once_one_is_refused(self, store: Outbox, clock: SteppedClock):
+        """
+        Two operators ask in the same moment: one replay runs, and the audit tells of one.
+        """
+        async with lane(store, clock) as (delivery, _):
+            await store.append(many(5))
+            begun = await asyncio.gather(*(delivery.replay("a", Chosen(), 1, "test") for _ in range(2)))
+
+            assert [1, None] == [each and each.id for each in begun]
+            assert [(1,)] == asked(store, "SELECT count(*) FROM audit WHERE what = 'replay'")
+
+    async def test_a_reload_in_the_moment_it_begins(
+        self, store: Outbox, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+    ):
+        """
+        A reload that finds a replay on disk begins it, and nobody begins it a second time.
+        """
+        async with lane(store, clock) as (delivery, partner):
+            await store.append(many(5))
+            await settled(store, "a", delivered=5)
+            real = store.begin_replay
+
+            async def reloaded(*arguments: Any) -> Any:
+                begun = await real(*arguments)
+                await delivery.apply({"a": delivery.lanes["a"].destination})
+                return begun
+
+            monkeypatch.setattr(store, "begin_replay", reloaded)
+            await delivery.replay("a", Chosen(rate="1000/s"), 1, "test")
+            await ended(store, delivery, clock)
+
+            assert {2} == set(partner.taken.values())
+
     async def test_a_story_tells_of_it(self, store: Outbox, clock: SteppedClock):
         """
         Whoever asks about an event sees that it was sent again, by which replay.

@@ -80,11 +80,9 @@ class Delivery:
 
     async def replay(self, name: str, chosen: Chosen, first: int, who: str) -> Replay | None:
         """Begin to send chosen events of the log again to a running destination; None while another replay does."""
-        lane = self.lanes[name].lane
-        if any(each.state == "running" and each.lane == lane.id for each in await self._store.replays()):
-            return None
-        replay = await self._store.begin_replay(lane, chosen, first, who)
-        self._go_on(replay)
+        replay = await self._store.begin_replay(self.lanes[name].lane, chosen, first, who)
+        if replay is not None and replay.id not in self.replays:  # a reload may have begun it meanwhile
+            self._go_on(replay)
         return replay
 
     async def cancel(self, number: int, who: str) -> Replay | None:

@@ -525,12 +525,15 @@ class Outbox:
         await self.audit(who, "drop", f"{lane.name} {chosen.state}", count)
         return count
 
-    async def begin_replay(self, lane: Lane, chosen: Chosen, first: int, who: str) -> Replay:
-        """Write down a replay of the events from ``first`` to the newest; its number is its name from then on."""
+    async def begin_replay(self, lane: Lane, chosen: Chosen, first: int, who: str) -> Replay | None:
+        """Write down a replay of the events from ``first`` to the newest; its number is its name from then on. None where
+        another one of the lane is running.
+        """
         now, last = self.clock.now(), self.last
 
-        def unit(connection: sqlite3.Connection) -> Replay:
-            made = replays.begin(connection, lane.id, chosen, first - 1, last, now, who)
+        def unit(connection: sqlite3.Connection) -> Replay | None:
+            if (made := replays.begin(connection, lane.id, chosen, first - 1, last, now, who)) is None:
+                return None
             state.audit(connection, now, who, "replay", f"{lane.name} {made.id}", last - first + 1)
             return made
 

@@ -60,7 +60,10 @@ class Replay(msgspec.Struct, kw_only=True):
 
 def begin(
     connection: sqlite3.Connection, lane: int, chosen: Chosen, cursor: int, last: int, now: int, who: str
-) -> Replay:
+) -> Replay | None:
+    """None where another one of the lane is running."""
+    if connection.execute("SELECT 1 FROM replay WHERE lane = ? AND state = 'running'", (lane,)).fetchone():
+        return None
     made = Replay(id=0, lane=lane, at=now, who=who, chosen=chosen, cursor=cursor, last=last, counts=Counts())
     found = connection.execute(
         "INSERT INTO replay(lane, at, who, chosen, cursor, last, state, counts) VALUES(?,?,?,?,?,?,?,?) RETURNING id",
