@@ -97,12 +97,9 @@ class Deciding:
                 jobs = await self._not_behind(jobs, now)
         about = [job.subject for job in jobs if job.subject is not None]
         closed = await self._patiently(lambda: self._store.closed(self._lane, about, now)) if about else {}
-        free = []
-        for job in jobs:
-            if (reason := closed.get(job.subject or "")) is not None and self._sender.kept_out(job):
-                self._settling.add(ends.unsent([job], "dead", reason, now))
-            else:
-                free.append(job)
+        free, shut = self._sender.parted(jobs, closed)
+        for job, reason in shut:
+            self._settling.add(ends.unsent([job], "dead", reason, now))
         return free
 
     def _subject(self, job: Job) -> str | None:

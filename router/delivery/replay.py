@@ -139,12 +139,8 @@ class Replayer:
         about = [job.subject for job in named if job.subject is not None]
         now = self._clock.now()
         closed = await self._patiently(lambda: self._store.closed(self._lane, about, now)) if about else {}
-        free = []
-        for job in named:
-            if (reason := closed.get(job.subject or "")) is not None and self._sender.kept_out(job):
-                self._refused([(job, reason)])
-            else:
-                free.append(job)
+        free, shut = self._sender.parted(named, closed)
+        self._refused(shut)
         return free
 
     async def _carry(self, jobs: list[Job], had: frozenset[int]) -> list[list[Job]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -79,8 +79,18 @@ class Sender:
             return None
         return None if subject is None else key(subject)
 
-    def kept_out(self, job: Job) -> bool:
-        """Is it not to be sent any more, its subject being closed?"""
+    def parted(self, jobs: Sequence[Job], closed: Mapping[str, str]) -> tuple[list[Job], list[tuple[Job, str]]]:
+        """Those that may be sent, and those that are kept out because their subject is ``closed``, with the reason."""
+        free: list[Job] = []
+        shut: list[tuple[Job, str]] = []
+        for job in jobs:
+            if (reason := closed.get(job.subject or "")) is not None and self._kept_out(job):
+                shut.append((job, reason))
+            else:
+                free.append(job)
+        return free, shut
+
+    def _kept_out(self, job: Job) -> bool:
         try:
             return self._destination.kept_out(self._visible(job.event))
         except Exception:  # noqa: BLE001 - whatever a partner's file raises
