@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from router.delivery.ends import Job
 from router.delivery.sending import Sending
 
 TAKE = 64  # events looked at in one go, where a batch is not larger
 GATHER = 0.02  # seconds between two looks for less than a batch
 PATIENCE = 0.2  # seconds between them where no answer comes
+
+
+def batches(jobs: Sequence[Job], size: int, suspects: Sequence[range]) -> list[Sequence[Job]]:
+    """Batches of so many. Those that may have killed the last process are each a batch of their own."""
+    alone = [job for job in jobs if any(job.seq in each for each in suspects)] if suspects else []
+    if alone:
+        jobs = [job for job in jobs if job not in alone]
+    return [[job] for job in alone] + [jobs[at : at + size] for at in range(0, len(jobs), size)]
 
 
 class Batching:

@@ -18,7 +18,7 @@ import structlog
 from router import route
 from router.clock import Clock
 from router.delivery import ends
-from router.delivery.batching import TAKE, Batching
+from router.delivery.batching import TAKE, Batching, batches
 from router.delivery.deciding import Deciding
 from router.delivery.ends import Job
 from router.delivery.floor import Floor
@@ -246,15 +246,8 @@ class LaneRunner:
         if self._hand.written_at != self._store.erasures:
             self._hand.unwrite()
         self._hand.written_at = self._store.erasures
-        for part in self._batches(jobs):
+        for part in batches(jobs, self._batch, self._suspects):
             self._hand.ready.extend(self._written(part).requests)
-
-    def _batches(self, jobs: Sequence[Job]) -> list[Sequence[Job]]:
-        """Those that may have killed the last process are each a batch of their own."""
-        alone = [job for job in jobs if any(job.seq in each for each in self._suspects)] if self._suspects else []
-        if alone:
-            jobs = [job for job in jobs if job not in alone]
-        return [[job] for job in alone] + [jobs[at : at + self._batch] for at in range(0, len(jobs), self._batch)]
 
     def _written(self, jobs: Sequence[Job]) -> Written:
         """Requests with their jobs; what the destination cannot express is settled."""

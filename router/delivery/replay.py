@@ -18,10 +18,11 @@ from aiolimiter import AsyncLimiter
 
 from router import retry, route
 from router.clock import Clock
+from router.delivery.batching import batches
 from router.delivery.ends import Job
 from router.delivery.lane import LaneRunner
 from router.delivery.patience import patiently
-from router.delivery.sender import Sender
+from router.delivery.sender import Sender, Written
 from router.destination import Destination
 from router.event import Event
 from router.failpoint import failpoint
@@ -42,6 +43,7 @@ LOOK_AHEAD = 500  # events of a preview looked at in one go
 BEHIND = 100  # fresh events of the lane that may wait while a replay goes on
 PAUSE = 1.0  # seconds until the lane is looked at again
 AFTER_FAULT = 60.0  # seconds until a step in which we had a fault is tried again
+LEFT_OUT = "left out: one process after another ended while it was in hand; report it"
 
 
 class Replayer:
@@ -58,6 +60,7 @@ class Replayer:
         self._sender = Sender(f"{self._name}-replay", destination, clock, 1)
         self._attempts: list[Attempt] = []
         speed = per_second(replay.chosen.rate)
+        self._suspects, self._killers = store.suspects(self._lane), store.killers(self._lane)
         self._limiter = AsyncLimiter(1, 1 / speed)
         self._has_turn = False
         self._task: asyncio.Task[None] | None = None
@@ -101,7 +104,8 @@ class Replayer:
         self._attempts = []
         self.replay.counts.other += found.other
         now = self._clock.now()
-        await self._send([Job(seq, event) for seq, event in found.events if self._wanted(event, now)], found.delivered)
+        jobs = [Job(seq, event) for seq, event in found.events]
+        await self._send([job for job in jobs if self._wanted(job, now)], found.delivered)
         failpoint("replay_before_note")
         noted = msgspec.structs.replace(self.replay, cursor=found.end)
         await self._patiently(lambda: self._store.note_replay(noted, self._attempts))
@@ -118,8 +122,11 @@ class Replayer:
         """What the outbox says, also later: what was sent is not sent again because it was busy."""
         return await patiently(asked, self._store, self._clock)
 
-    def _wanted(self, event: Event, now: int) -> bool:
-        end, counts = fate(self._runner.rule, self._window, event, now), self.replay.counts
+    def _wanted(self, job: Job, now: int) -> bool:
+        if job.seq in self._killers:
+            self._refused([(job, LEFT_OUT)])
+            return False
+        end, counts = fate(self._runner.rule, self._window, job.event, now), self.replay.counts
         if end == "filtered":
             counts.filtered += 1
         elif end == "expired":
@@ -128,14 +135,13 @@ class Replayer:
 
     async def _send(self, jobs: Sequence[Job], had: frozenset[int]) -> None:
         """Send in the batches of the partner."""
-        free = await self._not_closed(jobs)
-        parts = deque(free[start : start + self._batch] for start in range(0, len(free), self._batch))
+        parts = deque(batches(await self._not_closed(jobs), self._batch, self._suspects))
         while parts:
             parts.extendleft(reversed(await self._carry(parts.popleft(), had)))
 
     async def _not_closed(self, jobs: Sequence[Job]) -> list[Job]:
         """Without those whose subject the partner has closed since."""
-        named = [msgspec.structs.replace(job, subject=self._sender.subject(job)) for job in jobs]
+        named = [msgspec.structs.replace(job, subject=self._subject(job)) for job in jobs]
         about = [job.subject for job in named if job.subject is not None]
         now = self._clock.now()
         closed = await self._patiently(lambda: self._store.closed(self._lane, about, now)) if about else {}
@@ -143,7 +149,19 @@ class Replayer:
         self._refused(shut)
         return free
 
-    async def _carry(self, jobs: list[Job], had: frozenset[int]) -> list[list[Job]]:
+    def _subject(self, job: Job) -> str | None:
+        return self._in_hand([job], lambda: self._sender.subject(job))
+
+    def _in_hand(self, jobs: Sequence[Job], work: Callable[[], T]) -> T:
+        """What the partner's code makes of these. It may kill the process, and the next one goes on here."""
+        seqs = [job.seq for job in jobs]
+        self._store.in_hand.take(self._lane.id, min(seqs), max(seqs))
+        try:
+            return work()
+        finally:
+            self._store.in_hand.release()
+
+    async def _carry(self, jobs: Sequence[Job], had: frozenset[int]) -> list[list[Job]]:
         """Send one request until the partner has said what becomes of it. Returns who is in another one, in parts.
 
         It is written anew for every try, when it may leave: signatures age, and people are forgotten.
@@ -152,7 +170,7 @@ class Replayer:
         others: list[list[Job]] = []
         while jobs:
             await self._turn()
-            written = self._sender.write(self._not_erased(jobs))
+            written = self._written(self._not_erased(jobs))
             self._refused(written.ended)
             if not written.requests:
                 break
@@ -167,6 +185,9 @@ class Replayer:
             tries = tries + 1 if isinstance(outcome, Retry) else 1  # where it said when, the lane is closed until then
             await self._clock.sleep(retry.delay(tries, 1.0))
         return others
+
+    def _written(self, jobs: Sequence[Job]) -> Written:
+        return self._in_hand(jobs, lambda: self._sender.write(jobs)) if jobs else Written()
 
     def _answered(self, outcome: Delivered | Rejected | Split, jobs: list[Job], had: frozenset[int]) -> list[list[Job]]:
         """What the partner said of each. Returns those whom a bad member of their batch spoilt it for: without those that

@@ -3,7 +3,7 @@
 An event that kills the process (a fault in a library, memory) would kill each next one as well. What was in hand at such
 an end is suspect: from then on the partner's code is given those events one by one. An event that was in hand at three
 ends, at the last of them alone, is set aside as dead, visibly. So with batches the first end names the batch, the second
-the event, and the third confirms it.
+the event, and the third confirms it. A replay has nothing to set aside: it leaves out what the second one names.
 
 A process that somebody else kills is nearly always killed elsewhere: a mark stands for the microseconds in which the
 partner's code runs (``inhand``), and to be set aside an innocent event would have to be met there three times.

@@ -388,6 +388,11 @@ class Outbox:
         """Events of a lane that may have killed the last process: they are looked at one by one."""
         return [range(each.first, each.last + 1) for each in self.past.suspects if each.lane == lane.id]
 
+    def killers(self, lane: Lane) -> set[int]:
+        """Events of a lane that were in hand when one process after another died, each alone at the last time."""
+        suspects = [each for each in self.past.suspects if each.lane == lane.id]
+        return {each.first for each in suspects if each.times > 1 and each.first == each.last}
+
     async def used(self, lane: Lane, at: int) -> int:
         """Events that counted against the lane's quota in the month of ``at``."""
         return await self._written(lambda unit: memory.used(unit, lane.id, at))

@@ -1,4 +1,4 @@
-"""An event that kills the process is found and set aside, and everybody else's events arrive."""
+"""An event that kills the process is found and set aside, or left out of a replay, and everybody else's events arrive."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from router.mocks.webhook import Webhook
 from router.outbox import crashes
 from router.outbox.crashes import Suspect, suspected
 from router.outbox.inhand import InHand, Marked
+from router.outbox.log import Row
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
 from router.outbox.state import Mark
@@ -23,28 +24,55 @@ from tests.stepped import SteppedClock
 RESTARTS = crashes.TIMES
 
 
+def sixty() -> list[Row]:
+    now = SystemClock().now()
+    return rows(*(an_event(f"e-{n}", time=now, received=now, name="poison" if n == 33 else "sale") for n in range(60)))
+
+
+async def ends_until_it_lives(partner: Webhook, directory: Path, *more: str) -> list[int]:
+    """How each process ended, one after the other, until one ends as it should."""
+    ends: list[int] = []
+    async with running(partner) as url:
+        while not ends or ends[-1] != 0:
+            assert len(ends) <= RESTARTS
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "tests.proof.poison", str(directory), url, *more, cwd=ROOT
+            )
+            async with asyncio.timeout(60):
+                ends.append(await process.wait())
+    return ends
+
+
+async def test_a_replay_leaves_the_killer_out(tmp_path: Path):
+    """
+    One event of sixty kills the process whenever a replay maps it: after two restarts it is left out and counted, and the
+    other fifty-nine are sent.
+    """
+    partner = Webhook(now=SystemClock().now)
+    store = await Outbox.open(tmp_path / "outbox", SystemClock())
+    await store.append(sixty())
+    await store.close()
+    ends = await ends_until_it_lives(partner, tmp_path / "outbox", "replay")
+    store = await Outbox.open(tmp_path / "outbox", SystemClock())
+    [replay] = await store.replays()
+    await store.close()
+
+    assert [-signal.SIGKILL] * 2 + [0] == ends
+    assert {f"e-{n}" for n in range(60)} - {"e-33"} == set(partner.taken)
+    assert ("done", 59, 1) == (replay.state, replay.counts.sent, replay.counts.refused)
+
+
 async def test_the_killer_is_isolated(tmp_path: Path):
     """
     One event of sixty kills the process whenever it is mapped: after three restarts it is dead with the reason, the other
     fifty-nine are delivered, and the ledger adds up.
     """
-    clock, partner = SystemClock(), Webhook(now=SystemClock().now)
-    store = await Outbox.open(tmp_path / "outbox", clock)
+    partner = Webhook(now=SystemClock().now)
+    store = await Outbox.open(tmp_path / "outbox", SystemClock())
     await store.lane("a", "webhook")
-    now = clock.now()
-    await store.append(
-        rows(*(an_event(f"e-{n}", time=now, received=now, name="poison" if n == 33 else "sale") for n in range(60)))
-    )
+    await store.append(sixty())
     await store.close()
-    ends = []
-    async with running(partner) as url:
-        while not ends or ends[-1] != 0:
-            assert len(ends) <= RESTARTS
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "tests.proof.poison", str(tmp_path / "outbox"), url, cwd=ROOT
-            )
-            async with asyncio.timeout(60):
-                ends.append(await process.wait())
+    ends = await ends_until_it_lives(partner, tmp_path / "outbox")
     lane = (await Reader(tmp_path / "outbox").ledger()).destinations["a"]
 
     assert [-signal.SIGKILL] * RESTARTS + [0] == ends
