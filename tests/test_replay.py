@@ -220,6 +220,24 @@ class TestReplay:
             assert {f"e-{n}": 1 + n % 2 for n in range(10)} == dict(partner.taken)
             assert (5, 5) == (done.counts.sent, done.counts.other)
 
+    async def test_who_was_forgotten_meanwhile_is_in_no_answer_that_is_kept(self, store: Outbox, clock: SteppedClock):
+        """
+        What a partner said of a person before they were forgotten is not written down afterwards.
+        """
+        async with lane(store, clock) as (delivery, partner):
+            await store.append(rows(an_event("e-1", user=User(id="u-jane-4711")), an_event("e-2")))
+            await settled(store, "a", delivered=2)
+            named = Trouble(status=400, match='"e-1"', body={"error": "unknown: u-jane-4711"}, times=1)
+            partner.trouble = [named, Trouble(status=503, times=1)]
+            await delivery.replay("a", Chosen(rate="1000/s"), 1, "test")
+            await until(lambda: partner.counts.received == 4)
+            await store.erase([Person(user_id="u-jane-4711")], "test")
+            await ended(store, delivery, clock)
+
+            assert [(400, None), (204, None)] == asked(
+                store, "SELECT status, answer FROM attempt WHERE reason LIKE 'replay%' ORDER BY id"
+            )
+
     async def test_one_bad_event_does_not_stop_the_others(self, store: Outbox, clock: SteppedClock):
         """
         In a batch that the partner refuses, the bad one is found and counted, the others arrive.

@@ -99,7 +99,7 @@ class Replayer:
 
     async def _step(self) -> None:
         await self._lane_free()  # what is read before a long wait is old
-        most = max(self._batch, LOOK)
+        most, erasures = max(self._batch, LOOK), self._store.erasures
         found = await self._patiently(lambda: next_part(self._store, self._lane, self.replay, most))
         self._attempts = []
         self.replay.counts.other += found.other
@@ -108,9 +108,15 @@ class Replayer:
         await self._send([job for job in jobs if self._wanted(job, now)], found.delivered)
         failpoint("replay_before_note")
         noted = msgspec.structs.replace(self.replay, cursor=found.end)
-        await self._patiently(lambda: self._store.note_replay(noted, self._attempts))
+        await self._patiently(lambda: self._store.note_replay(noted, self._tries(erasures)))
         self.replay.cursor = found.end
         failpoint("replay_after_note")
+
+    def _tries(self, erasures: int) -> list[Attempt]:
+        """Those of a step. Who was forgotten since there had been so many erasures may be in an answer: none is kept."""
+        if erasures == self._store.erasures:
+            return self._attempts
+        return [msgspec.structs.replace(each, answer=None) for each in self._attempts]
 
     async def _finish(self) -> None:
         done = msgspec.structs.replace(self.replay, state="done")
