@@ -12,6 +12,8 @@ import pytest
 from router.delivery import taking
 from router.destination import Request
 from router.event import Event
+from router.outbox.errors import Busy
+from router.outbox.log import Stored
 from router.outbox.outbox import Outbox
 from router.outbox.state import Selection
 from router.person import Person
@@ -157,6 +159,29 @@ class TestNearExpiry:
             await until(lambda: sums(store).get("delivered", 0) == BEHIND)
 
         assert 4 >= max(place(peer, f"e-{n}") for n in (*range(300, 310), *range(320, 325)))
+        assert {f"e-{n}": 1 for n in range(1, BEHIND + 1)} == counted(peer)
+
+    async def test_a_read_that_fails_passes_nobody_by(self, store: Outbox, clock: SteppedClock, monkeypatch):
+        """
+        The log could not be read when a late upload was to go first: it goes out once all the same.
+        """
+        await backlog(store, "weekly", {390: NOW - 7 * DAY + HOUR // 2})
+        pick, failed = store.pick, asyncio.Event()
+
+        async def fails_once(seqs: Sequence[int]) -> list[Stored]:
+            if not failed.is_set():
+                failed.set()
+                raise Busy("not now")
+            return await pick(seqs)
+
+        monkeypatch.setattr(store, "pick", fails_once)
+        async with (
+            partner(lambda *_: http(200)) as peer,
+            running(store, clock, store.lanes["a"], Weekly, url=peer.url, concurrency=1, batch=64),
+        ):
+            await until(lambda: sums(store).get("delivered", 0) == BEHIND, lambda: clock.step(1))
+
+        assert failed.is_set()
         assert {f"e-{n}": 1 for n in range(1, BEHIND + 1)} == counted(peer)
 
 

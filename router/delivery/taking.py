@@ -174,8 +174,9 @@ class Taking:
         seqs = [seq for seq in seqs if seq > self.taken and not self._passed(seq)]
         if not seqs:
             return []
-        self._urgent.update(seqs)
-        return self._intact(await self._store.pick(seqs), now)
+        found = await self._store.pick(seqs)
+        self._urgent.update(seqs)  # only now: where that failed, they are still to come in their order
+        return self._intact(found, now)
 
     async def _look_for_expiry(self, now: int, oldest: int) -> None:
         since = max(oldest, self._seen)
