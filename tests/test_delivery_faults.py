@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,10 +20,11 @@ from router.delivery.floor import Floor
 from router.delivery.lane import LaneRunner
 from router.delivery.observer import Observer
 from router.destination import Destination, Request, Response, by_status
-from router.event import Clear, Event
+from router.event import Clear, Event, User
 from router.outbox.outbox import Lane, Outbox
 from router.outbox.state import Attempt, Held, Mark, Selection
 from router.outcome import Hold, Outcome, Retry, Split
+from router.person import Person
 from router.secret import Secret
 from tests.builders import NOW, an_event, many, rows
 from tests.stepped import SteppedClock
@@ -155,7 +157,7 @@ def asked(store: Outbox, sql: str) -> list[tuple[Any, ...]]:
 
 
 def sums(store: Outbox) -> dict[str, Any]:
-    names = ("delivered", "filtered", "dead", "parked", "hold_reason")
+    names = ("delivered", "filtered", "dead", "erased", "parked", "hold_reason")
     ((*values,),) = asked(store, f"SELECT {', '.join(names)} FROM lane")
     return {name: value for name, value in zip(names, values, strict=True) if value}
 
@@ -298,6 +300,62 @@ class TestNothingGetsLost:
             running(store, clock, lane, Grouped, url=peer.url, batch=4),
         ):
             await until(lambda: sums(store) == {"delivered": 3, "dead": 1})
+
+    async def test_a_search_for_the_bad_one_keeps_the_rate(self, store: Outbox, clock: SteppedClock):
+        """
+        At one request a minute, the questions which half of a batch is bad are a minute apart as well.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(8))
+        at: list[int] = []
+
+        def answer(_: int, ids: list[str]) -> bytes:
+            at.append(clock.now())
+            return http(400 if "e-3" in ids else 200)
+
+        async with partner(answer) as peer, running(store, clock, lane, url=peer.url, batch=8, rate="1/m"):
+            await until(lambda: sums(store) == {"delivered": 7, "dead": 1}, lambda: clock.step(5))
+
+        assert len(at) > 3
+        assert all(later - sooner >= 60_000 for sooner, later in itertools.pairwise(at))
+
+    async def test_a_search_for_the_bad_one_ends_with_a_hold(self, store: Outbox, clock: SteppedClock):
+        """
+        An operator holds the lane between two questions: no further one leaves, and after that nobody is missing.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(8))
+        runners: list[LaneRunner] = []
+
+        async def answer(n: int, ids: list[str]) -> bytes:
+            if n == 2:
+                await runners[0].hold("stop", "cli")
+            return http(400 if "e-7" in ids else 200)
+
+        async with partner(answer) as peer, running(store, clock, lane, url=peer.url, batch=8, timeout="5s") as runner:
+            runners.append(runner)
+            await until(lambda: "hold_reason" in sums(store))
+            assert 2 == await quiet(lambda: len(peer.requests))
+            await runner.resume("cli")
+            await until(lambda: sums(store) == {"delivered": 7, "dead": 1})
+
+    async def test_a_search_for_the_bad_one_sends_nobody_who_is_forgotten(self, store: Outbox, clock: SteppedClock):
+        """
+        Somebody of the batch is forgotten between two questions: no later one has her event.
+        """
+        lane = await store.lane("ids", "ids")
+        jane = Person(user_id="u-jane")
+        await store.append([*many(6), *rows(an_event("e-7", user=User(id="u-jane"))), *many(1, start=8)])
+
+        async def answer(n: int, ids: list[str]) -> bytes:
+            if n == 2:
+                await store.erase([jane], "cli")
+            return http(400 if "e-8" in ids else 200)
+
+        async with partner(answer) as peer, running(store, clock, lane, url=peer.url, batch=8, timeout="5s"):
+            await until(lambda: sums(store) == {"delivered": 6, "dead": 1, "erased": 1})
+
+        assert [1] == [n for n, ids in enumerate(peer.requests, 1) if "e-7" in ids]
 
     async def test_a_partner_that_names_nobody_of_the_batch(self, store: Outbox, clock: SteppedClock):
         """

@@ -95,7 +95,7 @@ class Sending:
 
     async def _work(self) -> None:
         try:
-            while self._hand.ready and self._may_go(self._clock.now()):
+            while self._hand.ready and self._may_go(self._hand.written_at):
                 request, jobs = self._hand.ready.popleft()
                 if len(self._hand.ready) <= self.few:
                     self.change.set()
@@ -104,13 +104,16 @@ class Sending:
             self._running -= 1
             self.change.set()
 
-    def _may_go(self, now: int) -> bool:
-        """May one more request leave? The worker that asks is counted."""
+    def _may_go(self, erasures: int) -> bool:
+        """May one more request leave, of what was looked at when there had been so many erasures? The worker that asks is
+        counted.
+        """
+        now = self._clock.now()
         if (
             self.stopping
             or self._running > self._pace.allowed(now)
             or self._gate.closed_for(now) > 0
-            or self._hand.written_at != self._store.erasures
+            or erasures != self._store.erasures
             or not self.settled_enough()
         ):
             return False
@@ -120,14 +123,15 @@ class Sending:
     async def _carry(self, request: Request, jobs: list[Job]) -> None:
         """Send one request and bring its events to an end, or to their next wait."""
         try:
-            if self._turns is not None and not await self._in_turn(self._turns):
+            if not await self._in_turn():
                 self._hand.take_again(jobs)
                 return
+            erasures = self._store.erasures
             failpoint("lane_before_send")
             outcome, attempt = await self._attempt(request, jobs)
             failpoint("lane_after_answer")
             if isinstance(outcome, Split) and not outcome.rejected and len(jobs) > 1:
-                await self._bisect(jobs, attempt)
+                await self._bisect(jobs, attempt, erasures)
             else:
                 await self._apply(outcome, jobs, attempt)
         except NotDurable:
@@ -136,8 +140,10 @@ class Sending:
             log.exception("carry_failed", destination=self._name)
             self.give_back(jobs, error)
 
-    async def _in_turn(self, turns: Turns) -> bool:
+    async def _in_turn(self) -> bool:
         """Wait for the rate. False where the lane closed, or somebody was forgotten, meanwhile."""
+        if (turns := self._turns) is None:
+            return True
         when = (self._gate.epoch, self._store.erasures)
         while (wait := turns.wait(self._clock.now())) > 0:
             await self._clock.sleep(wait / 1000)
@@ -202,31 +208,40 @@ class Sending:
         if jobs:
             self._settling.add(ends.retried(jobs, attempt, after=60.0, until=None, chance=self._chance()))
 
-    async def _bisect(self, jobs: list[Job], attempt: Attempt) -> None:
-        """Isolate the member that makes a batch fail and deliver the others."""
+    async def _bisect(self, jobs: list[Job], attempt: Attempt, erasures: int) -> None:
+        """Isolate the member that makes a batch fail and deliver the others. Each question leaves only when any other
+        request might.
+        """
         self._settling.add([], [attempt])
         search = Bisection([ends.tried(job) for job in jobs])
         while not search.finished:
             asked = search.question()
+            if not (self._may_go(erasures) and await self._in_turn()):
+                self._hand.take_again(asked)
+                self._hand.take_again(search.abandon())
+                return
             pairs = self._write(asked).requests
             if len(pairs) != 1 or len(pairs[0][1]) != len(asked):
                 # A part that is no longer one request: its pieces are sent for themselves.
                 for piece in [search.abandon(), *(carried for _, carried in pairs)]:
                     self._hand.take_again(piece)
                 return
-            outcome, tried = await self._attempt(pairs[0][0], asked)
-            match outcome:
-                case Delivered():
-                    search.good()
-                    await self._apply(outcome, asked, tried)
-                case Split() | Rejected() if len(asked) == 1:
-                    search.bad()
-                    await self._apply(Rejected(outcome.reason), asked, tried)
-                case Split() | Rejected():
-                    search.bad()
-                    self._settling.add([], [tried])
-                case _:
-                    left = search.abandon()
-                    await self._apply(outcome, asked, tried)
-                    self._hand.take_again(left)
+            await self._answered(search, asked, *await self._attempt(pairs[0][0], asked))
         self._hand.take_again(search.untested)
+
+    async def _answered(self, search: Bisection[Job], asked: list[Job], outcome: Outcome, attempt: Attempt) -> None:
+        """What the answer to one question says of those asked about, and of the others."""
+        match outcome:
+            case Delivered():
+                search.good()
+                await self._apply(outcome, asked, attempt)
+            case Split() | Rejected() if len(asked) == 1:
+                search.bad()
+                await self._apply(Rejected(outcome.reason), asked, attempt)
+            case Split() | Rejected():
+                search.bad()
+                self._settling.add([], [attempt])
+            case _:
+                left = search.abandon()
+                await self._apply(outcome, asked, attempt)
+                self._hand.take_again(left)
