@@ -23,7 +23,7 @@ from router.destination import Destination, Request, Response, by_status
 from router.event import Clear, Event, User
 from router.outbox.outbox import Lane, Outbox
 from router.outbox.state import Attempt, Held, Mark, Selection
-from router.outcome import Hold, Outcome, Retry, Split
+from router.outcome import Delivered, Hold, Outcome, Rejected, Retry, Split
 from router.person import Person
 from router.secret import Secret
 from tests.builders import NOW, an_event, many, rows
@@ -691,3 +691,40 @@ class TestLeaks:
         ((answer,),) = asked(store, "SELECT answer FROM attempt")
 
         assert not any(canary in answer for canary in ("canary", "Canary", "203.0"))
+
+    @pytest.mark.parametrize(
+        ("said", "say", "expected"),
+        [
+            pytest.param(200, None, {"delivered": 2}, id="both taken"),
+            pytest.param(503, None, {"erased": 1, "parked": 1}, id="to be tried again"),
+            pytest.param(400, None, {"erased": 1, "dead": 1}, id="refused without a name"),
+            pytest.param(400, Rejected("no"), {"erased": 1, "dead": 1}, id="both refused"),
+            pytest.param(400, Split("no", {0: "no"}), {"erased": 1, "dead": 1}, id="hers is named"),
+            pytest.param(200, Delivered(rejected={0: "no"}), {"erased": 1, "delivered": 1}, id="all but hers"),
+        ],
+    )
+    async def test_who_is_forgotten_meanwhile_is_in_no_answer(
+        self, store: Outbox, clock: SteppedClock, said: int, say: Outcome | None, expected: dict[str, int]
+    ):
+        """
+        She is forgotten while her event is under way: unless the partner took it, it is erased and not dead or waiting,
+        and what the partner said of her is not kept.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append([*rows(an_event("e-1", user=User(id="u-jane"))), *many(1, start=2)])
+
+        async def answer(n: int, ids: list[str]) -> bytes:
+            if n == 1:
+                await store.erase([Person(user_id="u-jane")], "cli")
+            return http(said, b"u-jane is not known" if "e-1" in ids else b"")
+
+        def means(answer: Response) -> Outcome:
+            return say if say is not None and len(answer.request.events) == 2 else by_status(answer)
+
+        async with (
+            partner(answer) as peer,
+            running(store, clock, lane, url=peer.url, batch=2, timeout="5s", say=means),
+        ):
+            await until(lambda: sums(store) == expected)
+
+        assert [] == asked(store, "SELECT answer FROM attempt WHERE answer LIKE '%jane%'")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -112,6 +112,21 @@ def retried(
             )
         )
     return marks
+
+
+def forgotten(marks: Sequence[Mark], seqs: Collection[int]) -> list[Mark]:
+    """The marks, in which those of ``seqs`` that were not delivered are erased: their people were forgotten meanwhile."""
+    parts: list[Mark] = []
+    for mark in marks:
+        parts += [mark] if mark.state == "delivered" else _apart(mark, seqs)
+    return [part for part in parts if part.seqs]
+
+
+def _apart(mark: Mark, theirs: Collection[int]) -> tuple[Mark, Mark]:
+    gone = [seq for seq in mark.seqs if seq in theirs]
+    left = [seq for seq in mark.seqs if seq not in theirs]
+    erased = Mark(seqs=gone, state="erased", at=mark.at, parked=mark.parked, attempts=mark.attempts)
+    return msgspec.structs.replace(mark, seqs=left), erased
 
 
 def behind(job: Job, due: int, now: int) -> Mark:

@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 import structlog
 
 from router.clock import Clock
@@ -28,7 +29,7 @@ from router.failpoint import failpoint
 from router.outbox.errors import NotDurable
 from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
-from router.outbox.state import Attempt
+from router.outbox.state import Attempt, Closing, Mark
 from router.outcome import Delivered, Hold, Outcome, Rejected, Retry, Split
 
 log: Any = structlog.get_logger()
@@ -158,6 +159,8 @@ class Sending:
         epoch = self._gate.epoch
         outcome, attempt = await self._sender.send(request, jobs)
         outcome = self._gate.felt(outcome, attempt, current=epoch == self._gate.epoch)
+        if attempt.answer is not None and self._forgotten(jobs):
+            attempt = msgspec.structs.replace(attempt, answer=None)
         self._observer.attempted(self._name, attempt.outcome, attempt.status, (attempt.at - attempt.began) / 1000)
         if not isinstance(outcome, Delivered):
             log.info(
@@ -170,24 +173,37 @@ class Sending:
             )
         return outcome, attempt
 
+    def _forgotten(self, jobs: Sequence[Job]) -> frozenset[int]:
+        """Numbers of those whose person was forgotten while they were under way."""
+        if not self._store.erasures:
+            return frozenset()
+        return frozenset(job.seq for job in jobs if self._store.suppression.blocks(job.event))
+
+    def _settle(
+        self, jobs: Sequence[Job], marks: Sequence[Mark], kept: Sequence[Attempt], closing: Sequence[Closing] = ()
+    ) -> None:
+        if gone := self._forgotten(jobs):
+            marks = ends.forgotten(marks, gone)
+        self._settling.add(marks, kept, closing)
+
     async def _apply(self, outcome: Outcome, jobs: list[Job], attempt: Attempt) -> None:
         kept = [attempt] if remarkable(outcome, jobs) else []
-        settle = self._settling.add
         match outcome:
             case Delivered():
                 self._delivered(outcome, jobs, attempt, kept)
             case Retry(after=after, until=until):
-                settle(ends.retried(jobs, attempt, after=after, until=until, chance=self._chance()), kept)
+                marks = ends.retried(jobs, attempt, after=after, until=until, chance=self._chance())
+                self._settle(jobs, marks, kept)
             case Rejected(reason=reason):
                 marks = ends.rejected(jobs, dict.fromkeys(range(len(jobs)), reason), attempt)
-                settle(marks, kept, ends.closing(jobs, outcome, attempt.at))
+                self._settle(jobs, marks, kept, ends.closing(jobs, outcome, attempt.at))
             case Split(reason=reason, rejected=named):
                 bad = named or {0: reason}
-                settle(ends.rejected(jobs, bad, attempt), kept)
+                self._settle(jobs, ends.rejected(jobs, bad, attempt), kept)
                 self._hand.take_again([ends.tried(job) for index, job in enumerate(jobs) if index not in bad])
             case Hold():
                 self._hand.take_again(jobs)
-                settle([], kept)
+                self._settling.add([], kept)
         if self._gate.unwritten:
             self._gate.unwritten = False
             await self._store.hold(self._lane, self._lane.held)
@@ -197,7 +213,7 @@ class Sending:
             self._settling.delivered(jobs, outcome, attempt)
         else:
             marks = ends.delivered(jobs, outcome, attempt)
-            self._settling.add(marks, kept, ends.closing(jobs, outcome, attempt.at))
+            self._settle(jobs, marks, kept, ends.closing(jobs, outcome, attempt.at))
         oldest = min([job.event.received for job in jobs])
         self._observer.delivered(self._name, len(jobs) - len(outcome.rejected), (attempt.at - oldest) / 1000)
 

@@ -73,7 +73,8 @@ class Forgetting:
         """Empty every event of these people, end what was not delivered, and keep them out from now on.
 
         With ``linked``, further identifiers that their events carry count as theirs, up to ``ROUNDS`` times over. Returns
-        when nothing of it is in any file; Busy where a reader keeps a WAL from being emptied. What a fault cuts short may be asked for again.
+        when nothing of it is in any file; Busy where a reader keeps a WAL from being emptied. What a fault cuts short may
+        be asked for again. What is under way at a partner meanwhile is not counted as delivered, though it may take it.
         """
         wanted = _marks(people)
         for _ in range(ROUNDS if linked else 0):
