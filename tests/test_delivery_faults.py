@@ -591,9 +591,60 @@ class TestHolding:
             running(store, clock, lane, url=peer.url),
         ):
             await until(lambda: sums(store).get("parked"))
-            clock._now -= 365 * 24 * HOUR
-            clock._sleepers = [(0, order, future) for _, order, future in clock._sleepers]
+            clock.jump(-365 * 24 * 3600)
             await until(lambda: sums(store).get("delivered"), lambda: clock.step(60))
+
+    async def test_a_clock_that_is_set_back_expires_nothing(self, store: Outbox, clock: SteppedClock):
+        """
+        A year is taken back while a request is under way that fails: the event is tried again.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(1))
+
+        def answer(n: int, _: list[str]) -> bytes:
+            if n == 1:
+                clock.jump(-365 * 24 * 3600)
+            return http(503 if n == 1 else 200)
+
+        async with partner(answer) as peer, running(store, clock, lane, url=peer.url):
+            await until(lambda: sums(store).get("delivered") or sums(store).get("dead"), lambda: clock.step(1))
+
+            assert 1 == sums(store).get("delivered")
+
+    async def test_a_clock_that_is_set_back_while_a_lane_sleeps(self, store: Outbox, clock: SteppedClock):
+        """
+        The partner asks for an hour; after half of it the clock goes back by a quarter: an hour it is.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(1))
+        began = clock.monotonic()
+        async with (
+            partner(lambda n, _: http(429, b"", "Retry-After: 3600") if n == 1 else http(200)) as peer,
+            running(store, clock, lane, url=peer.url),
+        ):
+            await until(lambda: sums(store).get("parked"))
+            await until(lambda: lane.next_due not in {None, 0})
+            await clock.somebody_sleeps()
+            clock.step(1800)
+            clock.jump(-900)
+            await until(lambda: sums(store).get("delivered"), lambda: clock.step(10))
+
+        assert 3600 <= clock.monotonic() - began < 3700
+
+    async def test_a_clock_that_is_set_back_does_not_stop_a_rate(self, store: Outbox, clock: SteppedClock):
+        """
+        An hour is taken back between two seconds' worth of requests: the second leaves in its second.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(10))
+        async with partner(lambda *_: http(200)) as peer, running(store, clock, lane, url=peer.url, rate="10/s"):
+            await until(lambda: sums(store).get("delivered") == 10)
+            clock.jump(-3600)
+            began = clock.monotonic()
+            await store.append(many(10, start=11))
+            await until(lambda: sums(store).get("delivered") == 20, lambda: clock.step(0.1))
+
+        assert 5 > clock.monotonic() - began
 
     async def test_a_clock_that_is_set_forward_expires_nothing(self, store: Outbox, clock: SteppedClock):
         """

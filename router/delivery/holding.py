@@ -59,7 +59,7 @@ class Gate:
 
     def set_back(self, by: int) -> None:
         """The clock was set back by so many ms: no wait becomes longer by it."""
-        self._pace.paused_until -= by
+        self._pace.set_back(by)
         self._probe_at -= by
         self.open_since -= by
 

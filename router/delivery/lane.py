@@ -44,6 +44,7 @@ from router.settings import per_second, seconds
 log: Any = structlog.get_logger()
 
 SET_FORWARD = 60_000  # ms that the wall clock may gain on the other one before somebody has set it
+SET_BACK = 1_000  # ms that it may lose: the two are read one after the other
 LAST = 1.0  # seconds
 UNSETTLED = 4  # times the concurrency: requests answered but not yet written down
 
@@ -181,11 +182,12 @@ class LaneRunner:
         """Now (UTC ms), with what is counted by the wall clock put right where that was set."""
         now, elapsed = self._clock.now(), self._clock.monotonic()
         ahead = now - self._seen - int((elapsed - self._elapsed) * 1000)
-        if now < self._seen:  # waits are lengths of time, and none becomes longer by it
-            await self._store.set_back(self.lane, self._seen - now)
-            self._gate.set_back(self._seen - now)
+        if ahead < -SET_BACK:  # waits are lengths of time, and none becomes longer by it
+            await self._store.set_back(self.lane, -ahead)
+            self._gate.set_back(-ahead)
         elif ahead > SET_FORWARD:
             log.warning("clock_set_forward", destination=self.name, wait_s=ahead // 1000)
+        if abs(ahead) > SET_FORWARD:
             self._gate.open_since = now  # the time that did not pass expires nothing
         self._seen, self._elapsed = now, elapsed
         return now

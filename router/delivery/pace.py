@@ -66,6 +66,12 @@ class Pace:
         """The partner said when: the whole lane waits."""
         self.paused_until = max(self.paused_until, until)
 
+    def set_back(self, by: int) -> None:
+        """The clock was set back by so many ms: neither a wait nor the ramp becomes longer by it."""
+        self.paused_until -= by
+        if self._ramp_from is not None:
+            self._ramp_from -= by
+
     def resume(self) -> None:
         """An operator or a reload lets the lane go at once."""
         self.paused_until = 0
@@ -76,7 +82,7 @@ class Turns:
     """At most so many requests in any second; below one a second, one in so many seconds.
 
     A leaking bucket would let a second's worth go at once and as many again within the second that follows, and a
-    partner that counts the same second would refuse half of them.
+    partner that counts the same second would refuse half of them. Instants are ms of a clock that nobody sets.
     """
 
     MARGIN = 1.02  # requests do not arrive as evenly as they leave
@@ -90,7 +96,7 @@ class Turns:
         """Milliseconds until a request may leave; 0 where one may."""
         if len(self._lately) < (self._lately.maxlen or 1):
             return 0
-        return min(self._span, max(0, self._lately[0] + self._span - now))
+        return max(0, self._lately[0] + self._span - now)
 
     def take(self, now: int) -> None:
         """A request leaves."""

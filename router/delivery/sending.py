@@ -146,13 +146,17 @@ class Sending:
         if (turns := self._turns) is None:
             return True
         when = (self._gate.epoch, self._store.erasures)
-        while (wait := turns.wait(self._clock.now())) > 0:
+        while (wait := turns.wait(self._ticks())) > 0:
             await self._clock.sleep(wait / 1000)
             now = self._clock.now()
             if when != (self._gate.epoch, self._store.erasures) or now < self._pace.paused_until or self.stopping:
                 return False
-        turns.take(self._clock.now())
+        turns.take(self._ticks())
         return True
+
+    def _ticks(self) -> int:
+        """Milliseconds that go on whatever becomes of the wall clock."""
+        return int(self._clock.monotonic() * 1000)
 
     async def _attempt(self, request: Request, jobs: Sequence[Job]) -> tuple[Outcome, Attempt]:
         """One request on the wire, what it means, and what that does to the lane."""
