@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import itertools
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -688,6 +689,37 @@ class TestNeighbours:
         neighbour.cancel()
 
         assert 9000 // 64 // 2 < after - before
+
+    async def test_a_lane_that_waits_for_the_disk_does_not_spin(
+        self, store: Outbox, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+    ):
+        """
+        What partners answered cannot be written down: the lane sends no more and starts no worker, until it can be.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(200))
+        settle, space, full, started = store.settle, asyncio.Event(), asyncio.Event(), Counter[bool]()
+
+        async def waits(*args: Any, **more: Any) -> None:
+            await space.wait()
+            await settle(*args, **more)
+
+        monkeypatch.setattr(store, "settle", waits)
+        async with partner(lambda *_: http(200)) as peer, running(store, clock, lane, url=peer.url) as runner:
+            work = runner._sending._work
+
+            async def counted() -> None:
+                started[full.is_set()] += 1
+                await work()
+
+            monkeypatch.setattr(runner._sending, "_work", counted)
+            await until(lambda: not runner._sending.settled_enough() and not runner._sending.under_way)
+            full.set()
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert 0 == started[True]
+            space.set()
+            await until(lambda: sums(store).get("delivered") == 200)
 
     async def test_one_blip_is_one_failure(self, store: Outbox, clock: SteppedClock):
         """

@@ -284,9 +284,11 @@ class LaneRunner:
 
     async def _settled(self, marks: Sequence[Mark]) -> None:
         self._hand.leave(marks)
-        self._sending.change.set()
-        if self._quota is not None:
-            await self._quota.count(marks)
+        try:
+            if self._quota is not None:
+                await self._quota.count(marks)
+        finally:
+            self._sending.change.set()  # last: whoever waits for room looks once it is there
 
     # Beside a replay
 

@@ -77,7 +77,9 @@ class Sending:
         return self._settling.waiting < self._settling.most
 
     def start(self) -> None:
-        """Let as many leave as may."""
+        """Let as many leave as may, and none while too much is to be written down first."""
+        if not self.settled_enough():
+            return
         for _ in range(min(len(self._hand.ready), self._pace.allowed(self._clock.now()) - self._running)):
             self._running += 1
             worker: asyncio.Task[None] = asyncio.create_task(self._work())
