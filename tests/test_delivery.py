@@ -243,6 +243,19 @@ class TestOrdinary:
             assert 0 == partners["snap"].counts.received
             assert [("expired: 8 d old, at most 7 d",)] == asked(store, "SELECT reason FROM delivery")
 
+    async def test_what_waits_for_its_turn_is_signed_when_it_goes(self, store: Outbox, clock: SteppedClock):
+        """
+        At one request a minute the last of eight leaves after seven: its signature is of that minute.
+        """
+        async with lanes(store, clock, hook={"kind": "webhook", "rate": "1/m"}) as (_, partners):
+            await store.append(many(8))
+            await until(
+                lambda: asked(store, "SELECT 1 FROM lane WHERE delivered = 8") or partners["hook"].counts.refused,
+                lambda: clock.step(10),
+            )
+
+            assert 0 == partners["hook"].counts.refused
+
 
 class TestTrouble:
     async def test_a_passing_fault_is_retried_with_the_same_body(self, store: Outbox, clock: SteppedClock):

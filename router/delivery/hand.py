@@ -7,11 +7,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from router.delivery.ends import Job
 from router.delivery.subjects import Subjects
 from router.destination import Request
 from router.outbox.lane import Lane
 from router.outbox.state import Mark
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """A request that waits for its turn, the jobs that it carries, and when it was written (UTC ms)."""
+
+    request: Request
+    jobs: list[Job]
+    at: int
 
 
 class Hand:
@@ -23,7 +33,7 @@ class Hand:
     def __init__(self, lane: Lane) -> None:
         self._lane = lane
         self.again: deque[list[Job]] = deque()
-        self.ready: deque[tuple[Request, list[Job]]] = deque()
+        self.ready: deque[Ready] = deque()
         self.written_at = 0
         self.parked: set[int] = set()
         self.subjects = Subjects()
@@ -37,7 +47,7 @@ class Hand:
     def unwrite(self) -> None:
         """What is ready is to be written anew when the lane may go on: signatures age."""
         while self.ready:
-            self.take_again(self.ready.popleft()[1])
+            self.take_again(self.ready.popleft().jobs)
 
     def leave(self, marks: Iterable[Mark]) -> None:
         """What became of these is on disk."""
@@ -51,7 +61,7 @@ class Hand:
 
     def drop(self, seqs: frozenset[int] | None) -> list[int]:
         """Let go of the meant ones, or of all, among what waits here; returns the fresh ones, which have no row yet."""
-        waiting = [self.subjects.give_up(seqs), *self.again, *(jobs for _, jobs in self.ready)]
+        waiting = [self.subjects.give_up(seqs), *self.again, *(each.jobs for each in self.ready)]
         self.again.clear()
         self.ready.clear()
         fresh: list[int] = []

@@ -22,7 +22,7 @@ from router.delivery.batching import TAKE, Batching, batches
 from router.delivery.deciding import Deciding
 from router.delivery.ends import Job
 from router.delivery.floor import Floor
-from router.delivery.hand import Hand
+from router.delivery.hand import Hand, Ready
 from router.delivery.holding import FOR_EVER, Gate
 from router.delivery.observer import Observer
 from router.delivery.pace import Pace, Turns
@@ -207,7 +207,7 @@ class LaneRunner:
             raise
         except Exception as error:
             log.exception("lane_failed", destination=self.name)
-            ready = {job.seq for _, written in self._hand.ready for job in written}
+            ready = {job.seq for each in self._hand.ready for job in each.jobs}
             self._sending.give_back([job for job in jobs if job.seq not in ready], error)
 
     async def _idle(self, wait: float) -> None:
@@ -249,7 +249,8 @@ class LaneRunner:
             self._hand.unwrite()
         self._hand.written_at = self._store.erasures
         for part in batches(jobs, self._batch, self._suspects):
-            self._hand.ready.extend(self._written(part).requests)
+            now = self._clock.now()
+            self._hand.ready.extend(Ready(request, carried, now) for request, carried in self._written(part).requests)
 
     def _written(self, jobs: Sequence[Job]) -> Written:
         """Requests with their jobs; what the destination cannot express is settled."""

@@ -18,7 +18,7 @@ from router.clock import Clock
 from router.delivery import ends
 from router.delivery.bisection import Bisection
 from router.delivery.ends import Job
-from router.delivery.hand import Hand
+from router.delivery.hand import Hand, Ready
 from router.delivery.holding import Gate
 from router.delivery.observer import Observer
 from router.delivery.pace import Pace, Turns
@@ -33,6 +33,8 @@ from router.outbox.state import Attempt, Closing, Mark
 from router.outcome import Delivered, Hold, Outcome, Rejected, Retry, Split
 
 log: Any = structlog.get_logger()
+
+STALE = 60_000  # ms; Standard Webhooks lets receivers refuse signatures that are five minutes old
 
 
 class Sending:
@@ -99,10 +101,10 @@ class Sending:
     async def _work(self) -> None:
         try:
             while self._hand.ready and self._may_go(self._hand.written_at):
-                request, jobs = self._hand.ready.popleft()
+                ready = self._hand.ready.popleft()
                 if len(self._hand.ready) <= self.few:
                     self.change.set()
-                await self._carry(request, jobs)
+                await self._carry(ready)
         finally:
             self._running -= 1
             self.change.set()
@@ -123,12 +125,16 @@ class Sending:
         self._gate.passed(now)
         return True
 
-    async def _carry(self, request: Request, jobs: list[Job]) -> None:
+    async def _carry(self, ready: Ready) -> None:
         """Send one request and bring its events to an end, or to their next wait."""
+        jobs = ready.jobs
         try:
             if not await self._in_turn():
                 self._hand.take_again(jobs)
                 return
+            if (fresh := self._fresh(ready)) is None:
+                return
+            request, jobs = fresh
             erasures = self._store.erasures
             failpoint("lane_before_send")
             outcome, attempt = await self._attempt(request, jobs)
@@ -142,6 +148,21 @@ class Sending:
         except Exception as error:
             log.exception("carry_failed", destination=self._name)
             self.give_back(jobs, error)
+
+    def _fresh(self, ready: Ready) -> tuple[Request, list[Job]] | None:
+        """The request, written anew where it waited for long or the clock was set; None where it is no longer one."""
+        if abs(self._clock.now() - ready.at) < STALE:
+            return ready.request, ready.jobs
+        return self._one(ready.jobs)
+
+    def _one(self, jobs: Sequence[Job]) -> tuple[Request, list[Job]] | None:
+        """One request of these jobs; None where they are no longer one: its pieces are sent for themselves."""
+        pairs = self._write(jobs).requests
+        if len(pairs) == 1 and len(pairs[0][1]) == len(jobs):
+            return pairs[0]
+        for _, carried in pairs:
+            self._hand.take_again(carried)
+        return None
 
     async def _in_turn(self) -> bool:
         """Wait for the rate. False where the lane closed, or somebody was forgotten, meanwhile."""
@@ -242,13 +263,11 @@ class Sending:
                 self._hand.take_again(asked)
                 self._hand.take_again(search.abandon())
                 return
-            pairs = self._write(asked).requests
-            if len(pairs) != 1 or len(pairs[0][1]) != len(asked):
-                # A part that is no longer one request: its pieces are sent for themselves.
-                for piece in [search.abandon(), *(carried for _, carried in pairs)]:
-                    self._hand.take_again(piece)
+            if (fresh := self._one(asked)) is None:
+                self._hand.take_again(search.abandon())
                 return
-            await self._answered(search, asked, *await self._attempt(pairs[0][0], asked))
+            request, asked = fresh
+            await self._answered(search, asked, *await self._attempt(request, asked))
         self._hand.take_again(search.untested)
 
     async def _answered(self, search: Bisection[Job], asked: list[Job], outcome: Outcome, attempt: Attempt) -> None:
