@@ -498,6 +498,28 @@ class TestHolding:
         assert "hold_reason" in found
         assert 5 >= found.get("dead", 0)
 
+    async def test_a_hold_beside_a_pause_is_probed(self, store: Outbox, clock: SteppedClock):
+        """
+        One answer asks for an hour, another refuses the key: after that hour the lane looks again by itself.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(80))
+        both = asyncio.Event()
+
+        async def answer(n: int, _: list[str]) -> bytes:
+            if n == 1:
+                await both.wait()
+                return http(429, b"", "Retry-After: 3600")
+            both.set()
+            return http(401 if n == 2 else 200)
+
+        async with (
+            partner(answer) as peer,
+            running(store, clock, lane, url=peer.url, concurrency=2, timeout="5s"),
+        ):
+            await until(lambda: sums(store).keys() == {"parked", "hold_reason"})
+            await until(lambda: sums(store).get("delivered") == 80, lambda: clock.step(30))
+
     async def test_a_hold_that_ended_already_is_no_loop(self, store: Outbox, clock: SteppedClock):
         """
         A partner whose quota "resets" in the past is not asked again and again at once.

@@ -44,9 +44,10 @@ class Gate:
     def closed_for(self, now: int) -> float:
         """Seconds that the lane must not send; 0 where it may, be it for a probe."""
         held = self._lane.held
-        if held is None:
-            return max(0, self._pace.paused_until - now) / 1000
-        return max(0, self._probe_at - now) / 1000 if held.by == "partner" else FOR_EVER
+        if held is not None and held.by != "partner":
+            return FOR_EVER
+        until = self._pace.paused_until if held is None else max(self._pace.paused_until, self._probe_at)
+        return max(0, until - now) / 1000
 
     @property
     def one_at_a_time(self) -> bool:
