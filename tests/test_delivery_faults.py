@@ -65,6 +65,14 @@ class Grouped(Ids, tag="grouped", frozen=True, kw_only=True):
             yield Request.json(self.url, [event.id for event in part], part)
 
 
+class Parting(Ids, tag="parting", frozen=True, kw_only=True):
+    """Makes one request of a batch, and after the first half minute one of each event."""
+
+    def requests(self, events: Sequence[Event], now: int) -> Iterator[Request]:
+        for part in [events] if now < NOW + 30_000 else [[event] for event in events]:
+            yield Request.json(self.url, [event.id for event in part], part)
+
+
 def http(status: int, body: bytes = b"", *headers: str) -> bytes:
     lines = [f"HTTP/1.1 {status} Said", f"Content-Length: {len(body)}", *headers]
     return "\r\n".join([*lines, "", ""]).encode() + body
@@ -301,6 +309,20 @@ class TestNothingGetsLost:
             running(store, clock, lane, Grouped, url=peer.url, batch=4),
         ):
             await until(lambda: sums(store) == {"delivered": 3, "dead": 1})
+
+    async def test_a_batch_that_falls_apart_while_it_waits_for_its_turn(self, store: Outbox, clock: SteppedClock):
+        """
+        Written anew after its wait a request has become two: both are sent, each in its turn.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(4))
+        async with (
+            partner(lambda *_: http(200)) as peer,
+            running(store, clock, lane, Parting, url=peer.url, batch=2, rate="1/m"),
+        ):
+            await until(lambda: sums(store) == {"delivered": 4}, lambda: clock.step(5))
+
+        assert [["e-1", "e-2"], ["e-3"], ["e-4"]] == peer.requests
 
     async def test_a_search_for_the_bad_one_keeps_the_rate(self, store: Outbox, clock: SteppedClock):
         """
@@ -554,6 +576,25 @@ class TestHolding:
             await quiet(lambda: len(peer.requests))
 
         assert 10 >= len(peer.requests)
+
+    async def test_a_hold_keeps_back_what_waits_for_its_turn(self, store: Outbox, clock: SteppedClock):
+        """
+        What waits for the rate when an operator holds the lane leaves after the resumption, and not before.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(3))
+        async with (
+            partner(lambda *_: http(200)) as peer,
+            running(store, clock, lane, url=peer.url, rate="1/m") as runner,
+        ):
+            await until(lambda: sums(store) == {"delivered": 1})
+            await clock.somebody_sleeps()
+            await runner.hold("stop", "cli")
+            clock.step(120)
+            await until(lambda: sum(len(jobs) for jobs in runner._hand.again) == 2)
+            assert 1 == len(peer.requests)
+            await runner.resume("cli")
+            await until(lambda: sums(store) == {"delivered": 3}, lambda: clock.step(5))
 
     async def test_time_spent_held_is_not_held_against_an_event(self, store: Outbox, clock: SteppedClock):
         """

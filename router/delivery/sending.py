@@ -209,7 +209,7 @@ class Sending:
     def _settle(
         self, jobs: Sequence[Job], marks: Sequence[Mark], kept: Sequence[Attempt], closing: Sequence[Closing] = ()
     ) -> None:
-        if gone := self._forgotten(jobs):
+        if any(mark.state != "delivered" for mark in marks) and (gone := self._forgotten(jobs)):
             marks = ends.forgotten(marks, gone)
         self._settling.add(marks, kept, closing)
 
