@@ -352,6 +352,6 @@ class LaneRunner:
         if chosen.state == "waiting":
             seqs = None if chosen.seqs is None else frozenset(chosen.seqs)
             fresh = self._hand.drop(seqs)
-            fresh += [seq for seq in self._taking.beyond() if seqs is None or seq in seqs]
+            fresh += await self._taking.beyond(seqs)
         chosen = Selection(state=chosen.state, seqs=chosen.seqs, besides=tuple(self._hand.parked))
         return await self._store.drop(self.lane, chosen, fresh, who)

@@ -12,7 +12,7 @@ What was taken ahead is passed by when the order comes to it: ``_ahead`` as stre
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import structlog
@@ -34,6 +34,7 @@ NEWEST_EVERY = 4  # looks
 NEAR_EXPIRY = 3_600_000  # ms
 LOOK_FOR_EXPIRY = 60_000  # ms between looks for what expires soon
 EXPIRING = 1_000  # found by one such look
+AT_ONCE = 10_000  # numbers looked at before others come in between: some milliseconds
 
 
 class Taking:
@@ -81,10 +82,18 @@ class Taking:
             return jobs
         return await self._in_order(now, most)
 
-    def beyond(self) -> list[int]:
-        """The numbers of events that were not taken yet and have no end."""
+    async def beyond(self, meant: Collection[int] | None) -> list[int]:
+        """The numbers of events that were not taken yet and have no end: all of them, or those that are ``meant``. There may
+        be millions, so others come in between; whoever asks holds the ``turn``.
+        """
         numbers = range(max(self.taken, self._lane.cursor) + 1, self._store.last + 1)
-        return [seq for seq in numbers if self._lane.open(seq) and not self._passed(seq)]
+        wanted = numbers if meant is None else sorted(seq for seq in meant if seq in numbers)
+        found: list[int] = []
+        for start in range(0, len(wanted), AT_ONCE):
+            part = wanted[start : start + AT_ONCE]
+            found += [seq for seq in part if self._lane.open(seq) and not self._passed(seq)]
+            await asyncio.sleep(0)
+        return found
 
     def _not_erased(self, jobs: list[Job], now: int) -> list[Job]:
         """Without those whose person was forgotten while they were in hand."""

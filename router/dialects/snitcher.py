@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import uuid
 from collections import Counter
@@ -34,6 +35,7 @@ NAME: Final = "snitcher"
 _IDS: Final = uuid.UUID("6f3f7f0a-4b1c-5a77-9d0e-0d6f1c2b8a35")  # the namespace of every id that is made here
 _SESSION: Final = ("uuid", "organisation_uuid", "started_at", "referrer", "device_type", "browser", "location")
 _EVENT: Final = frozenset({"event_type", "url", "triggered_at", "fields", "traits", "kept"})
+_LONGEST_NUMBER: Final = 300  # digits; a float holds some more, and Python's int() reads 4300 at most
 DOCUMENTED: Final = frozenset({"pageview", "form_submit", "track", "click", "download"})
 
 
@@ -44,10 +46,20 @@ def decoded(raw: bytes) -> Any:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     try:
-        read = json.loads(raw.decode("utf-8", "replace"))
+        read = json.loads(raw.decode("utf-8", "replace"), parse_float=_number, parse_int=_number, parse_constant=_none)
         return msgspec.json.decode(json.dumps(read, ensure_ascii=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError):
         return None
+
+
+def _number(text: str) -> int | float | None:
+    """None for what no number here can hold."""
+    value = float(text) if len(text) < _LONGEST_NUMBER else math.inf
+    return (value if "." in text or "e" in text.lower() else int(text)) if math.isfinite(value) else None
+
+
+def _none(_: str) -> None:
+    """For NaN and the infinities."""
 
 
 # Cutting
