@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from router import bots, dialects, identifiers, normalise, scrub
-from router.dialects.people import strip
+from router.dialects import people
 from router.dialects.reading import Reading
 from router.event import App, Clear, Consent, Device, Event, Item, Money, Page, User
 from router.normalise import Findings, amount, whole
@@ -71,6 +71,7 @@ def forget() -> None:
     """Empty every memory of what senders sent, as an erasure asks."""
     bots.forget()
     identifiers.forget()
+    people.forget()
     normalise.forget()
     scrub.forget()
 
@@ -84,7 +85,7 @@ def _turned_away(item: Any, code: str, message: str, *, field: str | None = None
 
 def remains(item: Any) -> Any:
     """What may be kept of an item that was turned away: without identifiers, and scrubbed."""
-    kept, _ = scrub.tree(strip(item))
+    kept, _ = scrub.tree(people.strip(item))
     return None if kept is scrub.LONG_KEY else kept
 
 

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router import door, identifiers, normalise
+from router.dialects import people
 from router.door import Event, admit, forget
 from router.event import Clear, opened, written
 from router.identifiers import countries
-from router.scrub import texts, trees, urls
+from router.scrub import persons, texts, trees, urls
 from router.visit import Door, TurnedAway, Visit
 
 NOW = 1765566661266
@@ -296,6 +297,90 @@ class TestIdentifiers:
 
         assert event.user.digests.email is None
         assert {"traits": {"plan": "x"}} == event.properties
+
+    @pytest.mark.parametrize(
+        "item",
+        [
+            {"event": "x", "context": {"traits": {"email": "a@b.co", "name": "Jane Doe", "city": "Lyon", "zip": "1"}}},
+            {"event": "x", "context": {"user": {"email": "a@b.co", "name": "Jane Doe", "city": "Lyon", "zip": "1"}}},
+            {
+                "event_name": "x",
+                "context": {"user": {"email": "a@b.co", "name": "Jane Doe", "city": "Lyon", "zip": "1"}},
+            },
+            {
+                "event": "x",
+                "customer_email": "a@b.co",
+                "customer_name": "Jane Doe",
+                "user_city": "Lyon",
+                "billingZip": 1,
+            },
+            {"event": "x", "em": sha256("a@b.co"), "fn": "Jane", "ln": "Doe", "ct": "Lyon", "zp": "1"},
+            {
+                "event": "x",
+                "billing": {
+                    "email": "a@b.co",
+                    "firstName": "Jane",
+                    "lname": "Doe",
+                    "city": "Lyon",
+                    "address": {"zip": "1"},
+                },
+            },
+        ],
+    )
+    def test_a_person_wherever_senders_put_one(self, item):
+        """
+        In the context, under a word that says whose it is, in Meta's short names: it becomes digests and is not kept.
+        """
+        event = let_in(item)
+        digests = event.user.digests
+
+        assert [sha256(each) for each in ("a@b.co", "jane", "doe", "lyon", "1")] == [
+            *(digests.email, digests.first_name, digests.last_name, digests.city, digests.zip)
+        ]
+        assert {} == event.properties
+
+    def test_the_usual_place_wins(self):
+        """
+        What is said of the visitor counts before what is said beside, in whatever order.
+        """
+        beside = {"home_phone": "+33612345670", "context": {"traits": {"phone": "+33612345671"}}}
+
+        first = let_in({"event": "x", **beside, "user": {"phone": "+33612345678"}}).user.digests
+        second = let_in({"event": "x", **beside, "phone": "+33612345678"}).user.digests
+
+        assert {sha256("33612345678")} == {first.phone, second.phone}
+
+    def test_anothers_number_is_hashed_for_nobody(self):
+        """
+        Of a flat order the recipient's words go without becoming the buyer's.
+        """
+        event = let_in(
+            {"event": "x", "shipping_first_name": "Bob", "recipient_name": "Bob Roe", "shipping_method": "s"}
+        )
+
+        assert event.user.digests.first_name is None
+        assert {"shipping_method": "s"} == event.properties
+
+    def test_lines_of_an_address(self):
+        """
+        Stripe's address has a line1 and a line2.
+        """
+        address = {"line1": "1 Rue", "line2": "apt 4", "city": "Lyon", "postal_code": "69001", "country": "FR"}
+
+        user = let_in({"event": "x", "user": {"address": address}}).user
+
+        assert sha256("1 rue") == user.digests.street
+        assert {} == user.traits
+
+    def test_what_is_addressed_to_a_partner_names_nobody(self):
+        """
+        A partner's own object is kept, but for a clear person in it.
+        """
+        said = {"fn": "jane", "ct": "lyon", "user": {"name": "Jane Doe"}, "phone": "0612345678", "pixel": "1"}
+
+        event = let_in({"event_name": "x", "integrations": {"facebook": said, "snapchat": {"city": "Rome"}}})
+
+        assert {"facebook": {"user": {}, "pixel": "1"}, "snapchat": {"city": "Rome"}} == event.partners
 
     def test_city_of_a_trip(self):
         """
@@ -792,7 +877,7 @@ def test_forgetting_empties_every_memory():
     """
     let_in({"event_name": "x", "items": [{"id": "Jane Doe"}], "user": {"email": "a@b.co"}, "note": "Jane Doe was here"})
     forget()
-    modules = (door, texts, trees, urls, normalise, identifiers, countries)
+    modules = (door, people, persons, texts, trees, urls, normalise, identifiers, countries)
     memories = [
         each
         for module in modules

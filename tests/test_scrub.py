@@ -249,6 +249,8 @@ class TestUrl:
             (" https://x.com/ ", "https://x.com/"),
             ("https://x.com/\nb", "https://x.com/b"),
             ("/a?q=\ud800+%2B33612345678", "/a?q=%20[phone]"),
+            ("/a?user_phone=1&tel1=1&mobile_no=1&u.phone=1&fname=J&ln=D&p=1", "/a?p=1"),
+            ("/a?name=Jane&address=1+rue&zip=69001&user[phone]=1&p=1", "/a?p=1"),
         ],
     )
     def test_personal_parts_go(self, value, expected):
@@ -262,6 +264,7 @@ class TestUrl:
         [
             "https://x.com/?ScCid=a@b.c4111111111111111&fbclid=IwAR+33612345678&gclid=%zz&ttclid=eyJa.b&utm_id=120210000000000001",
             "https://x.com/?a&b=&=c&&",
+            "https://x.com/?city=Lyon&state=paid&item_name=Hat&country=fr&st=1&gender=f",
             "https://[::1]:80/x?y=%C3%A9#top",
             "https://x.com/@first.last",
             "android-app://com.google.android.gm",
@@ -381,6 +384,81 @@ class TestTree:
 
         assert address not in json.dumps(cleaned, ensure_ascii=False)
         assert cleaned is scrub.tree(cleaned)[0]
+
+
+SURE = (
+    "email", "E-Mail", "emailAddress", "mail", "phone", "phone_number", "Telephone", "tel", "tel1", "mobile_no",
+    "phone_2", "userPhone", "home_phone", "work_phone", "customer_phone", "contact_number", "sms_number",
+    "whatsapp_number", "fax", "firstName", "fname", "first_name", "surname", "lname", "maiden_name", "middleName",
+    "full_name", "birthday", "dob", "street", "address1", "address_line2", "billing_address", "billing_address_1",
+    "home_address", "customerBillingFirstName", "customerBillingLastName", "customerBillingPhone",
+    "customerBillingAddress1", "billing_first_name", "billing_phone", "billing_city", "billing_state",
+    "billingCountry", "customer_name", "recipient_name", "cardholder_name", "name_on_card", "user_name",
+    "contact_name", "customer_gender", "shippingPostcode", "shipping_address_2", "buyer_email", "client_email",
+    "account_email",
+)  # fmt: skip
+NOBODYS = (
+    "name", "product_name", "item_name", "page_name", "campaign_name", "coupon_name", "list_name", "brand_name",
+    "content_name", "event_name", "account_name", "delivery_name", "store_name", "state", "order_state", "user_state",
+    "account_status", "user_country", "country", "city", "job_city", "work_city", "home_city", "destination_city", "region",
+    "neighborhood", "zip", "zip_file", "postal_code", "title", "job_title", "address", "wallet_address", "device",
+    "phone_model", "phone_type", "phone_verified", "email_type", "email_opened", "user_id", "customer_id",
+    "customer_type", "customer_group", "client_id", "homepage", "hashtag", "st", "ct", "ge", "db", "line1",
+    "location", "gender", "address_count", "shipping", "user", "customer", "billing", "contact", "street_view",
+    "mobile_app",
+)  # fmt: skip
+
+
+class TestPersons:
+    @pytest.mark.parametrize("key", SURE)
+    def test_a_persons_word_is_known_however_it_is_written(self, key):
+        """
+        Case, separators, the word that says whose it is and a number hide no identifier's key, at any depth.
+        """
+        assert ({"deep": [{"rest": 1}]}, True) == scrub.tree({"deep": [{key: "Jane", "rest": 1}]})
+
+    @pytest.mark.parametrize("key", NOBODYS)
+    def test_a_shops_own_words_are_left(self, key):
+        """
+        What names a product, a place, a status, a device or a group of customers stays, with its text.
+        """
+        assert ({"deep": [{key: "Jane"}]}, False) == scrub.tree({"deep": [{key: "Jane"}]})
+
+    @pytest.mark.parametrize("key", ["email", "user_phone", "customer_name", "fn"])
+    @pytest.mark.parametrize("value", [True, False, None])
+    def test_a_yes_or_no_is_no_identifier(self, key, value):
+        """
+        Whether somebody gave a number is not the number.
+        """
+        assert ({key: value}, False) == scrub.tree({key: value})
+
+    @pytest.mark.parametrize("key", ["user", "customer", "contact", "billing_address", "recipient", "shippingAddress"])
+    def test_in_a_persons_object_ordinary_words_are_a_persons(self, key):
+        """
+        A name, a city and the lines of an address go from an object that is somebody's, and from a list of such.
+        """
+        somebody = {"name": "Jane Doe", "city": "Lyon", "address": {"line1": "1 Rue"}, "zip": 69001, "plan": "x"}
+
+        assert {"a": {key: {"plan": "x"}}} == scrub.tree({"a": {key: somebody}})[0]
+        assert "Jane" not in json.dumps(scrub.tree({"a": {key: [somebody]}})[0])
+
+    def test_short_names_count_beside_each_other(self):
+        """
+        A ``ct`` is a count, and a city beside a name; a number is a line's. Digests stay for the partner.
+        """
+        digest = identifiers.sha256("jane")
+
+        assert {"em": digest} == scrub.tree({"em": digest, "fn": "jane", "ct": "lyon", "zp": ["69001"]})[0]
+        for value in ({"ct": "text/html", "st": "paid"}, {"ln": 12}):
+            assert (value, False) == scrub.tree(value)
+
+    def test_a_digest_under_a_persons_word_stays(self):
+        """
+        Only what is clear is taken out.
+        """
+        value = {"deep": {"email_sha256": identifiers.sha256("a@b.co")}}
+
+        assert (value, False) == scrub.tree(value)
 
 
 class TestSafeId:

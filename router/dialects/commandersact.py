@@ -120,7 +120,9 @@ def _read(dialect: str, properties: Object, context: Object, user: Object) -> Re
         "coupon": properties.get("coupon"),
     }
     glean(properties, raw)
-    keep(properties, "context", context)
+    if context:
+        glean(context, raw)
+        keep(properties, "context", context)
     reading.properties = properties
     return reading
 

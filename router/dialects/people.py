@@ -1,4 +1,4 @@
-"""Where senders put what identifies a person, and under which spellings.
+"""Where senders put what identifies a person; ``router.scrub.persons`` knows under which words.
 
 ``identify`` takes those keys out of an object and into ``Raw``, so that nothing of them can reach the stored event.
 What is done with the values is ``router.identifiers``' subject.
@@ -6,64 +6,12 @@ What is done with the values is ``router.identifiers``' subject.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from router.dialects.reading import Object
 from router.identifiers import Raw
-
-_PLAIN = {
-    "email": ("email", "email_address", "e_mail", "mail"),
-    "phone": ("phone", "phone_number", "mobile", "mobile_phone", "telephone"),
-    "first_name": ("first_name", "firstname", "given_name"),
-    "last_name": ("last_name", "lastname", "family_name", "surname"),
-    "gender": ("gender",),
-    "birth_date": ("birth_date", "birthdate", "birthday", "date_of_birth", "dob"),
-    "street": ("street", "street_address", "address_line1", "address1"),
-    "city": ("city",),
-    "state": ("state", "region", "province"),
-    "zip": ("zip", "zip_code", "zipcode", "postal_code", "postalcode", "postcode"),
-    "country": ("country", "country_code"),
-}
-# Meta's and Snap's short names, whose values are digests as a rule (their "Customer information parameters").
-_SHORT = {
-    "em": "email",
-    "ph": "phone",
-    "fn": "first_name",
-    "ln": "last_name",
-    "ge": "gender",
-    "db": "birth_date",
-    "ct": "city",
-    "st": "state",
-    "zp": "zip",
-}
-_WHOLE_NAMES = frozenset({"name", "full_name", "fullName", "fullname"})
-_FORGOTTEN = frozenset({"middle_name", "middleName", "address2", "address_line2", "addressLine2"})
-
-
-def _spellings(snake: str) -> set[str]:
-    first, *others = snake.split("_")
-    camel = first + "".join(word.title() for word in others)
-    return {snake, camel, snake.replace("_", "-"), camel[:1].upper() + camel[1:], snake.upper()}
-
-
-def _table(suffixes: tuple[str, ...], prefixes: tuple[str, ...] = ()) -> dict[str, str]:
-    names = {
-        decorated: field
-        for field, bases in _PLAIN.items()
-        for base in bases
-        for decorated in (
-            *(f"{base}{suffix}" for suffix in suffixes),
-            *(f"{prefix}{base}" for prefix in prefixes),
-        )
-    }
-    return {spelling: field for name, field in names.items() for spelling in _spellings(name)}
-
-
-# Commanders Act: "any user property may be sent as X_sha256 or X_md5"; Google's user-provided data: sha256_X.
-_FIELDS = _table(("",)) | _SHORT
-_HASHED = _table(("_sha256", "_hash", "_hashed"), ("sha256_", "hashed_"))
-_BROKEN_HASHES = _table(("_md5", "_sha1"), ("md5_", "sha1_"))
-_ADDRESSES = frozenset({"address", "addresses", "location", "Address"})
+from router.scrub.persons import ADDRESS, NAME, NOTHING, PERSON, Word, said
 
 # Readable on purpose, and stored apart from the event; what is turned away is not stored apart.
 _READABLE = frozenset(
@@ -80,19 +28,9 @@ _READABLE = frozenset(
     }
     | {"cookie", "cookies", "advertising_id", "advertisingId", "idfv", "madid", "em", "ph", "fn", "ln", "db"}
 )
-_HASHES = _HASHED | _BROKEN_HASHES
-_SPECIAL = frozenset(_HASHES) | _ADDRESSES | _WHOLE_NAMES | _FORGOTTEN
-# Keys that mean a person wherever they stand. A city or a country may be a trip's, a name a product's.
-_UNMISTAKABLE = frozenset(
-    key
-    for key, field in (_FIELDS | _HASHES).items()
-    if field in {"email", "phone", "first_name", "last_name", "birth_date", "street"} and key not in _SHORT
-)
-_PERSONS = frozenset(
-    {"user", "user_data", "customer", "buyer", "billing", "billing_address", "billingAddress"} | {"contact", "traits"}
-)
-_SOMEBODY_ELSE = frozenset({"shipping", "shipping_address", "shippingAddress", "recipient"})  # a gift's, perhaps
-_TELLING = _UNMISTAKABLE | _PERSONS | _SOMEBODY_ELSE | _ADDRESSES - {"location"} | _WHOLE_NAMES - {"name"}
+_ADDRESSES = frozenset({"address", "addresses", "Address"})
+_TRAITS = Word(PERSON)
+_FEW = 32  # keys; a sender's objects of one kind have the same ones, and seldom more
 
 
 def identify(person: Object, raw: Raw) -> None:
@@ -100,38 +38,44 @@ def identify(person: Object, raw: Raw) -> None:
 
     A clear value wins over its own SHA-256, and that over MD5 or SHA-1, which can only be dropped with a note.
     """
-    hashed = []
-    for key in list(person):
-        if (field := _FIELDS.get(key)) is not None:
-            _give(raw, field, person.pop(key))
-        elif key in _SPECIAL:
-            if key in _HASHES:
-                hashed.append(key)
-            elif key in _ADDRESSES:
-                _address(person, key, raw)
-            else:
-                _whole_name(key, person.pop(key), raw)
-    for key in sorted(hashed, key=_BROKEN_HASHES.__contains__):
-        _hash(raw, key, person.pop(key))
+    keys = tuple(person)
+    for key, word in _remembered_own(keys) if len(keys) <= _FEW else _own(keys):
+        _take(person, key, word, raw)
 
 
 def glean(properties: Object, raw: Raw) -> None:
     """Take what can only mean a person out of an event's own properties. Changes both, but no object inside."""
-    if _TELLING.isdisjoint(properties):
-        return
-    for key in [key for key in properties if key in _TELLING]:
+    keys = tuple(properties)
+    for key, word in _remembered_telling(keys) if len(keys) <= _FEW else _telling(keys):
         value = properties[key]
         if isinstance(value, dict):
             person = dict(properties.pop(key))
-            identify(person, Raw() if key in _SOMEBODY_ELSE else raw)
+            identify(person, Raw() if word.another else raw)
             if person:
                 properties[key] = person
-        elif key in _UNMISTAKABLE:
-            _hash(raw, key, properties.pop(key)) if key in _HASHES else _give(raw, _FIELDS[key], properties.pop(key))
-        elif key in _ADDRESSES:
-            _address(properties, key, raw)
-        elif key in _WHOLE_NAMES:
-            _whole_name(key, properties.pop(key), raw)
+        elif word.field != PERSON and not isinstance(value, (bool, int, float) if word.short else bool):
+            _take(properties, key, word, raw)
+
+
+def _own(keys: tuple[str, ...]) -> tuple[tuple[str, Word], ...]:
+    """What is a person's in a person's own object."""
+    return tuple((key, word) for key, word in said(keys, alone=True) if word.field != PERSON)
+
+
+def _telling(keys: tuple[str, ...]) -> tuple[tuple[str, Word], ...]:
+    """What is a person's wherever it stands, an address, and the objects that hold a person."""
+    found = [(key, word) for key, word in said(keys) if word.sure or word.short or key in _ADDRESSES]
+    return (*found, ("traits", _TRAITS)) if "traits" in keys else tuple(found)
+
+
+_remembered_own = lru_cache(maxsize=1024)(_own)
+_remembered_telling = lru_cache(maxsize=1024)(_telling)
+
+
+def forget() -> None:
+    """Empty the memory."""
+    _remembered_own.cache_clear()
+    _remembered_telling.cache_clear()
 
 
 def strip(value: Any, depth: int = 40) -> Any:
@@ -145,6 +89,18 @@ def strip(value: Any, depth: int = 40) -> Any:
     rest = {key: member for key, member in value.items() if key not in _READABLE}
     glean(rest, Raw())
     return {key: strip(member, depth - 1) for key, member in rest.items()}
+
+
+def _take(holder: Object, key: str, word: Word, raw: Raw) -> None:
+    raw = Raw() if word.another else raw
+    if word.field == ADDRESS:
+        _address(holder, key, raw)
+        return
+    value = holder.pop(key)
+    if word.field == NAME:
+        _whole_name(value, raw)
+    elif word.field != NOTHING and _give(raw, word.field, value) and word.hashed and word.field == "phone":
+        raw.phone_hash_has_plus = True  # Commanders Act and Google both write E.164
 
 
 def _give(raw: Raw, field: str, value: Any) -> bool:
@@ -170,14 +126,9 @@ def _address(person: Object, key: str, raw: Raw) -> None:
         _give(raw, "street", value)
 
 
-def _hash(raw: Raw, key: str, value: Any) -> None:
-    if _give(raw, field := _HASHES[key], value) and field == "phone":
-        raw.phone_hash_has_plus = True  # Commanders Act and Google both write E.164
-
-
-def _whole_name(key: str, value: Any, raw: Raw) -> None:
+def _whole_name(value: Any, raw: Raw) -> None:
     """Segment's own rule for ``traits.name``: up to the first space, and the rest (segmentio/facade, lib/identify.ts)."""
-    if key in _FORGOTTEN or not isinstance(value, str) or raw.first_name is not None or raw.last_name is not None:
+    if not isinstance(value, str) or raw.first_name is not None or raw.last_name is not None:
         return
     given, _, family = value.strip().partition(" ")
     if given and family:

@@ -47,7 +47,9 @@ def read(item: Object) -> Reading:
     reading.partners = {**copied(properties.pop("integrations", None)), **copied(properties.pop("partners", None))}
     _commerce(reading, properties)
     glean(properties, reading.raw)
-    keep(properties, "context", context)
+    if context:
+        glean(context, reading.raw)
+        keep(properties, "context", context)
     reading.properties = properties
     return reading
 

@@ -60,7 +60,9 @@ def read(item: Object, call: str | None, wrapper: Object) -> Reading:
     for key, value in root.items():
         properties.setdefault(key, value)
     glean(properties, reading.raw)
-    keep(properties, "context", context)
+    if context:
+        glean(context, reading.raw)
+        keep(properties, "context", context)
     keep(properties, "traits", group)
     reading.properties = properties
     return reading

@@ -1,4 +1,7 @@
-"""What a key says of the value under it: names that sites and people give to secrets, cards, papers and identifiers."""
+"""What a key says of the value under it: names that sites give to secrets, cards, papers and a visitor's address.
+
+Words for a person are ``persons``'s.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +23,12 @@ ssn socialsecurity socialsecuritynumber nationalid nationalidnumber passport pas
 driverlicense driverslicensenumber taxid nationalinsurancenumber
 """
 FORBIDDEN: Final = frozenset((_CREDENTIALS + _PAYMENT + _OFFICIAL).split())
-# Identifiers that a dialect did not take. Bare digits and names have no shape by which to find them, so their key must do;
-# a yes or no under it ("email": true) is no identifier.
-_PEOPLE: Final = """
-email emailaddress mail useremail customeremail emailid phone phonenumber telephone telephonenumber tel mobile
-mobilephone mobilenumber cellphone msisdn whatsapp firstname lastname surname familyname givenname fullname middlename
-birthdate birthday dateofbirth dob street streetaddress addressline1 addressline2 address1 address2
-"""
 # An event's own address and agent are lifted out before (``router.door``); whatever stands deeper is nobody's to keep.
 _VISITOR: Final = """
 ip ipaddress userip visitorip clientip clientipaddress remoteip remoteaddr remoteaddress ipoverride
 useragent clientuseragent
 """
-PERSONAL: Final = frozenset((_PEOPLE + _VISITOR).split())
+VISITOR: Final = frozenset(_VISITOR.split())
 
 
 def folded(name: str) -> str:

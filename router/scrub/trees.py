@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from operator import is_
 from typing import Any, Final, Literal
 
-from router.scrub.keys import FORBIDDEN, PERSONAL, folded
+from router.scrub import persons
+from router.scrub.keys import FORBIDDEN, VISITOR, folded
 from router.scrub.numbers import CARD, is_card
 from router.scrub.texts import LEAST, REMEMBERED, SHORT, contains_personal, scrubbed
 from router.scrub.urls import looks_like_url, url
+
+Kind = Literal["forbidden", "personal", "person", "long", "free"]
 
 LONGEST_KEY: Final = 256
 LONG_KEY: Final = object()
@@ -31,6 +35,7 @@ def tree(value: Any) -> tuple[Any, bool]:
 
 def forget() -> None:
     """Empty the memory."""
+    persons.forget()
     for memory in (_remembered_string, _kind, _remembered_telling):
         memory.cache_clear()
 
@@ -55,8 +60,10 @@ def _dict(value: dict[Any, Any], depth: int) -> Any:
     for key, kind in _remembered_telling(tuple(value)) if len(value) <= _FEW else _telling(tuple(value)):
         if kind == "long":
             return LONG_KEY
-        if kind == "forbidden" or not (isinstance(value[key], (bool, dict)) or value[key] is None):
+        if _goes(kind, member := value[key]):
             changes[key] = _GONE
+        elif kind != "short" and (nameless := _nameless(member)) is not member:
+            value = {**value, key: nameless}
     for key, member in value.items():
         sort = type(member)
         if sort in _INERT or key in changes or (sort is str and len(member) < LEAST and member.isalnum()):
@@ -73,6 +80,38 @@ def _dict(value: dict[Any, Any], depth: int) -> Any:
 
 
 _INERT: Final = frozenset({bool, float, type(None)})
+
+
+def _goes(kind: str, member: Any) -> bool:
+    if kind == "personal":
+        return not (isinstance(member, (bool, dict)) or member is None)
+    return kind == "forbidden" or (kind == "short" and _is_clear(member))
+
+
+def _is_clear(member: Any) -> bool:
+    """Not a digest, nor what no short name of a person's has under it: a number, a yes or no, an object."""
+    if isinstance(member, list):
+        return any(map(_is_clear, member))
+    return isinstance(member, str) and _DIGEST.fullmatch(member) is None
+
+
+_DIGEST: Final = re.compile(r"[0-9A-Fa-f]{64}")
+
+
+def _nameless(member: Any) -> Any:
+    """A person's object, or a list of such, without what is ordinary elsewhere and a person's here: a name, a city."""
+    if isinstance(member, list):
+        members = [_nameless(each) for each in member]
+        return member if all(map(is_, members, member)) else members
+    if not isinstance(member, dict):
+        return member
+    kept = {key: each for key, each in member.items() if isinstance(each, bool) or each is None or not _is_theirs(key)}
+    return kept if len(kept) < len(member) else member
+
+
+def _is_theirs(key: Any) -> bool:
+    word = persons.word(key) if isinstance(key, str) else None
+    return word is not None and not word.hashed and word.field not in (persons.PERSON, "country")
 
 
 def _list(value: list[Any], depth: int) -> Any:
@@ -104,18 +143,27 @@ _FEW: Final = 32  # keys; a sender's objects of one kind have the same ones, and
 
 def _telling(keys: tuple[Any, ...]) -> tuple[tuple[str, str], ...]:
     """Those of an object's keys that are not free, and their kind."""
-    kinds = ((key, _kind(key) if len(key) <= 64 else _kind.__wrapped__(key)) for key in keys if isinstance(key, str))
+    texts = tuple(key for key in keys if isinstance(key, str))
+    short = {key for key, word in persons.said(texts) if word.short}
+    kinds = ((key, "short" if key in short else _kind_of(key)) for key in texts)
     return tuple((key, kind) for key, kind in kinds if kind != "free")
 
 
 _remembered_telling: Final = lru_cache(maxsize=1024)(_telling)
 
 
+def _kind_of(key: str) -> Kind:
+    return _kind(key) if len(key) <= 64 else _kind.__wrapped__(key)
+
+
 @lru_cache(maxsize=4096)
-def _kind(key: str) -> Literal["forbidden", "personal", "long", "free"]:
+def _kind(key: str) -> Kind:
     if len(key) > LONGEST_KEY:
         return "long"
     name = folded(key)
     if name in FORBIDDEN or contains_personal(key):
         return "forbidden"
-    return "personal" if name in PERSONAL else "free"
+    word = persons.word(key)
+    if name in VISITOR or (word is not None and word.tells and word.field != persons.PERSON):
+        return "personal"
+    return "free" if word is None or word.field != persons.PERSON else "person"

@@ -10,7 +10,8 @@ from functools import lru_cache
 from typing import Final, Literal
 from urllib.parse import quote, unquote, unquote_plus
 
-from router.scrub.keys import FORBIDDEN, PERSONAL, folded
+from router.scrub import persons
+from router.scrub.keys import FORBIDDEN, VISITOR, folded
 from router.scrub.texts import REMEMBERED, SHORT, contains_personal, text, without_emails
 
 URL_LENGTH: Final = 4096
@@ -48,10 +49,12 @@ _CLICK_IDS: Final = frozenset(
 )
 _PARAMETERS: Final = (
     FORBIDDEN
-    | PERSONAL
+    | VISITOR
     | {"key", "auth", "sig", "signature", "login", "username", "sid", "session", "sessionid"}
     | {"resettoken", "verificationtoken", "invitetoken", "nonce", "pin"}
 )
+# What may be a product's in an object is a form's in an address: nobody names a product by its name there, but by its id.
+_OF_A_FORM: Final = frozenset({"name", "fn", "ln", "address", "zip", "zipcode", "postalcode", "postcode"})
 
 _HOST_END: Final = re.compile(r"[/?#\\]")
 
@@ -125,9 +128,14 @@ def _parameter_kind(name: str) -> Literal["click", "campaign", "personal", "free
         return "click"
     if plain.lower().startswith("utm_"):
         return "campaign"
-    inner = plain.rpartition("[")[2]  # user[email]
-    personal = folded(plain) in _PARAMETERS or folded(inner) in _PARAMETERS
+    inner = re.split(r"[\[.]", plain)[-1]  # user[email], user.email
+    personal = folded(plain) in _OF_A_FORM or _is_personal(plain) or _is_personal(inner)
     return "personal" if personal or contains_personal(plain) else "free"
+
+
+def _is_personal(name: str) -> bool:
+    word = persons.word(name)
+    return folded(name) in _PARAMETERS or (word is not None and word.tells and word.field != persons.PERSON)
 
 
 def _value(value: str, depth: int) -> str:

@@ -132,7 +132,15 @@ def traffic() -> list[tuple[str, dict[str, str], Any]]:
     plain = {
         "event": "sign_up",
         "user": {"email": PERSON["email"], "phone": PERSON["phone"], "first_name": PERSON["first_name"]},
-        "properties": {"comment": text, "deep": [{"er": text}], PERSON["email"]: 1},
+        "properties": {
+            "comment": text,
+            "deep": [{"er": text, "recipient": {"name": PERSON["last_name"]}}],
+            PERSON["email"]: 1,
+        },
+        "customerBillingLastName": PERSON["last_name"],
+        "billing_address_1": PERSON["street"],
+        "context": {"traits": {"name": f"{PERSON['first_name']} {PERSON['last_name']}"}},
+        "integrations": {"facebook": {"fn": PERSON["first_name"], "user": {"name": PERSON["last_name"]}}},
     }
     click = {
         "event": "job_click",
