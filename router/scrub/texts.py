@@ -88,7 +88,7 @@ def _rules(value: str) -> list[Rule]:
         rules.append(_without_nul)
     if length > 15 and _may_hold_secret(value):
         rules.append(_without_secrets)
-    if "@" in value or "%40" in value or "%2540" in value or "\uff20" in value:
+    if _may_hold_email(value):
         rules.append(without_emails)
     if length > 8 and not value.isalpha() and _has_nine_digits(value):
         rules += NUMERIC
@@ -149,16 +149,21 @@ def _without_secrets(value: str) -> str:
 # E-mail addresses
 
 _AT: Final = r"(?:@|\uff20|%(?:25)*40)"
-_WORD: Final = r"\w.+!#$*^`{|}~-"
-_LOCAL: Final = rf"(?:[{_WORD}]|%(?!(?:25)*40))"
+_LOCAL: Final = r"(?:[\w.+!#$*^`{|}~'-]|%(?!(?:25)*40))"
+_BYTE: Final = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
 # RFC 5322 also allows / = ? & in a local part; in text they stand in front of addresses, not in them. A local part is
-# tried from its start only and has a bounded length, so that long text takes linear time.
+# tried from the start of its run only, or after an encoded @ that was none, so that long text takes linear time.
 _EMAIL: Final = re.compile(
-    rf"(?<![{_WORD}]){_LOCAL}(?:{_LOCAL}|'){{0,96}}+{_AT}"
+    rf"(?:(?:(?<![\w.+!#$*^`{{|}}~'%-])|(?<=%40)|(?<=%2540)|(?<=%252540))(?P<quotes>'*+){_LOCAL}++|\"[^\"\s]{{1,64}}+\"){_AT}"
     r"(?!\d+x\.(?:png|jpe?g|gif|webp|svg|avif)\b)"  # logo@2x.png
-    r"(?:[\w-]++\.)+[^\W\d_][\w-]*"
+    rf"(?:(?:[\w-]++(?:\.|%(?:25)*2[Ee]))+[^\W\d_][\w-]*|\[?(?:{_BYTE}\.){{3}}{_BYTE}\b(?!\.\d)\]?)"
 )
+_ENCODED_AT: Final = re.compile(r"%(?:25)*40")
+
+
+def _may_hold_email(value: str) -> bool:
+    return "@" in value or "\uff20" in value or ("%" in value and _ENCODED_AT.search(value) is not None)
 
 
 def without_emails(value: str) -> str:
-    return _EMAIL.sub(EMAIL, value)
+    return _EMAIL.sub(rf"\g<quotes>{EMAIL}", value) if _may_hold_email(value) else value

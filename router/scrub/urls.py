@@ -1,4 +1,4 @@
-"""URLs: without user name, password and personal parameters. Click ids stay byte for byte.
+"""URLs: without user name, password and personal parameters. Click ids that hold no e-mail address stay byte for byte.
 
 They are remembered up to twice the length of other texts. Source: WHATWG URL.
 """
@@ -21,7 +21,7 @@ _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}:")
 def url(value: str) -> str | None:
     """A URL without user name, password and personal parameters; None where its scheme is not a page's or an app's.
 
-    Paths and queries without a scheme are URLs too. Click ids stay byte for byte. Cut at ``URL_LENGTH``.
+    Paths and queries without a scheme are URLs too. Cut at ``URL_LENGTH``.
     """
     cleaned = _url(value, 2) if len(value) > 2 * SHORT else _remembered_url(value)
     if cleaned is None or cleaned == value:
@@ -37,7 +37,7 @@ def forget() -> None:
 
 def looks_like_url(value: str) -> bool:
     if value.startswith(("/", "?", "#")):
-        return "=" in value and " " not in value
+        return " " not in value and ("=" in value or (value.startswith("//") and "@" in value))
     return "://" in value and " " not in value and _SCHEME.match(value) is not None
 
 
@@ -103,18 +103,27 @@ def _fragment(fragment: str, depth: int) -> str | None:
 def _parameters(query: str, depth: int) -> str | None:
     """The parameters that may stay, byte for byte where nothing was found in them; None where none of them may."""
     parameters = query.split("&")
-    kept = [cleaned for one in parameters if (cleaned := _parameter(one, depth)) is not None]
+    kept = [cleaned for one in parameters if (cleaned := _parted(one, depth)) is not None]
     return "&".join(kept) if kept else None
+
+
+def _parted(parameter: str, depth: int) -> str | None:
+    """Some servers part parameters with a semicolon; one that no name follows is of the value."""
+    if ";" not in parameter:
+        return _parameter(parameter, depth)
+    kept = [cleaned for one in _PARTED.split(parameter) if (cleaned := _parameter(one, depth)) is not None]
+    return ";".join(kept) if kept else None
+
+
+_PARTED: Final = re.compile(r";(?=[^;=]{1,64}=)")
 
 
 def _parameter(parameter: str, depth: int) -> str | None:
     name, equals, value = parameter.partition("=")
     match _parameter_kind(name) if len(name) <= 64 else _parameter_kind.__wrapped__(name):
-        case "click":
-            return parameter
         case "personal":
             return None
-        case "campaign":  # ids and names of campaigns have many digits; only an address is certain not to be one
+        case "opaque":  # click ids, and ids and names of campaigns, have many digits: only an address is none of theirs
             cleaned = without_emails(value) if equals else value
         case _:
             cleaned = _value(value, depth)
@@ -122,12 +131,10 @@ def _parameter(parameter: str, depth: int) -> str | None:
 
 
 @lru_cache(maxsize=4096)
-def _parameter_kind(name: str) -> Literal["click", "campaign", "personal", "free"]:
+def _parameter_kind(name: str) -> Literal["opaque", "personal", "free"]:
     plain = unquote_plus(name)
-    if plain.lower() in _CLICK_IDS:
-        return "click"
-    if plain.lower().startswith("utm_"):
-        return "campaign"
+    if plain.lower() in _CLICK_IDS or plain.lower().startswith("utm_"):
+        return "opaque"
     inner = re.split(r"[\[.]", plain)[-1]  # user[email], user.email
     personal = folded(plain) in _OF_A_FORM or _is_personal(plain) or _is_personal(inner)
     return "personal" if personal or contains_personal(plain) else "free"
@@ -142,9 +149,9 @@ def _value(value: str, depth: int) -> str:
     """A parameter's value, scrubbed as written and as decoded, and as a URL where it is one."""
     cleaned = text(value)
     if "%" not in cleaned and "+" not in cleaned:
-        return _nested(cleaned, depth) if "://" in cleaned else cleaned
+        return _nested(cleaned, depth) if "//" in cleaned else cleaned
     for decoded in (unquote(cleaned), unquote_plus(cleaned)):
-        inner = _nested(decoded, depth) if "://" in decoded else text(decoded)
+        inner = _nested(decoded, depth) if "//" in decoded else text(decoded)
         if inner != decoded:
             return quote(inner, safe="[]/:")
     return cleaned
