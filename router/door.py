@@ -183,24 +183,21 @@ def _tree(value: dict[str, Any], findings: Findings) -> dict[str, Any]:
 
 def _words(value: Any, longest: int, findings: Findings) -> str | None:
     """Free text: stripped, scrubbed, cut."""
-    if value is None:
+    said = value if isinstance(value, str) else _number_as_text(value)
+    if said is None or (len(said) < _SHORT and said.isalnum()):
+        return said
+    if not (said := said.strip()):
         return None
-    if not isinstance(value, str):
-        return _number_as_text(value)
-    if len(value) < _SHORT and value.isalnum():
-        return value
-    if not (value := value.strip()):
-        return None
-    cleaned = scrub.text(value)
-    if cleaned is not value:
+    cleaned = scrub.text(said)
+    if cleaned is not said:
         findings.note("pii_scrubbed")
     return cleaned[:longest]
 
 
 def _number_as_text(value: Any) -> str | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) >= 10**12:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return str(value)
+    return str(value) if abs(value) < (10**19 if isinstance(value, int) else 10**12) else None
 
 
 def _ident(value: Any) -> str | None:
@@ -471,6 +468,8 @@ def _read_item(item: Any) -> tuple[Item, Findings]:
             made[field] = amount(value, findings)
         elif field == "quantity":
             made[field] = whole(value, field, findings)
+        elif field == "id" and scrub.is_shops_number(number := str(value).strip()):
+            made[field] = number
         else:
             made[field] = _words(value, normalise.MAX_TEXT, findings)
     return Item(**made, extra=_tree(rest, findings)), findings

@@ -563,6 +563,31 @@ class TestCommerce:
         (item,) = event.items
         assert ("p1", "Mat", "5", 2) == (item.id, item.name, item.price, item.quantity)
 
+    @pytest.mark.parametrize("given", [39897499729985, "39897499729985", 4222222222222, "4222222222222", 10**19 - 1])
+    def test_a_long_number_is_a_products(self, given):
+        """
+        Shopify's ids have 13 and 14 digits, as numbers or as text, and some pass Luhn's test.
+        """
+        assert str(given) == let_in({"event_name": "x", "items": [{"id": given}]}).items[0].id
+
+    @pytest.mark.parametrize("given", [378282246310005, "378282246310005", "4222 2222 2222 2", 4111111111111111])
+    def test_a_card_is_no_products(self, given):
+        """
+        A card in use, or one with spaces, is hidden in whatever place it stands.
+        """
+        event = let_in({"event_name": "x", "items": [{"id": given, "name": given}]})
+
+        assert ("[card]", "[card]") == (event.items[0].id, event.items[0].name)
+
+    def test_a_long_number_is_an_orders(self):
+        """
+        An order and an event of a shop keep their numbers.
+        """
+        event = let_in({"event": "purchase", "event_id": 4222222222222, "order_id": "4222222222222"})
+
+        assert ("4222222222222", "4222222222222") == (event.id, event.money.order_id)
+        assert {"order_id": "4222222222222"} == event.properties
+
     def test_sku_stands_in(self):
         """
         A stock number is an id only where there is no other.

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from router.scrub import persons
 from router.scrub.keys import FORBIDDEN, VISITOR, folded
-from router.scrub.numbers import CARD, is_card
+from router.scrub.numbers import CARD, is_card, is_shops_number
 from router.scrub.texts import LEAST, REMEMBERED, SHORT, contains_personal, scrubbed
 from router.scrub.urls import looks_like_url, url
 
@@ -71,7 +71,7 @@ def _dict(value: dict[Any, Any], depth: int) -> Any:
         cleaned = _walk(member, depth)
         if cleaned is LONG_KEY:
             return LONG_KEY
-        if cleaned is not member:
+        if cleaned is not member and not _are_ids(key, member):
             changes[key] = cleaned
     if not changes:
         return value
@@ -80,6 +80,13 @@ def _dict(value: dict[Any, Any], depth: int) -> Any:
 
 
 _INERT: Final = frozenset({bool, float, type(None)})
+
+
+def _are_ids(key: Any, member: Any) -> bool:
+    """Products' and orders' numbers, one or a list, under a key that says so."""
+    if not isinstance(key, str) or not folded(key).endswith(("id", "ids", "sku", "skus")):
+        return False
+    return all(is_shops_number(str(each)) for each in (member if isinstance(member, list) else (member,)))
 
 
 def _goes(kind: str, member: Any) -> bool:
