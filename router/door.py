@@ -330,7 +330,8 @@ def _lift(reading: Reading) -> None:
             reading.user_agent = properties.pop(key) or reading.user_agent
     if "user_country" in properties:
         country = properties.pop("user_country")
-        reading.raw.country = reading.raw.country or country
+        if identifiers.alpha2(country) is not None or not reading.raw.country:
+            reading.raw.country = country
 
 
 def _clear(reading: Reading, door: Door, visit: Visit, findings: Findings) -> Clear:

@@ -422,6 +422,16 @@ class TestClear:
             == let_in(self.ITEM, door=door).clear
         )
 
+    @pytest.mark.parametrize(("said", "kept"), [("GB", "GB"), ("nowhere", "FR"), (None, "FR")])
+    def test_country_of_the_event(self, said, kept):
+        """
+        What the event says of its visitor's country counts before the profile, if it is a country.
+        """
+        door = Door(source="shop", keep_clear=frozenset(("country",)))
+        event = let_in({"event": "x", "user": {"country": "FR"}, "user_country": said}, door=door)
+
+        assert (kept, sha256(kept.lower())) == (event.clear.country, event.user.digests.country)
+
     def test_connection(self):
         """
         The connection's address stands in where the item has none.
