@@ -7,6 +7,7 @@ a state or a postal code is read for, as ISO 3166-1 alpha-2.
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -15,6 +16,7 @@ from router.identifiers.countries import country_code, subdivision
 
 Forms = Mapping[str, str]
 
+_QUOTES: Final = frozenset(("''", '""', "\u2018\u2019", "\u201c\u201d"))
 _NEVER_IN_EMAIL: Final = ' <>,;:"()[]\\\ufffd'
 
 
@@ -32,6 +34,8 @@ def email(value: str) -> str | None:
         display, _, text = text[:-1].rpartition("<")
         if "@" in display:
             return None
+    if text[:1] + text[-1:] in _QUOTES:  # as a spreadsheet writes it
+        text = text[1:-1].strip()
     local, _, domain = text.partition("@")
     if not local or "@" in domain or not all(domain.split(".")) or len(text) > 254:
         return None
@@ -143,6 +147,7 @@ def state_forms(text: str, country: str | None) -> Forms:
     return {"state": joined(text.lower())}
 
 
+_PLUS_FOUR: Final = re.compile(r"\d{5}(?:\s*-\s*|\s+)\d{4}")
 _ZIP_IN_FIVE: Final = frozenset({"US", "PR", "GU", "VI", "AS", "MP"})
 
 
@@ -151,12 +156,11 @@ def zip_forms(text: str, country: str | None) -> Forms:
     code = "".join(text.lower().split())
     digits = only_digits(code)
     dashless = joined(code)
-    plus_four = len(code) == 10 and code[5] == "-" and len(digits) == 9
     if country in _ZIP_IN_FIVE:
         # Four digits are a New England code that was a number once and lost its zero: 02134.
         whole = digits.zfill(5) if len(digits) == 4 else digits
         code = whole[:5] if len(whole) in (5, 9) and digits == dashless else ""
-    elif country is None and plus_four:
+    elif country is None and _PLUS_FOUR.fullmatch(text):
         code = digits[:5]
     if not code or not digits or len(code) > 16:  # every postal code has a digit
         return {}
