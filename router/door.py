@@ -183,7 +183,7 @@ def _tree(value: dict[str, Any], findings: Findings) -> dict[str, Any]:
 
 def _words(value: Any, longest: int, findings: Findings) -> str | None:
     """Free text: stripped, scrubbed, cut."""
-    said = value if isinstance(value, str) else _number_as_text(value)
+    said = value if value is None or isinstance(value, str) else _number_as_text(value)
     if said is None or (len(said) < _SHORT and said.isalnum()):
         return said
     if not (said := said.strip()):
