@@ -427,7 +427,7 @@ SURE = (
     "customerBillingAddress1", "billing_first_name", "billing_phone", "billing_city", "billing_state",
     "billingCountry", "customer_name", "recipient_name", "cardholder_name", "name_on_card", "user_name",
     "contact_name", "customer_gender", "shippingPostcode", "shipping_address_2", "buyer_email", "client_email",
-    "account_email",
+    "account_email", "first_name_2", "customer_email_2",
 )  # fmt: skip
 NOBODYS = (
     "name", "product_name", "item_name", "page_name", "campaign_name", "coupon_name", "list_name", "brand_name",
@@ -436,7 +436,7 @@ NOBODYS = (
     "neighborhood", "zip", "zip_file", "postal_code", "title", "job_title", "address", "wallet_address", "device",
     "phone_model", "phone_type", "phone_verified", "email_type", "email_opened", "user_id", "customer_id",
     "customer_type", "customer_group", "client_id", "homepage", "hashtag", "st", "ct", "ge", "db", "line1",
-    "location", "gender", "address_count", "shipping", "user", "customer", "billing", "contact", "street_view",
+    "location", "gender", "address_count", "shipping", "user", "customer", "billing", "contact", "street_view", "city2", "address_hash", "gender2",
     "mobile_app",
 )  # fmt: skip
 

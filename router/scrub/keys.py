@@ -33,4 +33,4 @@ VISITOR: Final = frozenset(_VISITOR.split())
 
 def folded(name: str) -> str:
     """Without case and separators: ``card-number``, ``Card_Number`` and ``cardNumber`` are one."""
-    return "".join(filter(str.isalnum, name)).lower()
+    return (name if name.isalnum() else "".join(filter(str.isalnum, name))).lower()

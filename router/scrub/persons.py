@@ -10,8 +10,9 @@ inside an object that is a person's, or where their own name says whose they are
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from router.scrub.keys import folded
 
@@ -21,8 +22,8 @@ NAME, ADDRESS, PERSON, NOTHING = "name", "address", "person", "nothing"
 class Word(NamedTuple):
     field: str  # of ``Raw``; or NAME, ADDRESS, PERSON (an object), NOTHING (no partner matches on it)
     sure: bool = True
-    rank: int = 0  # the least counts first: the thing itself, a clear text that somebody's word stands before, digests
-    hashed: Literal["", "sha256", "broken"] = ""
+    rank: int = 0  # the least counts first: the thing itself, one that is somebody's or numbered, then digests
+    hashed: bool = False
     another: bool = False  # where a parcel goes may be somebody else's
     short: bool = False
 
@@ -92,10 +93,12 @@ _PERSONS: Final = {
     **dict.fromkeys(("billing", "billingdetails"), False),
     **dict.fromkeys(("shipping", "shippingdetails", "recipient"), True),
 }
-_DIGESTS: Final[dict[str, Literal["sha256", "broken"]]] = {
-    **dict.fromkeys(("sha256", "hashed", "hash"), "sha256"),
-    **dict.fromkeys(("md5", "sha1"), "broken"),
-}
+# Commanders Act: "any user property may be sent as X_sha256 or X_md5"; Google's user-provided data: sha256_X.
+_DIGEST: Final = "(sha256|hashed|hash|md5|sha1)?"
+_ONE_OF: Final = re.compile("|".join(_WHOSE))
+_SHAPE: Final = re.compile(
+    rf"{_DIGEST}((?:{_ONE_OF.pattern})*)({'|'.join(sorted(_WORDS, key=len, reverse=True))})([0-9]{{1,2}})?{_DIGEST}"
+)
 _LONGEST: Final = 64
 
 
@@ -129,38 +132,27 @@ def _word(key: str) -> Word | None:
     name = folded(key)
     if (another := _PERSONS.get(name)) is not None:
         return Word(PERSON, another=another)
-    name, hashed = _undigested(name)
-    name, whose = _taken_apart(name)
-    if (field := _WORDS.get(name)) is None or (hashed and field in (NAME, ADDRESS, NOTHING)):
+    return None if (found := _SHAPE.fullmatch(name)) is None else _of_shape(*found.groups(""))
+
+
+def _of_shape(before: str, whose: str, name: str, number: str, after: str) -> Word | None:
+    field, owners, digest = _WORDS[name], set(_ONE_OF.findall(whose)), before or after
+    if (number and name not in _SURE) or (digest and field in (NAME, ADDRESS, NOTHING)):
         return None
-    sure = name in _SURE or _is_somebodys(field, whose)
-    if whose and not sure:
+    sure = name in _SURE or _is_somebodys(field, owners)
+    if owners and not sure:
         return None
-    rank = (bool(whose) or field == NAME) + 2 * bool(hashed) + 2 * (hashed == "broken")
-    return Word(field, sure, rank, hashed, another=not _ANOTHERS.isdisjoint(whose))
+    broken = digest in ("md5", "sha1")
+    return Word(
+        field,
+        sure,
+        rank=(bool(owners or number) or field == NAME) + 2 * bool(digest) + 2 * broken,
+        hashed=bool(digest),
+        another=not _ANOTHERS.isdisjoint(owners),
+    )
 
 
-def _undigested(name: str) -> tuple[str, Literal["", "sha256", "broken"]]:
-    """Commanders Act: "any user property may be sent as X_sha256 or X_md5"; Google's user-provided data: sha256_X."""
-    for mark, kind in _DIGESTS.items():
-        for rest in (name.removeprefix(mark), name.removesuffix(mark)):
-            if rest != name:
-                return rest, kind
-    return name, ""
-
-
-def _taken_apart(name: str) -> tuple[str, list[str]]:
-    """The word without those that say whose it is, and these; an e-mail address or a phone may be numbered."""
-    whose: list[str] = []
-    while name not in _WORDS and (first := next(filter(name.startswith, _WHOSE), None)) is not None:
-        whose.append(first)
-        name = name.removeprefix(first)
-    bare = name.rstrip("0123456789")
-    numbered = name not in _WORDS and len(name) - len(bare) < 3 and _SURE.get(bare) in ("email", "phone")
-    return (bare if numbered else name), whose
-
-
-def _is_somebodys(field: str, whose: list[str]) -> bool:
+def _is_somebodys(field: str, owners: set[str]) -> bool:
     if field in _PLACES.values():
-        return "billing" in whose
-    return bool(whose) if field == ADDRESS else not _NOT_A_PERSON.issuperset(whose)
+        return "billing" in owners
+    return bool(owners) if field == ADDRESS else not _NOT_A_PERSON.issuperset(owners)
