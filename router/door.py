@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from router import bots, dialects, identifiers, normalise, scrub
-from router.dialects import people
+from router.dialects.people import strip
 from router.dialects.reading import Reading
 from router.event import App, Clear, Consent, Device, Event, Item, Money, Page, User
 from router.normalise import Findings, amount, whole
@@ -70,8 +70,8 @@ def admit(
 def forget() -> None:
     """Empty every memory of what senders sent, as an erasure asks."""
     bots.forget()
+    dialects.forget()
     identifiers.forget()
-    people.forget()
     normalise.forget()
     scrub.forget()
 
@@ -85,7 +85,7 @@ def _turned_away(item: Any, code: str, message: str, *, field: str | None = None
 
 def remains(item: Any) -> Any:
     """What may be kept of an item that was turned away: without identifiers, and scrubbed."""
-    kept, _ = scrub.tree(people.strip(item))
+    kept, _ = scrub.tree(strip(item))
     return None if kept is scrub.LONG_KEY else kept
 
 
@@ -195,9 +195,11 @@ def _words(value: Any, longest: int, findings: Findings) -> str | None:
 
 
 def _number_as_text(value: Any) -> str | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return str(value) if abs(value) < (10**19 if isinstance(value, int) else 10**12) else None
+    if isinstance(value, float):
+        return str(value) if abs(value) < 10**12 else None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value) if abs(value) < 10**19 else None
+    return None
 
 
 def _ident(value: Any) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from router.dialects import commandersact, plain, segment, snitcher
+from router.dialects import commandersact, people, plain, segment, snitcher
 from router.dialects.reading import Object, Reading
 
 _SEGMENT_WORDS: Final = segment.MARKS | {"event", "properties", "context", "integrations", "timestamp"} | {
@@ -35,6 +35,11 @@ def read(item: Object, call: str | None, wrapper: Object, dialect: str | None = 
     if any(key in item for key in _FOREIGN):
         return None
     return commandersact.current(item)  # nameless, which the door answers in the words of the seed's dialect
+
+
+def forget() -> None:
+    """Empty the memory of senders' keys, as an erasure asks."""
+    people.forget()
 
 
 def _event_name(item: Object) -> Callable[[Object], Reading]:
