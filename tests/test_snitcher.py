@@ -160,7 +160,7 @@ class TestCutting:
         for item in snitcher.webhook_items({"event": value, "company": other, "session": value, "contact": other}):
             assert read(item) is not None
 
-    @pytest.mark.parametrize("odd", ["1e999", "-1e999", "NaN", "Infinity", "1" * 5000, "1." + "1" * 5000])
+    @pytest.mark.parametrize("odd", ["1e999", "-1e999", "NaN", "Infinity", "1" * 5000])
     def test_a_number_that_nothing_holds_spoils_no_page(self, odd: str):
         """
         It is None, and everything around it is there.
