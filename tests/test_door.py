@@ -593,7 +593,7 @@ class TestCommerce:
         """
         An order and an event of a shop keep their numbers.
         """
-        event = let_in({"event": "purchase", "event_id": 4222222222222, "order_id": "4222222222222"})
+        event = let_in({"event": "purchase", "event_id": "4222222222222", "order_id": "4222222222222"})
 
         assert ("4222222222222", "4222222222222") == (event.id, event.money.order_id)
         assert {"order_id": "4222222222222"} == event.properties

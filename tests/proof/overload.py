@@ -85,8 +85,8 @@ def data_received(self, data):
     if data.startswith(b"POST"):  # and not the rest of what was refused already
         came[0] = came[id(self)] = beats[0]
     received(self, data)
-def unseen(self):
-    told = refusal(self)
+def unseen(self, message):
+    told = refusal(self, message)
     if told is not None:
         refused.append(own() - came[0])
     return told
