@@ -17,7 +17,7 @@ import structlog
 
 from router.clock import Clock
 from router.failpoint import failpoint
-from router.outbox import crashes, memory, replays, schema, state, suppression
+from router.outbox import crashes, memory, replays, schema, state, suppression, wholeness
 from router.outbox.erasure import Receipt
 from router.outbox.errors import NO_ROOM, Busy, DiskFull, NotDurable, OutboxError, meaning
 from router.outbox.forgetting import Forgetting, Traces
@@ -25,7 +25,7 @@ from router.outbox.inhand import InHand
 from router.outbox.journal import SEGMENT_EVENTS, Journal
 from router.outbox.lane import Lane
 from router.outbox.lock import Lock
-from router.outbox.log import Row, Segment, Stored, has_events
+from router.outbox.log import Row, Segment, Stored
 from router.outbox.memory import Visitor
 from router.outbox.replays import Chosen, Replay
 from router.outbox.retention import Books, Policy, Retention, sweep
@@ -144,16 +144,11 @@ class Outbox:
         self._lock.release()
 
     async def _recover(self, policy: Policy, segment_events: int) -> None:
-        if not _filled(self.directory / "state.db") and any((self.directory / "log").iterdir()):
-            raise OutboxError(f"{self.directory} has a log but no state.db, or an empty one: restore it from a backup")
+        wholeness.need_state(self.directory)
         await self._state.open(self.directory / "state.db", schema.STATE)
         segments = Segments(self.directory, await self._state.read(state.segments))
-        for segment in segments.all:
-            if not _filled(segment.path(self.directory)):
-                raise OutboxError(f"{segment.path(self.directory)} is missing or empty: restore it from a backup")
         killed = await self._state.read(crashes.unfinished)
-        if segments.all and killed:
-            _look_for_wal(segments.newest.path(self.directory))
+        wholeness.need_segments(self.directory, segments.all, killed=killed)
         self._segments = segments
         self._journal = Journal(
             segments,
@@ -176,7 +171,7 @@ class Outbox:
         known = Suppression(*await self._state.write(suppression.load))
         self._retention = Retention(segments, self.clock, policy, books)
         self._forgetting = Forgetting(segments, self.journal, self.clock, books, known, self._retention.looking)
-        await asyncio.to_thread(_refuse_unknown_events, self.directory, segments.all)
+        await asyncio.to_thread(wholeness.refuse_unknown_events, self.directory, segments.all)
         await asyncio.to_thread(sweep, self.directory, segments.all)
         await self._journal.open()
         reached = await self._state.read(state.reached)
@@ -583,23 +578,3 @@ class Outbox:
         """Write an operator's act into the audit."""
         now = self.clock.now()
         await self._written(lambda unit: state.audit(unit, now, who, what, selection, count))
-
-
-def _filled(path: Path) -> bool:
-    """Is it there, and more than a name? What was written is never made anew over an empty file."""
-    return path.exists() and path.stat().st_size > 0
-
-
-def _look_for_wal(path: Path) -> None:
-    """After a kill the last commits stand beside the file; where that is gone, they went with it."""
-    if not path.with_name(f"{path.name}-wal").exists():
-        reason = "after a kill its -wal is missing: unless a program has folded it in, the last events went with it"
-        log.error("wal_missing", file=path.name, reason=f"{reason}; compare with a backup")
-
-
-def _refuse_unknown_events(directory: Path, known: Sequence[Segment]) -> None:
-    """A log that goes on beyond the state is not overwritten: the state is an older one, put back."""
-    newest = known[-1].number if known else 0
-    for path in sorted((directory / "log").glob("*.db")):
-        if path.stem.isdigit() and int(path.stem) > newest and has_events(path):
-            raise OutboxError(f"{path} is newer than state.db: restore both from one backup")
