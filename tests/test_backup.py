@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 from router import cli
 from router.cli.backup import faults
 from router.event import Clear, User
-from router.outbox import backup
-from router.outbox.errors import OutboxError
+from router.outbox import backup, writer
+from router.outbox.errors import Busy, OutboxError
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
 from router.outbox.state import Mark, Quarantined
@@ -161,6 +161,23 @@ class TestForgotten:
         assert blocked
         assert 1 == len(quarantined)
         assert [] == await faults(tmp_path / "outbox")
+
+    async def test_where_it_cannot_be_done_nothing_is_left_open(
+        self, tmp_path, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+    ):
+        """
+        A reader that stays keeps the outbox from opening; once it has gone, the same process opens it.
+        """
+        backup.restore(await self.lose(tmp_path, clock), tmp_path / "outbox")
+        monkeypatch.setattr(writer, "READERS", 0.0)
+        reading = sqlite3.connect(tmp_path / "outbox" / "state.db", isolation_level=None)
+        reading.execute("BEGIN")
+        reading.execute("SELECT count(*) FROM meta").fetchone()
+        with pytest.raises(Busy):
+            await Outbox.open(tmp_path / "outbox", clock)
+        reading.close()
+
+        await (await Outbox.open(tmp_path / "outbox", clock)).close()
 
     async def test_it_is_done_once(self, tmp_path, clock: SteppedClock):
         """

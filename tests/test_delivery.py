@@ -24,7 +24,7 @@ from router.mocks.partner import Partner, Trouble, running
 from router.outbox.errors import DiskFull
 from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
-from router.outbox.state import Selection
+from router.outbox.state import Held, Selection
 from router.secret import Secret
 from tests.builders import NOW, an_event, many, rows
 from tests.stepped import SteppedClock
@@ -538,6 +538,28 @@ class TestOperator:
             assert "not in the configuration" in reason
         async with lanes(store, clock, hook={"kind": "webhook"}):
             assert [(None,)] == asked(store, "SELECT hold_by FROM lane WHERE name = 'hook'")
+
+    async def test_a_reload_that_cannot_hold_what_is_off_begins_the_others(
+        self, store: Outbox, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+    ):
+        """
+        One destination is switched off and another changed: where the first cannot be written down, the second runs.
+        """
+        async with lanes(store, clock, off={"kind": "webhook"}, hook={"kind": "webhook"}) as (delivery, _):
+            known = store.hold
+
+            async def full(lane: Lane, held: Held | None) -> None:
+                if held is not None:
+                    raise DiskFull("no room")
+                await known(lane, held)
+
+            monkeypatch.setattr(store, "hold", full)
+            off = msgspec.structs.replace(delivery.lanes["off"].destination, enabled=False)
+            changed = msgspec.structs.replace(delivery.lanes["hook"].destination, timeout="7s")
+            with pytest.raises(DiskFull):
+                await delivery.apply({"off": off, "hook": changed})
+            await store.append(many(3))
+            await settled(store, "hook", delivered=3)
 
     async def test_a_reload_that_fails_stops_nothing(
         self, store: Outbox, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch

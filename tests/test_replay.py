@@ -204,6 +204,25 @@ class TestReplay:
             assert store.lanes["a"].held is None
             assert [(None,)] == asked(store, "SELECT hold_reason FROM lane")
 
+    async def test_a_lane_that_a_replay_closed_looks_by_its_own_clock(self, store: Outbox, clock: SteppedClock):
+        """
+        Nothing waits when its probe is due, and the replay was cancelled: what comes later is the next probe.
+        """
+        async with lane(store, clock) as (delivery, partner):
+            await store.append(many(1))
+            await settled(store, "a", delivered=1)
+            partner.trouble = [Trouble(status=401, times=1)]
+            made = await delivery.replay("a", Chosen(rate="1000/s"), 1, "test")
+            assert made is not None
+            await until(lambda: store.lanes["a"].held)
+            await delivery.cancel(made.id, "test")
+            for _ in range(40):
+                clock.step(10)
+                await asyncio.sleep(0.01)
+            await store.append(many(3, start=2))
+            await until(lambda: store.lanes["a"].held is None, lambda: clock.step(10))
+            await settled(store, "a", delivered=4)
+
     async def test_nothing_of_who_was_forgotten_meanwhile_is_sent(self, store: Outbox, clock: SteppedClock):
         """
         What a replay has read and not sent when a person is forgotten is looked at again before it leaves.

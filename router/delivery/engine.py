@@ -51,23 +51,30 @@ class Delivery:
         for name, destination in destinations.items():
             if name in self.lanes:
                 self.lanes[name].probe()
-                continue
-            if not destination.enabled:
-                await self._keep(begun[name], DISABLED)
-                continue
-            self.lanes[name] = runner = LaneRunner(
-                name, destination, begun[name], self._store, self._clock, observer=self._observer, floor=self._floor
-            )
-            if name in changed:
-                runner.probe()
-            runner.start()
+            elif destination.enabled:
+                self._begin(name, destination, begun[name], again=name in changed)
+        await self._keep_others(destinations, begun)
+        for replay in await self._store.replays():
+            if replay.state == "running" and replay.id not in self.replays:
+                self._go_on(replay)
+
+    def _begin(self, name: str, destination: Destination, lane: Lane, *, again: bool) -> None:
+        self.lanes[name] = runner = LaneRunner(
+            name, destination, lane, self._store, self._clock, observer=self._observer, floor=self._floor
+        )
+        if again:
+            runner.probe()
+        runner.start()
+
+    async def _keep_others(self, destinations: Mapping[str, Destination], begun: Mapping[str, Lane]) -> None:
+        """Hold what is switched off or gone, with the reason."""
+        for name, lane in begun.items():
+            if name not in self.lanes:
+                await self._keep(lane, DISABLED)
         for lane in await self._store.other_lanes(destinations):
             await self._keep(lane, REMOVED)
             if lane.stop is None:
                 await self._store.stop(lane)
-        for replay in await self._store.replays():
-            if replay.state == "running" and replay.id not in self.replays:
-                self._go_on(replay)
 
     async def _lane(self, name: str, destination: Destination) -> Lane:
         lane = await self._store.lane(name, str(type(destination).__struct_config__.tag), destination.quota())

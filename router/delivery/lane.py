@@ -23,7 +23,7 @@ from router.delivery.deciding import Deciding
 from router.delivery.ends import Job
 from router.delivery.floor import Floor
 from router.delivery.hand import Hand, Ready
-from router.delivery.holding import FOR_EVER, Gate
+from router.delivery.holding import FOR_EVER, PROBE_EVERY, Gate
 from router.delivery.observer import Observer
 from router.delivery.pace import Pace, Turns
 from router.delivery.quota import Quota
@@ -176,7 +176,9 @@ class LaneRunner:
             await self._flow(0)
         else:
             due = self.lane.next_due
-            await self._idle(FOR_EVER if due is None else max(0.0, (due - now) / 1000))
+            wait = FOR_EVER if due is None else max(0.0, (due - now) / 1000)
+            # What arrives wakes no lane that is held: it looks by its own clock.
+            await self._idle(wait if self.lane.held is None else min(wait, PROBE_EVERY / 1000))
 
     async def _time(self) -> int:
         """Now (UTC ms), with what is counted by the wall clock put right where that was set."""

@@ -92,7 +92,7 @@ class Replayer:
         except NotDurable:
             raise
         except Exception:
-            # A fault of ours must not end the replay for good, nor send the same again and again.
+            # A fault of ours must not end the replay for good, nor send the same more than once a minute.
             log.exception("replay_failed", destination=self._name)
             self.replay.counts = before
             await self._clock.sleep(AFTER_FAULT)

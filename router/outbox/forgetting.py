@@ -124,8 +124,11 @@ class Forgetting:
         await self._books.checkpoint()
 
     async def _folded(self, segment: Segment) -> bool:
-        done = await self._journal.on_open(segment, fold)
-        return done if done is not None else await self._segments.rewrite(segment, fold)
+        async with self._moving:
+            if segment not in self._segments.all:  # it has gone meanwhile, and would be made anew
+                return True
+            done = await self._journal.on_open(segment, fold)
+            return done if done is not None else await self._segments.rewrite(segment, fold)
 
     async def _forget_quarantined(self, theirs: Theirs, receipt: Receipt) -> None:
         after: int | None = 0

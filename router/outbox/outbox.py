@@ -110,12 +110,12 @@ class Outbox:
         try:
             outbox.space.make_way()
             await outbox._recover(policy or Policy(), segment_events)
+            outbox.journal.start()
+            await outbox._forget_again()
         except BaseException:
             await outbox._shut()
             raise
-        outbox.journal.start()
         outbox._settlements.start()
-        await outbox._forget_again()
         outbox.retention.start()
         if room is not None:
             await outbox.space.start()

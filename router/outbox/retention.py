@@ -71,6 +71,7 @@ class Retention:
     def __init__(self, segments: Segments, clock: Clock, policy: Policy, books: Books) -> None:
         self._segments, self._clock, self._policy, self._books = segments, clock, policy, books
         self._emptied = 0
+        self._unfolded = False  # keys were destroyed, and the WAL of the state still holds them
         self.looking = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
@@ -143,11 +144,14 @@ class Retention:
         if due:
             failpoint("keys_before_destroy")
             await self._books.written(partial(pruning.destroy_keys, numbers=[each.number for each in due]))
+            self._unfolded = True
             for each in due:
                 each.key = None
                 await self._segments.let_go(each)
+        if self._unfolded:
             failpoint("keys_before_checkpoint")
             await self._books.checkpoint()  # a key that is still in the WAL is not destroyed
+            self._unfolded = False
 
     # Segments
 
