@@ -242,24 +242,25 @@ def _document(text: bytes, *, suspect: bool) -> Body | Malformed:
         item = _item(sent, 0, suspect=suspect)
         if item.problem is None and _list_name(item.value) is None:
             return Body(items=[item], single=True)
-    members = _members(sent, suspect=suspect)
+    members, size = _members(sent, suspect=suspect)
     if (name := _list_name(members)) is not None:
-        return _unwrapped(name, members, len(sent), suspect=suspect)
+        return _unwrapped(name, members, size, suspect=suspect)
     item = _item(sent, 0, suspect=suspect)
     if item.problem is not None and item.problem.code == "event_too_large":
         return Malformed(code=item.problem.code, message=item.problem.message)
     return Body(items=[item], single=True)
 
 
-def _members(text: bytes, *, suspect: bool) -> dict[str, Raw]:
-    """The members of one object, cut."""
+def _members(text: bytes, *, suspect: bool) -> tuple[dict[str, Raw], int]:
+    """The members of one object, cut, and the bytes that they were cut from: repaired ones are more than were sent."""
     try:
-        return _object.decode(text)
+        return _object.decode(text), len(text)
     except (
         DecodeError,
         UnicodeDecodeError,
     ):  # a key that is not UTF-8 is the first from msgspec 0.23 on, before it the second
-        return _object.decode(_repaired(text) if suspect else text)
+        text = _repaired(text) if suspect else text
+        return _object.decode(text), len(text)
 
 
 def _list_name(members: dict[str, Any]) -> str | None:

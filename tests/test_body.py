@@ -184,6 +184,16 @@ class TestCheap:
 
         assert {"status": 400, "code": "event_too_large"} == summary(answer)
 
+    def test_a_repaired_key_opens_no_way_around(self) -> None:
+        """
+        Bytes that are no UTF-8 grow when they are repaired: they count for no more than what they grew by. What stands
+        beside the events would be a part of each of them.
+        """
+        events = b'"%b",%b' % (b"\xff" * 135_000, b",".join([b"{}"] * 999))
+        answer = read(b'{"\xff":1,"batch":[%b],"context":{"a":"%b"}}' % (events, b"x" * 300_000))
+
+        assert {"status": 400, "code": "event_too_large"} == summary(answer)
+
     def test_blank_lines_are_passed_over(self) -> None:
         """
         Half a million of them take no memory of their own.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from router import door, identifiers, normalise
 from router.dialects import people
 from router.door import Event, admit, forget
-from router.event import Clear, opened, written
+from router.event import Clear, Digests, opened, written
 from router.identifiers import countries
 from router.scrub import persons, texts, trees, urls
 from router.visit import Door, TurnedAway, Visit
@@ -360,6 +360,53 @@ class TestIdentifiers:
 
         assert event.user.digests.first_name is None
         assert {"shipping_method": "s"} == event.properties
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            {"contact_email": "hr@acme.com", "contact_phone": "+33143163030", "contact_name": "Marie Curie"},
+            {"contact_city": "Paris", "contact_number": "+33143163030"},
+        ],
+    )
+    def test_an_advertisers_contact_is_no_visitor(self, said):
+        """
+        Whom a job or a house is to be asked about goes, and is hashed for nobody.
+        """
+        event = let_in({"event": "x", "job_id": "7", **said})
+
+        assert (Digests(), {"job_id": "7"}) == (event.user.digests, event.properties)
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            {"ln": "en", "st": "clicked", "ct": "shoes", "db": "prod"},
+            {"account_address": "0xabc"},
+            {"mailing_name": "Spring newsletter"},
+        ],
+    )
+    def test_what_names_nobody_is_hashed_for_nobody(self, said):
+        """
+        A language, a status, a wallet and a newsletter stay as they are.
+        """
+        event = let_in({"event": "x", **said})
+
+        assert (Digests(), said) == (event.user.digests, event.properties)
+
+    def test_a_functions_name_is_no_first_name(self):
+        """
+        One short name by itself is not hashed.
+        """
+        assert Digests() == let_in({"event": "x", "fn": "openModal"}).user.digests
+
+    @pytest.mark.parametrize("said", [("email_id", "email"), ("email", "email_id")])
+    def test_the_id_of_a_mail_hides_no_address(self, said):
+        """
+        Segment's e-mail events carry the id of a campaign beside the address, in whatever order.
+        """
+        values = {"email_id": "em_123", "email": "bob@example.com"}
+        event = let_in({"event": "x", **{key: values[key] for key in said}})
+
+        assert sha256("bob@example.com") == event.user.digests.email
 
     def test_lines_of_an_address(self):
         """

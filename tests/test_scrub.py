@@ -264,6 +264,7 @@ class TestUrl:
             ("//user@x.com/y", "//x.com/y"),
             ("/?next=//user:pw@x/&n=%2F%2Fuser:pw@x/", "/?next=//x/&n=//x/"),
             ("/?a=1;token=abcdef;b&email=jane;doe;c=2&token=1;pin=2", "/?a=1&c=2"),
+            ("/?gclid=x;pin=3&utm_content=a;name=b", "/?gclid=x;pin=3&utm_content=a;name=b"),
             ("/?gclid=jane%40x.com&yclid=jane@x.com&sccid=a", "/?gclid=[email]&yclid=[email]&sccid=a"),
             ("/cart?phone=0612345678", "/cart"),
             (" https://x.com/ ", "https://x.com/"),
@@ -473,6 +474,41 @@ class TestPersons:
 
         assert {"a": {key: {"plan": "x"}}} == scrub.tree({"a": {key: somebody}})[0]
         assert "Jane" not in json.dumps(scrub.tree({"a": {key: [somebody]}})[0])
+
+    def test_the_address_of_a_shops_customer(self):
+        """
+        Shopify's ``default_address`` is a person's object.
+        """
+        address = {"name": "John Smith", "city": "Lyon", "zip": "69001", "default": True}
+
+        assert {"customer": {"default_address": {"default": True}}} == scrub.tree(
+            {"customer": {"default_address": address}}
+        )[0]
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            {"phone": {"name": "iPhone 15"}},
+            {"mobile": {"name": "Galaxy"}},
+            {"email": {"name": "Welcome 1", "region": "EU"}},
+            {"customer": {"state": "disabled"}},
+            {"shipping": {"state": "pending"}},
+            {"billing": {"state": "active"}},
+        ],
+    )
+    def test_what_is_no_person_keeps_its_name(self, value):
+        """
+        A phone, a mail and the state that somebody's account is in.
+        """
+        assert ({"a": value}, False) == scrub.tree({"a": value})
+
+    def test_a_card_under_a_short_name_is_scrubbed_once(self):
+        """
+        What is left of it changes no more.
+        """
+        once, _ = scrub.tree({"em": 4111111111111111})
+
+        assert (once, False) == scrub.tree(once)
 
     def test_short_names_count_beside_each_other(self):
         """

@@ -64,7 +64,8 @@ def _own(keys: tuple[str, ...]) -> tuple[tuple[str, Word], ...]:
 
 def _telling(keys: tuple[str, ...]) -> tuple[tuple[str, Word], ...]:
     """What is a person's wherever it stands, an address, and the objects that hold a person."""
-    found = [(key, word) for key, word in said(keys) if word.sure or word.short or key in _ADDRESSES]
+    short = not {"em", "ph"}.isdisjoint(keys) or {"fn", "ln"}.issubset(keys)  # a function's fn is no first name
+    found = [(key, word) for key, word in said(keys) if word.sure or (word.short and short) or key in _ADDRESSES]
     return (*found, ("traits", _TRAITS)) if "traits" in keys else tuple(found)
 
 

@@ -41,14 +41,14 @@ _SURE: Final = _table(
     {
         "email": "email emailaddress emailid mail",
         "phone": "phone phonenumber phoneno telephone telephonenumber tel telno telnumber mobile mobileno mobilenumber"
-        " mobilephone mobilephonenumber cellphone cellphonenumber msisdn whatsapp whatsappnumber smsnumber contactnumber",
+        " mobilephone mobilephonenumber cellphone cellphonenumber msisdn whatsapp whatsappnumber smsnumber",
         "first_name": "firstname givenname forename fname",
         "last_name": "lastname familyname surname lname",
         "birth_date": "birthdate birthday dateofbirth dob",
         "street": "street streetaddress addressline1 address1 street1",
         NAME: "fullname",
         NOTHING: "middlename maidenname addressline2 addressline3 address2 address3 street2 fax faxnumber nameoncard"
-        " cardholder",
+        " cardholder contactnumber",
     }
 )
 _SOMEBODYS: Final = _table(
@@ -78,19 +78,19 @@ _SHORT: Final = {
     "zp": "zip",
 }
 # Two letters mean many things: a ``ct`` is a count and a ``st`` a status, but not beside one of these.
-_TELLING_SHORT: Final = frozenset(("em", "ph", "fn", "ln"))
+_TELLING_SHORT: Final = frozenset(("em", "ph", "fn"))
 
 _OWN: Final = (
-    *("billing", "invoice", "mailing", "customer", "user", "contact", "buyer", "client", "cardholder"),
+    *("billing", "invoice", "mailing", "customer", "user", "buyer", "client", "cardholder"),
     *("home", "work", "account"),
 )
-_ANOTHERS: Final = frozenset(("shipping", "recipient", "delivery"))
+_ANOTHERS: Final = frozenset(("shipping", "recipient", "delivery", "contact"))
 _WHOSE: Final = (*_OWN, *_ANOTHERS)
 # An account's name is a company's, a delivery's is a carrier's; the city of a work or a home is an advertisement's.
 _NOT_A_PERSON: Final = frozenset(("account", "delivery", "work", "home"))
 _PERSONS: Final = {
     **dict.fromkeys(("user", "userdata", "customer", "customerdata", "buyer", "contact"), False),
-    **dict.fromkeys(("billing", "billingdetails"), False),
+    **dict.fromkeys(("billing", "billingdetails", "defaultaddress"), False),
     **dict.fromkeys(("shipping", "shippingdetails", "recipient"), True),
 }
 # Commanders Act: "any user property may be sent as X_sha256 or X_md5"; Google's user-provided data: sha256_X.
@@ -146,7 +146,7 @@ def _of_shape(before: str, whose: str, name: str, number: str, after: str) -> Wo
     return Word(
         field,
         sure,
-        rank=(bool(owners or number) or field == NAME) + 2 * bool(digest) + 2 * broken,
+        rank=(bool(owners or number) or field == NAME or name == "emailid") + 2 * bool(digest) + 2 * broken,
         hashed=bool(digest),
         another=not _ANOTHERS.isdisjoint(owners),
     )
@@ -155,4 +155,6 @@ def _of_shape(before: str, whose: str, name: str, number: str, after: str) -> Wo
 def _is_somebodys(field: str, owners: set[str]) -> bool:
     if field in _PLACES.values():
         return "billing" in owners
-    return bool(owners) if field == ADDRESS else not _NOT_A_PERSON.issuperset(owners)
+    if field == ADDRESS:  # an account's is a wallet's
+        return bool(owners - {"account"})
+    return not (_NOT_A_PERSON | {"mailing"} if field == NAME else _NOT_A_PERSON).issuperset(owners)

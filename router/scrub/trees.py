@@ -62,7 +62,7 @@ def _dict(value: dict[Any, Any], depth: int) -> Any:
             return LONG_KEY
         if _goes(kind, member := value[key]):
             changes[key] = _GONE
-        elif kind != "short" and (nameless := _nameless(member)) is not member:
+        elif kind != "short" and _holds_person(key) and (nameless := _nameless(member)) is not member:
             value = {**value, key: nameless}
     for key, member in value.items():
         sort = type(member)
@@ -99,7 +99,7 @@ def _is_clear(member: Any) -> bool:
     """Not a digest, nor what no short name of a person's has under it: a number, a yes or no, an object."""
     if isinstance(member, list):
         return any(map(_is_clear, member))
-    return isinstance(member, str) and _DIGEST.fullmatch(member) is None
+    return isinstance(member, str) and member != CARD and _DIGEST.fullmatch(member) is None
 
 
 _DIGEST: Final = re.compile(r"[0-9A-Fa-f]{64}")
@@ -116,9 +116,15 @@ def _nameless(member: Any) -> Any:
     return kept if len(kept) < len(member) else member
 
 
+def _holds_person(key: str) -> bool:
+    """Not an e-mail's or a phone's own object, nor a browser's, whose names are its own."""
+    word = persons.word(key)
+    return word is not None and word.field not in ("email", "phone", persons.NOTHING)
+
+
 def _is_theirs(key: Any) -> bool:
     word = persons.word(key) if isinstance(key, str) else None
-    return word is not None and not word.hashed and word.field not in (persons.PERSON, "country")
+    return word is not None and not word.hashed and word.field not in (persons.PERSON, "country", "state")
 
 
 def _list(value: list[Any], depth: int) -> Any:

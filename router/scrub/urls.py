@@ -108,8 +108,10 @@ def _parameters(query: str, depth: int) -> str | None:
 
 
 def _parted(parameter: str, depth: int) -> str | None:
-    """Some servers part parameters with a semicolon; one that no name follows is of the value."""
-    if ";" not in parameter:
+    """Some servers part parameters with a semicolon; one that no name follows is of the value, and all of them are in the
+    value of a click id.
+    """
+    if ";" not in parameter or _kind(parameter.partition("=")[0]) == "opaque":
         return _parameter(parameter, depth)
     kept = [cleaned for one in _PARTED.split(parameter) if (cleaned := _parameter(one, depth)) is not None]
     return ";".join(kept) if kept else None
@@ -120,7 +122,7 @@ _PARTED: Final = re.compile(r";(?=[^;=]{1,64}=)")
 
 def _parameter(parameter: str, depth: int) -> str | None:
     name, equals, value = parameter.partition("=")
-    match _parameter_kind(name) if len(name) <= 64 else _parameter_kind.__wrapped__(name):
+    match _kind(name):
         case "personal":
             return None
         case "opaque":  # click ids, and ids and names of campaigns, have many digits: only an address is none of theirs
@@ -128,6 +130,10 @@ def _parameter(parameter: str, depth: int) -> str | None:
         case _:
             cleaned = _value(value, depth)
     return parameter if cleaned == value else f"{name}={cleaned}"
+
+
+def _kind(name: str) -> Literal["opaque", "personal", "free"]:
+    return _parameter_kind(name) if len(name) <= 64 else _parameter_kind.__wrapped__(name)
 
 
 @lru_cache(maxsize=4096)
