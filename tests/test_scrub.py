@@ -320,6 +320,7 @@ class TestUrl:
 
     @given(st.text() | crafted.map("https://x.com/?q={}".format))
     @example("? &0@0.A")
+    @example('?="@0.A:001+00000000')
     def test_any_text_gives_text_or_none(self, value):
         """
         No text raises, and a scrubbed URL is clean.

@@ -159,7 +159,7 @@ def _value(value: str, depth: int) -> str:
     for decoded in (unquote(cleaned), unquote_plus(cleaned)):
         inner = _nested(decoded, depth) if "//" in decoded else text(decoded)
         if inner != decoded:
-            return quote(inner, safe="[]/:")
+            return text(quote(inner, safe="[]/:"))  # a sign's digits may make an address of what was none
     return cleaned
 
 
