@@ -16,6 +16,7 @@ from destinations.linktrace import LinkTrace
 from destinations.snap import Snap
 from destinations.webhook import Webhook
 from router import mocks
+from router.delivery import lane
 from router.delivery.batching import GATHER
 from router.delivery.engine import Delivery
 from router.destination import Destination
@@ -25,6 +26,7 @@ from router.outbox.errors import DiskFull
 from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
 from router.outbox.state import Held, Selection
+from router.outbox.writer import Unit
 from router.secret import Secret
 from tests.builders import NOW, an_event, many, rows
 from tests.stepped import SteppedClock
@@ -583,6 +585,34 @@ class TestOperator:
             await settled(store, "hook", delivered=3)
 
         assert 3 == partners["hook"].counts.accepted
+
+
+class TestStop:
+    async def test_it_has_one_deadline(self, store: Outbox, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch):
+        """
+        Where a partner hangs and the disk is full as well, a stop takes its patience once, and a little.
+        """
+        trouble = Trouble(hang=True, match='"e-1"')
+        more = {"kind": "webhook", "concurrency": 8, "trouble": [trouble]}
+        async with lanes(store, clock, hook=more) as (delivery, partners):
+            full, known = asyncio.Event(), store._state.write
+
+            async def write(unit: Unit[Any]) -> Any:
+                if not full.is_set():
+                    return await known(unit)
+                raise DiskFull("no room")
+
+            monkeypatch.setattr(store._state, "write", write)
+            monkeypatch.setattr(lane, "LAST", 0.1)
+            full.set()
+            await store.append(many(5))
+            await until(lambda: 5 == partners["hook"].counts.received)
+            try:
+                async with asyncio.timeout(3.5):
+                    await delivery.stop(2.0)
+            finally:
+                full.clear()
+                clock.step(1)  # what waits to be written tries again
 
 
 class TestIsolation:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -332,7 +333,6 @@ class TestPlans:
         "unit",
         [
             pytest.param(lambda unit: pruning.forget_answers(unit, 99, 10), id="answers"),
-            pytest.param(lambda unit: erasure.delivered(unit, [1, 2]), id="what a partner has"),
             pytest.param(lambda unit: erasure.end(unit, [1, 2], NOW), id="an erasure"),
             pytest.param(lambda unit: state.revive(unit, 1, Selection(state="dead", seqs=(1,)), NOW), id="a retry"),
             pytest.param(lambda unit: state.drop(unit, 1, Selection(state="waiting", seqs=(1,)), NOW), id="a drop"),
@@ -358,6 +358,29 @@ class TestPlans:
         found = [each for each in plans if each.startswith(("SCAN delivery", "SCAN run", "SEARCH delivery"))]
         assert found
         assert [] == [each for each in found if "seq" not in each]
+
+    async def test_what_a_partner_has_is_found_in_the_nearest_run(self, tmp_path, clock: SteppedClock):
+        """
+        An event that no run covers costs as little among five thousand of them as among five.
+        """
+        store = await opened(tmp_path, clock)
+        await store.lane("a", "webhook")
+        steps = [0]
+
+        def walked(runs: int, connection: sqlite3.Connection) -> tuple[int, dict[str, int]]:
+            insert = "INSERT OR IGNORE INTO run VALUES(1, ?, ?, 'delivered', 0, 0, 200, NULL, 1)"
+            connection.executemany(insert, [(2 * number, 2 * number) for number in range(1, runs + 1)])
+            steps[0] = 0
+            connection.set_progress_handler(lambda: steps.__setitem__(0, steps[0] + 1), 1)
+            found = erasure.delivered(connection, [2 * runs, 2 * runs + 1])
+            connection.set_progress_handler(None, 1)
+            return steps[0], found
+
+        few, many_more = [await store._written(partial(walked, runs)) for runs in (5, 5000)]
+        await store.close()
+
+        assert (few[1], many_more[1]) == ({"a": 1}, {"a": 1})
+        assert few[0] == many_more[0]
 
 
 class TestTask:

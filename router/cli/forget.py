@@ -73,6 +73,7 @@ def command(path: Path, file: Any, linked: bool, dry_run: bool, yes: bool, as_js
     for part in parts:
         receipt = console.post(ADDRESS, {"people": part, "linked": linked})["receipt"]
         line(receipt) if as_json else _print(receipt)
+    click.echo("Backups that were made before still hold them: delete those.", err=True)
 
 
 def _found(traces: dict[str, Any], *, linked: bool) -> None:
@@ -111,4 +112,3 @@ def _print(receipt: dict[str, Any]) -> None:
     for name, count in receipt["delivered"].items():
         words = counted(count, "event")
         click.echo(f"{escaped(name)} was given {words} of theirs before: ask it to erase them.")
-    click.echo("Backups that were made before still hold them: delete those.", err=True)

@@ -26,12 +26,13 @@ def need_segments(directory: Path, known: Sequence[Segment], *, killed: bool) ->
     """OutboxError where a segment is lost. After a kill the last commits stand beside the newest one; where that is gone,
     they went with it, and the log says so.
     """
-    for segment in known:
-        if not _filled(path := segment.path(directory)):
+    paths = [segment.path(directory) for segment in known]
+    for path in paths:
+        if not _filled(path):
             raise OutboxError(f"{path} is missing or empty: restore it from a backup")
-    if known and killed and not path.with_name(f"{path.name}-wal").exists():
+    if paths and killed and not (newest := paths[-1]).with_name(f"{newest.name}-wal").exists():
         reason = "after a kill its -wal is missing: unless a program has folded it in, the last events went with it"
-        log.error("wal_missing", file=path.name, reason=f"{reason}; compare with a backup")
+        log.error("wal_missing", file=newest.name, reason=f"{reason}; compare with a backup")
 
 
 def refuse_unknown_events(directory: Path, known: Sequence[Segment]) -> None:

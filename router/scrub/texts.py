@@ -62,7 +62,8 @@ def contains_personal(value: str) -> bool:
 def safe_id(value: str, *, seldom: bool = False) -> str:
     """An id as it is; one that holds an e-mail address, phone, card or secret as a SHA-256, the same every time.
 
-    A number of less than 15 digits is no card's here. The digest of an id that is an e-mail address is the one the address itself gets, so partners and erasure find it.
+    A number of less than 15 digits is no card's here. The digest of an id that is an e-mail address is the one the
+    address itself gets, so partners and erasure find it.
     ``seldom``: it hardly comes again, and is not remembered.
     """
     if seldom:  # else what is remembered is asked first: it is quicker than the pattern
