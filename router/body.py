@@ -28,6 +28,7 @@ MAX_REQUEST = 512_000
 MAX_EVENTS = 1_000
 MAX_DEPTH = 32
 MAX_KEYS = 1_000
+BOTTOMLESS = 900  # levels; what is deeper sinks its request. Python 3.13 reads some more, 3.14 a hundred thousand
 
 
 class Item(Struct, frozen=True, kw_only=True):
@@ -181,11 +182,12 @@ def parsed(sent: bytes, *, strict_utf8: bool = False) -> Body | Malformed:
     text = b"   " + sent[3:] if sent.startswith(_BOM) else sent
     mended = _mended(text) if b"\\" in text else text
     try:
-        return _items(mended, suspect=broken_at is not None or mended != text)
+        read = _items(mended, suspect=broken_at is not None or mended != text)
     except DecodeError as error:
-        return _malformed_json(error, 0, len(text))
+        read = _malformed_json(error, 0, len(text))
     except RecursionError:
-        return Malformed(code="too_deep", message=f"the body is nested too deeply; send at most {MAX_DEPTH} levels")
+        return _bottomless()
+    return _bottomless() if isinstance(read, Malformed) and _is_bottomless(text) else read
 
 
 def _broken_at(text: bytes) -> int | None:
@@ -246,6 +248,8 @@ def _document(text: bytes, *, suspect: bool) -> Body | Malformed:
     if (name := _list_name(members)) is not None:
         return _unwrapped(name, members, size, suspect=suspect)
     item = _item(sent, 0, suspect=suspect)
+    if item.problem is not None and _is_bottomless(sent):
+        return _bottomless()
     if item.problem is not None and item.problem.code == "event_too_large":
         return Malformed(code=item.problem.code, message=item.problem.message)
     return Body(items=[item], single=True)
@@ -325,6 +329,8 @@ def _broken(text: bytes, error: DecodeError) -> Malformed:
 def _batch(members: Sequence[bytes | Raw], wrapper: dict[str, Any], *, suspect: bool) -> Body | Malformed:
     if len(members) > MAX_EVENTS:
         return _too_many_events()
+    if any(_is_bottomless(bytes(member)) for member in members):
+        return _bottomless()
     return Body(items=Members(members, suspect=suspect), wrapper=wrapper)
 
 
@@ -371,6 +377,19 @@ def _exceeded(value: Any) -> str | None:
     return "too_many_keys" if keys > MAX_KEYS else None
 
 
+_TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_STEP = {ord("{"): 1, ord("["): 1, ord("}"): -1, ord("]"): -1}
+_NO_BRACKETS = bytes(set(range(256)) - _STEP.keys())
+
+
+def _is_bottomless(text: bytes) -> bool:
+    """Is it nested beyond what every Python reads? Hardly anything has as many brackets, and nothing else is walked."""
+    if text.count(b"[") + text.count(b"{") <= BOTTOMLESS:
+        return False
+    brackets = _TEXT.sub(b"", text).translate(None, _NO_BRACKETS)
+    return any(level > BOTTOMLESS for level in itertools.accumulate(map(_STEP.__getitem__, brackets)))
+
+
 def _remains(text: bytes) -> dict[str, Any] | None:
     """The members of an object that are sound by themselves, for the quarantine."""
     if not text.startswith(b"{"):
@@ -403,6 +422,10 @@ def _problem(code: str, index: int) -> Problem:
 def _wrapper_refused(code: str) -> Malformed:
     message = "what stands beside the list of events goes beyond the limits of one event; send less there"
     return Malformed(code=code, message=message)
+
+
+def _bottomless() -> Malformed:
+    return Malformed(code="too_deep", message=f"the body is nested too deeply; send at most {MAX_DEPTH} levels")
 
 
 def _request_too_large() -> Malformed:

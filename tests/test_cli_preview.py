@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -214,6 +215,7 @@ class TestSameAsDelivery:
         assert any("not opened here" in words for words in row["remarks"])
         assert 1 == missing.exit_code
 
+    @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed here")
     async def test_curl_is_runnable(self, tmp_path: Path):
         """
         Run in a shell that has the secret in its environment, the shown command sends Snap the same request.
