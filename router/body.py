@@ -187,7 +187,7 @@ def parsed(sent: bytes, *, strict_utf8: bool = False) -> Body | Malformed:
         read = _malformed_json(error, 0, len(text))
     except RecursionError:
         return _bottomless()
-    return _bottomless() if isinstance(read, Malformed) and _is_bottomless(text) else read
+    return _bottomless() if isinstance(read, Malformed) and is_bottomless(text) else read
 
 
 def _broken_at(text: bytes) -> int | None:
@@ -248,7 +248,7 @@ def _document(text: bytes, *, suspect: bool) -> Body | Malformed:
     if (name := _list_name(members)) is not None:
         return _unwrapped(name, members, size, suspect=suspect)
     item = _item(sent, 0, suspect=suspect)
-    if item.problem is not None and _is_bottomless(sent):
+    if item.problem is not None and is_bottomless(sent):
         return _bottomless()
     if item.problem is not None and item.problem.code == "event_too_large":
         return Malformed(code=item.problem.code, message=item.problem.message)
@@ -329,7 +329,7 @@ def _broken(text: bytes, error: DecodeError) -> Malformed:
 def _batch(members: Sequence[bytes | Raw], wrapper: dict[str, Any], *, suspect: bool) -> Body | Malformed:
     if len(members) > MAX_EVENTS:
         return _too_many_events()
-    if any(_is_bottomless(bytes(member)) for member in members):
+    if any(is_bottomless(bytes(member)) for member in members):
         return _bottomless()
     return Body(items=Members(members, suspect=suspect), wrapper=wrapper)
 
@@ -382,7 +382,7 @@ _STEP = {ord("{"): 1, ord("["): 1, ord("}"): -1, ord("]"): -1}
 _NO_BRACKETS = bytes(set(range(256)) - _STEP.keys())
 
 
-def _is_bottomless(text: bytes) -> bool:
+def is_bottomless(text: bytes) -> bool:
     """Is it nested beyond what every Python reads? Hardly anything has as many brackets, and nothing else is walked."""
     if text.count(b"[") + text.count(b"{") <= BOTTOMLESS:
         return False

@@ -385,6 +385,16 @@ class TestWebhooks:
 
         assert (200, 3, 1) == (status, answer["accepted"], answer["rejected"])
 
+    @pytest.mark.parametrize("levels", [40, 910])
+    async def test_an_event_that_is_too_deep(self, app, http, levels: int):
+        """
+        It is put aside, also where what is deeper sinks a whole request; its neighbours are taken.
+        """
+        deep = json.dumps(TOLD | {"session": TOLD["session"] | {"events": [PAGE, PAGE | {"event_type": "x", "t": "?"}]}})
+        status, answer = await post(http, deep.replace('"?"', "[" * levels + "]" * levels).encode())
+
+        assert (200, 3, 1) == (status, answer["accepted"], answer["rejected"])
+
     async def test_other_answers(self, app, http, monkeypatch):
         """
         Only POST; 403 where the source is switched off; come back later while it stops or cannot store.
