@@ -390,7 +390,9 @@ class TestWebhooks:
         """
         It is put aside, also where what is deeper sinks a whole request; its neighbours are taken.
         """
-        deep = json.dumps(TOLD | {"session": TOLD["session"] | {"events": [PAGE, PAGE | {"event_type": "x", "t": "?"}]}})
+        deep = json.dumps(
+            TOLD | {"session": TOLD["session"] | {"events": [PAGE, PAGE | {"event_type": "x", "t": "?"}]}}
+        )
         status, answer = await post(http, deep.replace('"?"', "[" * levels + "]" * levels).encode())
 
         assert (200, 3, 1) == (status, answer["accepted"], answer["rejected"])
