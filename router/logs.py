@@ -221,11 +221,18 @@ def _named(error: BaseException) -> str:
     return name if cause is None else f"{name}, caused by {type(cause).__name__}"
 
 
+# How asyncio of 3.14 and later reports what fails after its caller was cancelled. aiohttp shields the look-up of a name,
+# so a request that was given up would say in the log that its partner's name was not found.
+_SHIELDED = " exception in shielded future"
+
+
 class _Libraries(logging.Handler):
     """What libraries log with ``logging``, by the first line of its template: the arguments are other people's data."""
 
     def emit(self, record: logging.LogRecord) -> None:
         words = str(record.msg).partition("\n")[0]
+        if words.endswith(_SHIELDED) and record.exc_info and isinstance(record.exc_info[1], OSError):
+            return
         structlog.get_logger().log(record.levelno, words, logger=record.name, exc_info=record.exc_info)
 
 

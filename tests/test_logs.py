@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import io
 import json
 import logging
 import os
+import socket
 import sqlite3
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -201,6 +204,25 @@ class TestLibraries:
         assert "Task exception was never retrieved" == line["event"]
         assert ("error", "asyncio", "ValueError") == (line["level"], line["logger"], line["exception"])
         assert CANARY not in stream.getvalue()
+
+    @pytest.mark.parametrize(("fault", "heard"), [(socket.gaierror("no name"), 0), (ValueError("x"), 1)])
+    async def test_a_look_up_whose_request_was_given_up(self, stream, fault: Exception, heard: int):
+        """
+        A shielded future that fails on the network after its caller was cancelled is no line; any other fault is one.
+        """
+        logs.configure("info", stream)
+        loop = asyncio.get_running_loop()
+        inner: asyncio.Future[None] = loop.create_future()
+        outer = asyncio.shield(inner)
+        outer.cancel()
+        await asyncio.sleep(0)
+        inner.set_exception(fault)
+        await asyncio.sleep(0)
+        if sys.version_info < (3, 14):  # it says nothing by itself
+            words = f"{type(fault).__name__} exception in shielded future"
+            loop.call_exception_handler({"message": words, "exception": inner.exception()})
+
+        assert heard == len(lines(stream))
 
     def test_once(self, stream):
         """
