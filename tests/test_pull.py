@@ -732,6 +732,28 @@ class TestRunning:
 
         assert 5 * MINUTE == fake.received[1].at - fake.received[0].at
 
+    async def test_a_clock_that_is_set_back(self, store, clock, fake, url):
+        """
+        A round that began a day ahead of the right time does not keep the next one waiting for that day.
+        """
+        listed = fake.answer
+
+        def answer(call: Any) -> Any:
+            if not fake.received:
+                clock.step(-86_400)
+            return listed(call)
+
+        fake.answer = answer  # type: ignore[method-assign]  # watched
+        pull = Pull(store, Intake(store, new_id), clock)
+        await pull.apply({"leads": account(url, companies=False, workspaces=(WORKSPACE,))}, frozenset())
+        await fake.wait_for(1)
+        await clock.somebody_sleeps()
+        assert clock.now() + 5 * MINUTE == (await state(store)).next
+        clock.step(300)
+        async with asyncio.timeout(5):
+            await fake.wait_for(2)
+        await pull.stop()
+
     async def test_a_paused_source_looks_again(self, store, clock, fake, url):
         """
         Once an hour one request asks whether what was refused is taken again; when can be read, and then it goes on.

@@ -91,7 +91,7 @@ class Puller:
                 log.exception("pull_failed", source=self.sender.name)
                 self._troubled("this could not be handled: the log says where")
             every = LOOK_EVERY if self._memory.state.paused else int(seconds(self.settings.interval) * 1000)
-            due = self._memory.state.next = began + every
+            due = self._memory.state.next = min(began, self._clock.now()) + every  # the clock may have been set back
             await self._remember({})
             await self._rest(due)
 
