@@ -313,6 +313,22 @@ class TestTruncated:
         assert 3 == len(await told(store))
         assert "https://acme.com/blog" not in await pages(store)
 
+    async def test_a_session_may_pass_later(self, store, clock, fake, url):
+        """
+        A company is not done with while one of its sessions goes on, though the filters keep that one out so far.
+        """
+        fake.organisation_limit = 1
+        for number, page in enumerate(("/pricing/a", "/blog", "/pricing/c")):
+            fake.add_organisation({"uuid": f"org-{number}", "last_seen": stamp(clock.now())})
+            visit(fake, number, f"https://acme.com{page}", company=f"org-{number}")
+        visit(fake, 9, "https://acme.com/pricing/x", company="org-9")
+        await one_round(store, clock, url, url="/pricing")
+        clock.step(60)
+        visit(fake, 1, "https://acme.com/pricing/late", company="org-1")
+        await one_round(store, clock, url, url="/pricing")
+
+        assert "https://acme.com/pricing/late" in await pages(store)
+
 
 class TestPaging:
     async def one(self, store: Outbox, clock: SteppedClock, url: str, fake: Fake, *answers: dict[str, Any]) -> None:

@@ -276,7 +276,7 @@ class Puller:
         try:
             async for page in self._api.sessions_of(workspace, uuid, f"{since}", f"{until}"):
                 sessions = [{"organisation_uuid": uuid, **row} for row in page.rows if self._passes(row)]
-                ended = ended and all(final(session, now) for session in sessions)
+                ended = ended and all(final(session, now) for session in page.rows)
                 await self._tell(workspace, sessions)
         except Refused as fault:
             if fault.scope != "missing":
