@@ -181,6 +181,26 @@ class TestExactlyOnce:
 
         assert ["state"] == list(await store.recall("leads"))
 
+    @pytest.mark.parametrize("size", [1, 3])
+    async def test_sessions_without_an_id(self, store, clock, fake, url, size):
+        """
+        Sessions whose uuid is missing are told as well, each event once, on pages of their own and on one.
+        """
+        at = stamp(clock.now() - 60 * MINUTE)
+        rows = [
+            {"ended_at": at, "events": [{"event_type": "pageview", "url": f"https://acme.com/{n}", "triggered_at": at}]}
+            for n in range(3)
+        ]
+        for _ in range(2):
+            fake.trouble = [
+                Trouble(status=200, body={"data": rows[n : n + size], "last_page": 3 // size}, times=1)
+                for n in range(0, 3, size)
+            ]
+            await one_round(store, clock, url, workspaces=(WORKSPACE,), page_size=size)
+
+        assert ["https://acme.com/0", "https://acme.com/1", "https://acme.com/2"] == await pages(store)
+        assert 0 == (await Reader(store.directory).ledger()).duplicate
+
     async def test_a_full_disk(self, store, clock, fake, url, monkeypatch):
         """
         While nothing can be stored nothing is noted as told; it goes on by itself.

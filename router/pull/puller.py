@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -207,23 +207,25 @@ class Puller:
         """Store the events of these sessions that were not told yet, then write down that they are."""
         now = self._clock.now()
         items: list[Object] = []
-        notes: dict[str, Told | Company] = {}
+        notes: dict[str, Told] = {}
         for index, session in enumerate(sessions):
             if index % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
-            uuid = str(session.get("uuid"))
-            told = self._memory.told(workspace, uuid)
+            given = session.get("uuid")
+            uuid = "" if given is None else str(given)  # those without one, which is not documented, share a note
+            key = session_key(workspace, uuid)
+            told = notes.get(key) or self._memory.told(workspace, uuid)
             made = snitcher.session_items(
                 session, self.settings.form_fields, unknown=self.settings.unknown_events == "track"
             )
-            if told is not None and told.events == len(made) and final(session, now):
+            if uuid and told is not None and told.events == len(made) and final(session, now):
                 continue
             marks = {} if told is None else dict.fromkeys(told.marks.split(" "))
             new = [item for item in made if mark(item) not in marks]
             if new:
                 items += new
                 marks |= dict.fromkeys(map(mark, new))
-                notes[session_key(workspace, uuid)] = Told(alive(session, now), len(made), " ".join(marks))
+                notes[key] = Told(alive(session, now), len(made), " ".join(marks))
         await self._store(items)
         if notes:
             await self._remember(notes)
@@ -304,7 +306,7 @@ class Puller:
             visit = Visit(received=self._clock.now(), dialect=snitcher.NAME)
             await self._durably(partial(self._intake.take, body, self.sender, visit))
 
-    async def _remember(self, notes: dict[str, Told | Company], forget: list[str] | None = None) -> None:
+    async def _remember(self, notes: Mapping[str, Told | Company], forget: list[str] | None = None) -> None:
         now = self._clock.now()
         self._memory.state.requests = self._budget.made(now)
         await self._durably(lambda: self._memory.remember(now, notes, forget or []))
