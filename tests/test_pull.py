@@ -387,6 +387,20 @@ class TestPaging:
 
         assert ["1", "2", "3"] == [call.query["page"] for call in asked(fake)]
 
+    async def test_without_an_end(self, store, clock, fake, url, monkeypatch):
+        """
+        A list that is longer than what is read of it is not called read: the round has not come to its end, and says so.
+        """
+        monkeypatch.setattr("router.sources.snitcher.MOST_PAGES", 3)
+        for number in range(4):
+            visit(fake, number, f"https://acme.com/{number}")
+        await one_round(store, clock, url, workspaces=(WORKSPACE,), page_size=1)
+        found = await state(store)
+
+        assert 3 == len(await told(store))
+        assert "the list goes on after 3 pages: raise page_size" == found.trouble.reason
+        assert found.workspaces[WORKSPACE].polled is None
+
 
 class TestFaults:
     async def test_too_many_requests(self, store, clock, fake, url):

@@ -100,6 +100,7 @@ class Api:
             yield page
             if not page.more:
                 return
+        raise Refused("passing", f"the list goes on after {MOST_PAGES} pages: raise page_size")
 
     async def _answer(self, path: str, query: Mapping[str, str]) -> Object:
         """The decoded answer, however often it has to be asked for. Refused where asking on is in vain for now."""
