@@ -277,6 +277,15 @@ class TestWebhooks:
         assert (0, 2) == (repeated[1]["accepted"], repeated[1]["duplicate"])
         assert 2 == later[1]["accepted"]
 
+    async def test_two_at_once(self, app, http):
+        """
+        Two people of a company who are revealed in the same second are two events, whether or not they have ids.
+        """
+        for contact in ({"uuid": "c-1"}, {"uuid": "c-2"}, {"job_title": "Buyer"}, {"job_title": "Owner"}):
+            await post(http, TOLD | {"event": "contact.revealed", "contact": contact}, "/webhooks/bare")
+
+        assert ["Contact Revealed"] * 4 == [each.name for each in await stored(app)]
+
     @pytest.mark.parametrize(
         ("trigger", "name"),
         [

@@ -217,15 +217,12 @@ def webhook_items(
 ) -> list[Object]:
     """What a webhook tells: the company, what happened, and the events of the session where it brings them."""
     company, session = copied(payload.get("company")), copied(payload.get("session"))
-    about = first(session.get("uuid"), company.get("uuid"), _contact(payload).get("uuid"))
-    what = [str(payload.get("event")), str(about), str(payload.get("timestamp"))]
-    if about is None and payload.get("timestamp") is None:  # nothing but its content tells it from another
-        what.append(hashlib.sha256(msgspec.json.encode(payload, order="sorted")).hexdigest())
+    what = hashlib.sha256(msgspec.json.encode(payload, order="sorted")).hexdigest()
     items: list[Object] = []
     if companies and company.get("uuid") is not None:
         told = {"uuid": company["uuid"], **company_traits(company)}
-        items.append({"id": _id("webhook", "group", *what), "company": told, "timestamp": payload.get("timestamp")})
-    items.append({"id": _id("webhook", "track", *what), "webhook": _told(payload)})
+        items.append({"id": _id("webhook", "group", what), "company": told, "timestamp": payload.get("timestamp")})
+    items.append({"id": _id("webhook", "track", what), "webhook": _told(payload)})
     if isinstance(session.get("uuid"), str):
         session.setdefault("organisation_uuid", company.get("uuid"))
         items += session_items(session, form_fields, unknown=unknown)
