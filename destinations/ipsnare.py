@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from router import bots
-from router.destination import Destination, Request, Response, field
+from router.destination import Destination, Request, Response, field, is_scrubbed
 from router.event import Event
 from router.identifiers import alpha2
 from router.outcome import Closed, Delivered, Hold, Outcome, Refusal, Rejected, Retry
@@ -63,7 +63,7 @@ class IpSnare(Destination, tag="ipsnare", frozen=True, kw_only=True):
 
     def subject(self, event: Event) -> str | None:
         """The click_id that the request will carry."""
-        return _text(self._given(event, "click_id"))
+        return _id(self._given(event, "click_id"))
 
     def kept_out(self, event: Event) -> bool:
         """The final state may be sent again, or corrected; one that is not final comes too late."""
@@ -155,6 +155,12 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+def _id(value: Any) -> str | None:
+    """As text, where it is one: from another, personal data was taken at the door, and what is left is many clicks'."""
+    text = _text(value)
+    return None if text is None or is_scrubbed(text) else text
+
+
 def _address(value: Any) -> str | None:
     try:
         return str(ipaddress.ip_address(value)) if isinstance(value, str) else None
@@ -182,11 +188,11 @@ def _expired_at(value: Any) -> str | None:
 Reader = Callable[[Any], str | bool | None]
 
 _READ: Mapping[str, Reader] = {
-    "source_id": _text,
-    "source_click_id": _text,
+    "source_id": _id,
+    "source_click_id": _id,
     "user_ip": _address,
-    "job_id": _text,
-    "click_id": _text,
+    "job_id": _id,
+    "click_id": _id,
     "user_agent": _text,
     "job_country": alpha2,
     "user_country": alpha2,
@@ -195,11 +201,12 @@ _READ: Mapping[str, Reader] = {
     "is_bot": _flag,
     "is_final": _flag,
     "expired_at": _expired_at,
-    "destination_id": _text,
+    "destination_id": _id,
 }
 
 _MUST: Mapping[Reader, str] = {
     _text: "text",
+    _id: "text",
     _address: "an IP address",
     alpha2: "an ISO 3166-1 alpha-2 code",
     _flag: "true or false",
@@ -213,6 +220,8 @@ def _fault(name: str, value: Any, notes: Sequence[str]) -> str:
         return "user_ip was sent and is not a public IP address"
     if value is None or value == "":
         return f"{name} is missing"
+    if isinstance(value, str) and is_scrubbed(value):
+        return f"{name} looks like an e-mail address, a phone or a card number, which is not kept: give it another"
     return f"{name} must be {_MUST[_READ[name]]}"
 
 

@@ -23,7 +23,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from msgspec import Meta
 
-from router.destination import Complaint, Destination, Request, Response, field, mapped
+from router.destination import Complaint, Destination, Request, Response, field, is_scrubbed, mapped
 from router.event import Event
 from router.outcome import Closed, Delivered, Hold, Outcome, Refusal, Rejected, Retry
 from router.secret import Secret
@@ -52,7 +52,6 @@ _LINK_WITHIN = re.compile(
 _PAGE_PARAMETERS = ("link_short_code", "linkShortCode", "short_code")
 _NAME = re.compile(rf"[a-z][a-z0-9_]{{0,{LONGEST_NAME - 1}}}", re.ASCII)
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", re.ASCII)
-_SCRUBBED = re.compile(r"\[(?:email|phone|iban|card|secret)\]")  # the marks of router.scrub
 _UNFOLDED = str.maketrans({"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L"})  # fmt: skip
 
 
@@ -335,7 +334,7 @@ def _text(value: Any) -> str | None:
     """
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return value if isinstance(value, str) and value and not _SCRUBBED.search(value) else None
+    return value if isinstance(value, str) and value and not is_scrubbed(value) else None
 
 
 def _entity(value: Any, event_id: str) -> str:

@@ -98,6 +98,19 @@ def test_refuses_what_ip_snare_would_refuse(case):
     assert 422 == partner().answer(sent(as_it_came)).status
 
 
+@pytest.mark.parametrize("name", ["source_id", "source_click_id", "job_id", "click_id", "destination_id"])
+def test_an_id_that_was_scrubbed_is_none(name):
+    """
+    An id that the door took for personal data is many clicks' and is refused with the reason; no click closes another's.
+    """
+    scrubbed = event(properties={**EXAMPLE, name: "[card]"})
+    [refusal] = destination().requests([scrubbed], NOW)
+
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason.startswith(f"{name} looks like an e-mail address, a phone or a card number")
+    assert (None if name == "click_id" else EXAMPLE["click_id"]) == destination().subject(scrubbed)
+
+
 def test_an_address_that_the_door_dropped():
     """
     What was sent and is not public is not called missing: the sender would look in the wrong place.
