@@ -1,5 +1,6 @@
 """Webhook: signed as Standard Webhooks asks, the same bytes at every try, and nothing in clear."""
 
+import base64
 import hashlib
 import json
 from pathlib import Path
@@ -138,6 +139,17 @@ class TestSignature:
         [request] = destination(secrets=[OTHER, SECRET]).requests([event()], NOW)
 
         assert 204 == receiver(known).answer(sent(request)).status
+
+    @pytest.mark.parametrize("length", range(15, 34))
+    def test_a_secret_without_its_padding(self, length):
+        """
+        A secret of any length that the settings take signs, with and without the = at its end, and signs the same.
+        """
+        padded = "whsec_" + base64.b64encode(bytes(range(length))).decode()
+        [request] = destination(secrets=[padded.rstrip("=")]).requests([event()], NOW)
+
+        assert 204 == receiver(padded).answer(sent(request)).status
+        assert 204 == receiver(padded.rstrip("=")).answer(sent(request)).status
 
     def test_a_stranger_is_refused(self):
         """
