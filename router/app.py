@@ -99,7 +99,7 @@ class App:
             delivery=self.delivery,
             settings=settings,
             metrics=self.metrics,
-            draining=lambda: self.draining,
+            closed=self._closed,
         )
         runner = web.AppRunner(pages, access_log=None, keepalive_timeout=15.0)
         self.console_port = await _listen(stack, runner, settings.console.listen)
@@ -139,6 +139,11 @@ class App:
         self.workers = Workers(collect.workers, begin, intake, self.webhooks, self.clock)
         stack.push_async_callback(self.workers.stop, GRACE / 2)
         return await self.workers.start()
+
+    def _closed(self) -> str | None:
+        if self.draining:
+            return "draining"
+        return None if self.collect_port else "starting"
 
     def _forget(self, anonymous_ids: Collection[str]) -> None:
         """Empty what the process remembers of what was sent, and these visitors' sessions."""

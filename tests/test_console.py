@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from destinations.linktrace import LinkTrace
 from router import console
+from router.app import App
 from router.console import guard, routes
 from router.delivery.engine import Delivery
 from router.metrics import Metrics, bucketed
@@ -22,6 +25,7 @@ from router.outbox.state import Held, Mark, Quarantined
 from router.secret import Secret
 from router.settings import Console, Settings
 from tests.builders import NOW, an_event, many, rows
+from tests.running import running_app, settings
 from tests.stepped import SteppedClock
 
 TOKEN = "a-console-token"
@@ -489,11 +493,11 @@ class TestHealth:
         """
         Ready as long as events can be stored; draining and a broken outbox say so. Alive all the while.
         """
-        draining = False
-        client = await start(draining=lambda: draining)
+        closed = None
+        client = await start(closed=lambda: closed)
 
         assert 200 == (await client.get("/readyz")).status
-        draining = True
+        closed = "draining"
         answer = await client.get("/readyz")
         assert (503, {"ready": False, "reason": "draining"}) == (answer.status, await answer.json())
         store.failed = Broken("no")
@@ -502,6 +506,27 @@ class TestHealth:
         store.failed = None
         assert 200 == (await client.get("/healthz")).status
         assert 200 == (await client.head("/healthz")).status
+
+    async def test_not_ready_before_senders_find_a_port(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        """
+        The console answers first; until the port of the senders is open it says that it is starting.
+        """
+        found: list[tuple[int, Any]] = []
+
+        async def ready(app: App) -> None:
+            async with aiohttp.request("GET", f"http://127.0.0.1:{app.console_port}/readyz") as answer:
+                found.append((answer.status, await answer.json()))
+
+        async def collecting(app: App, *given: Any) -> int:
+            await ready(app)
+            return await collect(app, *given)
+
+        collect = App._collect_here
+        monkeypatch.setattr(App, "_collect_here", collecting)
+        async with running_app(settings(tmp_path)) as app:
+            await ready(app)
+
+        assert [(503, {"ready": False, "reason": "starting"}), (200, {"ready": True, "reason": None})] == found
 
 
 class TestDocument:

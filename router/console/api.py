@@ -44,7 +44,7 @@ class Exposition(Protocol):
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """``reason``: draining, disk_full, or why the outbox failed."""
+    """``reason``: starting, draining, disk_full, or why the outbox failed."""
 
     ready: bool
     reason: str | None = None
@@ -64,10 +64,10 @@ class Api:
         delivery: Delivery,
         metrics: Exposition,
         clock: Clock,
-        draining: Callable[[], bool],
+        closed: Callable[[], str | None],
     ) -> None:
         self._reader, self._store, self._delivery = reader, store, delivery
-        self._metrics, self._clock, self._draining = metrics, clock, draining
+        self._metrics, self._clock, self._closed = metrics, clock, closed
         self._acts = Acts(reader, delivery, store)
         self._streams = Streams(reader, store, delivery)
 
@@ -85,9 +85,7 @@ class Api:
     def _unready(self) -> str | None:
         if self._store.failed is not None:
             return self._store.failed.code
-        if self._draining():
-            return "draining"
-        return "disk_full" if self._store.space.full else None
+        return self._closed() or ("disk_full" if self._store.space.full else None)
 
     async def metrics(self, request: web.Request) -> web.Response:
         _asked(request)

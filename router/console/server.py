@@ -39,12 +39,15 @@ def application(
     delivery: Delivery,
     settings: Settings,
     metrics: Exposition,
-    draining: Callable[[], bool] = lambda: False,
+    closed: Callable[[], str | None] = lambda: None,
     clock: Clock | None = None,
 ) -> web.Application:
-    """Everything but the port. Runs beside the owner of the outbox, whose lanes the operator's acts are made on."""
+    """Everything but the port. Runs beside the owner of the outbox, whose lanes the operator's acts are made on.
+
+    ``closed`` says why senders find no open port, if so.
+    """
     time = clock or SystemClock()
-    api = Api(reader, store, delivery, metrics, time, draining)
+    api = Api(reader, store, delivery, metrics, time, closed)
     table = routes.table(api)
     unguarded = frozenset(route.path for route in table if route.open)
     app = web.Application(
