@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, TypeGuard
 import msgspec
 from msgspec import Meta
 
-from router.destination import Destination, Header, Request, Response, mapped
+from router.destination import Destination, Request, Response, mapped
 from router.event import Digests, Event, Item
 from router.outcome import Delivered, Outcome, Refusal, Rejected, Split
 from router.secret import Secret
@@ -127,12 +127,11 @@ class CommandersAct(Destination, tag="commandersact", frozen=True, kw_only=True)
 
     def _request(self, part: Sequence[tuple[Event, bytes]]) -> Request:
         alone = len(part) == 1
-        headers: dict[str, Header] = {"Content-Type": "application/json"}
         return Request(
             url=self.endpoint("/events" if alone else "/events/batch"),
             body=part[0][1] if alone else b'{"batch":[%b]}' % b",".join(body for _, body in part),
             events=tuple(event for event, _ in part),
-            headers=headers,
+            headers={"Content-Type": "application/json"},
             query={"tc_s": self.site, "token": self.token},
         )
 

@@ -26,8 +26,6 @@ from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
 from router.outbox.views import LaneView, Ledger
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
 _CODES = 32  # different words a label learns before it says "other"
 _STATUSES = {429: "429"}
 _INGEST = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)

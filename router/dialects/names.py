@@ -32,8 +32,12 @@ _PHRASES = {
     "application installed": "app_install",
     "application opened": "app_open",
 }
-_PARTICIPLES = frozenset({"searched", "viewed", "clicked", "added", "removed", "started", "entered", "completed"})
-_MORE_PARTICIPLES = frozenset({"refunded", "shared", "installed", "opened"})
+_PARTICIPLES = frozenset(
+    {
+        *("searched", "viewed", "clicked", "added", "removed", "started", "entered", "completed"),
+        *("refunded", "shared", "installed", "opened"),
+    }
+)
 
 _META = {
     "PageView": "page_view",
@@ -71,7 +75,7 @@ _SNAP = {
 def _older(phrase: str) -> str:
     """The order of words before version 2 of Segment's specification: "Viewed Product" for "Product Viewed"."""
     words = phrase.split()
-    verb = next((word for word in words if word in _PARTICIPLES or word in _MORE_PARTICIPLES), None)
+    verb = next((word for word in words if word in _PARTICIPLES), None)
     return phrase if verb is None else " ".join([verb, *(word for word in words if word != verb)])
 
 

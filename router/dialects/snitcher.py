@@ -181,9 +181,7 @@ def _recognised(name: str) -> str | None:
     words = [word.lower() for word in _WORD.findall(name)]
     folded = "_".join(word for word in words if word not in _FILLING)
     folded = _OTHER_NAMES.get(folded, folded)
-    asked: Object = {folded: "x"}
-    identify(asked, Raw())
-    return folded if folded == "company" or not asked else None
+    return folded if folded == "company" or _names_a_person(folded) else None
 
 
 _PERSONAL: Final = ("email", "phone", "emails", "phones", "contacts")  # of a company: nobody's who visited

@@ -86,9 +86,6 @@ class Raw(msgspec.Struct, kw_only=True, omit_defaults=True):
         return "Raw(***)"
 
 
-_FIELDS: Final = Raw.__struct_fields__[:-1]
-
-
 def digests(raw: Raw, default_country: str | None = None) -> tuple[Digests, tuple[str, ...]]:
     """Every form that can be made, and notes on what was dropped. Never raises, whatever JSON value a field holds.
 

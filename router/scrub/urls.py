@@ -24,9 +24,11 @@ def url(value: str) -> str | None:
     Paths and queries without a scheme are URLs too. Cut at ``URL_LENGTH``.
     """
     cleaned = _url(value, 2) if len(value) > 2 * SHORT else _remembered_url(value)
-    if cleaned is None or cleaned == value:
-        cleaned = cleaned and value
-    return cleaned if cleaned is None or len(cleaned) <= URL_LENGTH else cleaned[:URL_LENGTH]
+    if cleaned is None:
+        return None
+    if cleaned == value:
+        cleaned = value  # the very object that was given
+    return cleaned if len(cleaned) <= URL_LENGTH else cleaned[:URL_LENGTH]
 
 
 def forget() -> None:
