@@ -49,7 +49,7 @@ Start = Callable[..., Awaitable[TestClient[web.Request, web.Application]]]
 
 
 @pytest.fixture
-async def start(store: Outbox, delivery: Delivery, clock: SteppedClock) -> AsyncIterator[Start]:
+async def start(store: Outbox, delivery: Delivery) -> AsyncIterator[Start]:
     clients = []
 
     async def begin(token: str | None = None, **kwargs: Any) -> TestClient[web.Request, web.Application]:
@@ -60,7 +60,6 @@ async def start(store: Outbox, delivery: Delivery, clock: SteppedClock) -> Async
             delivery=delivery,
             settings=settings,
             metrics=Metrics(),
-            clock=clock,
             **kwargs,
         )
         clients.append(TestClient(TestServer(app)))
@@ -573,7 +572,7 @@ class TestDocument:
         """
         Adding an address without a guard is a decision, made here.
         """
-        table = routes.table(routes.Api(None, store, None, None, None, None))
+        table = routes.table(routes.Api(None, store, None, None, None))
 
         assert {"/healthz", "/readyz"} == {route.path for route in table if route.open}
 

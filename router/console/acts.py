@@ -225,23 +225,24 @@ class Acts:
     async def _runner(self, name: str) -> LaneRunner:
         if name in self._delivery.lanes:
             return self._delivery.lanes[name]
-        await self._kind(name)
+        await self.known(name)
         raise Fault(
             409, "not_running", "this destination is not running: enable it in the configuration, then start again"
         )
 
-    async def _kind(self, name: str) -> str:
+    async def known(self, name: str) -> str:
+        """The type of this destination, which the outbox has a lane of."""
         kind = await self._reader.lane_type(name)
         if kind is None:
             raise Fault(404, "unknown_destination", "there is no such destination: GET /api/v1/destinations lists them")
         return kind
 
     async def _resting(self, name: str) -> Lane:
-        return self._store.lanes.get(name) or await self._store.lane(name, await self._kind(name))
+        return self._store.lanes.get(name) or await self._store.lane(name, await self.known(name))
 
     async def _meant(self, choice: Choice) -> tuple[list[int] | None, int]:
         """The sequence numbers, None for all; and how many ids are not stored."""
-        await self._kind(choice.to)
+        await self.known(choice.to)
         if choice.all == (choice.ids is not None):
             raise Fault(
                 400,

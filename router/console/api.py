@@ -9,25 +9,15 @@ from typing import Any, Protocol, TypeVar, get_args
 import msgspec
 from aiohttp import web
 
-from router.clock import Clock
 from router.console.acts import Acts, Again, Choice, Forgotten, Giving, Nothing, Reason
-from router.console.answers import Fault, answered
+from router.console.answers import JSON, Fault, answered
 from router.console.stream import EVENT_STREAM, Question, Streams
 from router.delivery.engine import Delivery
 from router.lifecycle import State
 from router.outbox import pages
 from router.outbox.outbox import Outbox
 from router.outbox.reader import MOST, Reader
-from router.outbox.views import (
-    Audit,
-    Configs,
-    Deliveries,
-    Destinations,
-    Events,
-    Ledger,
-    Quarantine,
-    Story,
-)
+from router.outbox.views import Configs, Destinations, Story
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -63,11 +53,10 @@ class Api:
         store: Outbox,
         delivery: Delivery,
         metrics: Exposition,
-        clock: Clock,
         closed: Callable[[], str | None],
     ) -> None:
         self._reader, self._store, self._delivery = reader, store, delivery
-        self._metrics, self._clock, self._closed = metrics, clock, closed
+        self._metrics, self._closed = metrics, closed
         self._acts = Acts(reader, delivery, store)
         self._streams = Streams(reader, store, delivery)
 
@@ -89,17 +78,14 @@ class Api:
 
     async def metrics(self, request: web.Request) -> web.Response:
         _asked(request)
-        page = await self._metrics.exposition(self._reader, self._store, self._clock.now())
+        page = await self._metrics.exposition(self._reader, self._store, self._store.clock.now())
         return web.Response(body=page, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     # Reads
 
     async def ledger(self, request: web.Request) -> web.Response:
         _asked(request)
-        return answered(await self._ledger())
-
-    async def _ledger(self) -> Ledger:
-        return await self._reader.ledger()
+        return answered(await self._reader.ledger())
 
     async def destinations(self, request: web.Request) -> web.Response:
         _asked(request)
@@ -108,11 +94,9 @@ class Api:
     async def events(self, request: web.Request) -> web.Response:
         asked = _asked(request, "id", "limit", "after")
         if "id" in asked:
-            return answered(await self._named(asked["id"]))
+            found = await self._reader.find(asked["id"])
+            return answered(await self._reader.events([each.seq for each in found]))
         return answered(await self._reader.recent(_limit(asked), _after(asked)))
-
-    async def _named(self, text: str) -> Events:
-        return await self._reader.events([each.seq for each in await self._reader.find(text)])
 
     async def event(self, request: web.Request) -> web.Response:
         _asked(request)
@@ -128,26 +112,19 @@ class Api:
 
     async def deliveries(self, request: web.Request) -> web.Response:
         asked = _asked(request, "to", "state", "limit", "after")
-        to, state, after = asked.get("to"), asked.get("state"), asked.get("after")
+        to, after = asked.get("to"), asked.get("after")
+        state: Any = asked.get("state")
         if state is not None and state not in STATES:
             raise _invalid("state", f"write one of {', '.join(STATES)}")
         if after is not None and pages.place(after) is None:
             raise _invalid("after", 'give the "next" of the page before')
         if to is not None:
-            await self._known(to)
-        return answered(await self._page(to, state, _limit(asked), after))
-
-    async def _known(self, to: str) -> None:
-        if await self._reader.lane_type(to) is None:
-            raise Fault(404, "unknown_destination", "there is no such destination: GET /api/v1/destinations lists them")
-
-    async def _page(self, to: str | None, state: Any, limit: int, after: str | None) -> Deliveries:
-        return await self._reader.deliveries(to, state, limit, after)
+            await self._acts.known(to)
+        return answered(await self._reader.deliveries(to, state, _limit(asked), after))
 
     async def quarantine(self, request: web.Request) -> web.Response:
         asked = _asked(request, "limit", "after")
-        page: Quarantine = await self._reader.quarantined(_limit(asked), _after(asked))
-        return answered(page)
+        return answered(await self._reader.quarantined(_limit(asked), _after(asked)))
 
     async def quarantined(self, request: web.Request) -> web.Response:
         _asked(request)
@@ -159,8 +136,7 @@ class Api:
 
     async def audit(self, request: web.Request) -> web.Response:
         asked = _asked(request, "limit", "after")
-        page: Audit = await self._reader.audit(_limit(asked), _after(asked))
-        return answered(page)
+        return answered(await self._reader.audit(_limit(asked), _after(asked)))
 
     async def configs(self, request: web.Request) -> web.Response:
         _asked(request)
@@ -174,7 +150,7 @@ class Api:
         if after is not None and _number(after) is None:
             raise _invalid("after", "give the number of an event, or leave it out to begin now")
         if (to := asked.get("to")) is not None:
-            await self._known(to)
+            await self._acts.known(to)
         if request.method == "HEAD":
             return web.Response(content_type=EVENT_STREAM)
         question = Question(
@@ -261,7 +237,7 @@ def _invalid(field: str, message: str) -> Fault:
 async def _read(request: web.Request, form: type[T]) -> T:
     """The body as ``form``; no body is an empty one. What is not a field of it is refused, never ignored."""
     raw = await request.read()
-    if raw and request.content_type != "application/json":
+    if raw and request.content_type != JSON:
         raise Fault(415, "unsupported_media_type", "send JSON with Content-Type: application/json")
     try:
         fields = msgspec.json.decode(raw or b"{}", type=dict[str, Any])

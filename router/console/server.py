@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from router.clock import Clock, SystemClock
+from router.clock import Clock
 from router.console import guard, openapi, routes
 from router.console.answers import Fault, answered
 from router.console.api import LARGEST_BODY, Api, Exposition
@@ -40,18 +40,16 @@ def application(
     settings: Settings,
     metrics: Exposition,
     closed: Callable[[], str | None] = lambda: None,
-    clock: Clock | None = None,
 ) -> web.Application:
     """Everything but the port. Runs beside the owner of the outbox, whose lanes the operator's acts are made on.
 
     ``closed`` says why senders find no open port, if so.
     """
-    time = clock or SystemClock()
-    api = Api(reader, store, delivery, metrics, time, closed)
+    api = Api(reader, store, delivery, metrics, closed)
     table = routes.table(api)
     unguarded = frozenset(route.path for route in table if route.open)
     app = web.Application(
-        middlewares=[_headers, _faults, _Door(settings, time, unguarded)],
+        middlewares=[_headers, _faults, _Guard(settings, store.clock, unguarded)],
         client_max_size=LARGEST_BODY,
     )
     app.on_shutdown.append(api.close)
@@ -112,7 +110,7 @@ def _plain(error: web.HTTPException) -> web.Response:
     return answer
 
 
-class _Door:
+class _Guard:
     """The middleware that lets nobody else in."""
 
     __middleware_version__ = 1  # what ``web.middleware`` sets on a function
