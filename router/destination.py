@@ -202,6 +202,15 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", f
         """The answer to one of ``reports`` as rows. They are read by people, so nothing personal may be repeated."""
         return ()
 
+    def all_secrets(self) -> list[Secret]:
+        """Every secret among the settings, but for the empty ones of what is switched off."""
+        found: list[Secret] = []
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            members = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
+            found += [each for each in members if isinstance(each, Secret) and each.reveal()]
+        return found
+
     def endpoint(self, path: str) -> str:
         return (self.base_url or self.home).rstrip("/") + path
 

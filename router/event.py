@@ -6,6 +6,7 @@ readable (IP address, user agent, country ...) sits in ``Clear``, which the outb
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 import msgspec
@@ -199,6 +200,22 @@ def bare(event: Event) -> Event:
         return event
     known: Event | None = getattr(event, _BARE, None)
     return known if known is not None else msgspec.structs.replace(event, clear=NOTHING)
+
+
+def withheld(fields: Collection[str]) -> tuple[str, ...]:
+    """The fields of ``Clear`` that whoever needs only these ``fields`` of it must not see."""
+    return tuple(name for name in Clear.__struct_fields__ if name not in fields)
+
+
+def without(event: Event, hidden: Collection[str]) -> Event:
+    """The event without these of its clear values; the very object where it has none of them."""
+    if event.clear is NOTHING:
+        return event
+    if len(hidden) == len(Clear.__struct_fields__):
+        return bare(event)
+    if not any(getattr(event.clear, name) for name in hidden):
+        return event
+    return msgspec.structs.replace(event, clear=msgspec.structs.replace(event.clear, **dict.fromkeys(hidden)))
 
 
 def payload(event: Event) -> bytes:

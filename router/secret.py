@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
+from urllib.parse import quote, quote_plus
 
 
 class Secret:
@@ -41,3 +43,20 @@ class Secret:
 
     def __reduce__(self) -> tuple[type, tuple[str]]:
         raise TypeError("a secret is not copied into a file or another process")
+
+
+def spellings(text: str) -> set[str]:
+    """A text as itself, and as JSON and URLs may write it: whoever masks it must look for all of these."""
+    escaped = json.dumps(text)[1:-1]
+    plain = json.dumps(text, ensure_ascii=False)[1:-1]
+    return {
+        text,
+        escaped,
+        plain,
+        escaped.replace("/", "\\/"),
+        plain.replace("/", "\\/"),
+        quote(text, safe=""),
+        quote(text, safe="").lower(),
+        quote(text),
+        quote_plus(text),
+    }

@@ -210,9 +210,7 @@ def _difference(title: str, ours: bool, theirs: bool | None) -> str | None:
 
 
 def _private(destination: Destination) -> list[str]:
-    from router.preview.shown import secrets
-
-    return [secret.reveal() for secret in secrets(destination)]
+    return [secret.reveal() for secret in destination.all_secrets()]
 
 
 def _told(destination: Destination, event: Event) -> Iterable[str]:

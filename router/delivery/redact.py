@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from urllib.parse import quote, quote_plus
 
 from router import scrub
+from router.secret import spellings
 
 KEPT = 4096  # characters
 
@@ -17,22 +16,6 @@ def redacted(body: bytes, private: Iterable[str]) -> str:
     """
     text = body.decode("utf-8", "replace")
     for value in sorted(set(private), key=len, reverse=True):
-        for spelling in _spellings(value):
+        for spelling in spellings(value):
             text = text.replace(spelling, "***")
     return scrub.text(text)[:KEPT]
-
-
-def _spellings(value: str) -> set[str]:
-    escaped = json.dumps(value)[1:-1]
-    plain = json.dumps(value, ensure_ascii=False)[1:-1]
-    return {
-        value,
-        escaped,
-        plain,
-        escaped.replace("/", "\\/"),
-        plain.replace("/", "\\/"),
-        quote(value, safe=""),
-        quote(value, safe="").lower(),
-        quote(value),
-        quote_plus(value),
-    }

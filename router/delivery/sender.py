@@ -16,10 +16,9 @@ from router.delivery.ends import Job
 from router.delivery.redact import redacted
 from router.delivery.subjects import key
 from router.destination import Destination, Request, Response
-from router.event import NOTHING, Clear, Event, bare
+from router.event import Event, withheld, without
 from router.outbox.state import Attempt
 from router.outcome import Delivered, Hold, Outcome, Refusal, Rejected, Retry, Split
-from router.secret import Secret
 from router.settings import seconds
 from router.transport import Failure, Transport
 
@@ -47,8 +46,8 @@ class Sender:
             concurrency=concurrency,
             allow_private=destination.allow_private,
         )
-        self._withheld = tuple(name for name in Clear.__struct_fields__ if name not in destination.clear)
-        self._secrets = tuple(secret for secret in _secrets(destination) if secret)
+        self._withheld = withheld(destination.clear)
+        self._secrets = tuple(secret.reveal() for secret in destination.all_secrets())
 
     async def close(self) -> None:
         await self._transport.close()
@@ -59,7 +58,7 @@ class Sender:
         """Every job is in one request or ended. A fault in the destination's mapping ends one event, never the lane."""
         now = self._clock.now()
         try:
-            visible = [self._visible(job.event) for job in jobs]
+            visible = [without(job.event, self._withheld) for job in jobs]
             return _paired(jobs, visible, list(self._destination.requests(visible, now)))
         except Exception as error:  # noqa: BLE001 - whatever a partner's file raises ends one event, not the lane
             if len(jobs) > 1:
@@ -74,7 +73,7 @@ class Sender:
     def subject(self, job: Job) -> str | None:
         """What the job is about, as the outbox keeps it. A fault here is one of the mapping, which ``write`` meets."""
         try:
-            subject = self._destination.subject(self._visible(job.event))
+            subject = self._destination.subject(without(job.event, self._withheld))
         except Exception:  # noqa: BLE001 - whatever a partner's file raises
             return None
         return None if subject is None else key(subject)
@@ -92,20 +91,9 @@ class Sender:
 
     def _kept_out(self, job: Job) -> bool:
         try:
-            return self._destination.kept_out(self._visible(job.event))
+            return self._destination.kept_out(without(job.event, self._withheld))
         except Exception:  # noqa: BLE001 - whatever a partner's file raises
             return True
-
-    def _visible(self, event: Event) -> Event:
-        """The event with only those clear values that this destination declares."""
-        if event.clear is NOTHING:
-            return event
-        if not self._destination.clear:
-            return bare(event)
-        if not any(getattr(event.clear, name) for name in self._withheld):
-            return event
-        kept = {name: getattr(event.clear, name) for name in self._destination.clear}
-        return msgspec.structs.replace(event, clear=Clear(**kept))
 
     # And back
 
@@ -198,11 +186,3 @@ def _of_failure(failure: Failure) -> Outcome:
             return Rejected(failure.reason)
         case _:
             return Retry(failure.reason)
-
-
-def _secrets(destination: Destination) -> Iterable[str]:
-    for name in destination.__struct_fields__:
-        value = getattr(destination, name)
-        for each in value if isinstance(value, tuple) else (value,):
-            if isinstance(each, Secret):
-                yield each.reveal()

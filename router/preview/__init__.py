@@ -17,7 +17,7 @@ import msgspec
 
 from router import quality, route
 from router.destination import Destination, Request
-from router.event import NOTHING, Clear, Event
+from router.event import Clear, Event, withheld, without
 from router.outcome import Refusal
 from router.preview.origins import as_text, dotted, origins, untraced
 from router.preview.shown import MASK, masked
@@ -63,7 +63,7 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
         return [
             Leaf(dotted(path), self._fit(value, origin, private), origin)
             for path, value, origin in origins(
-                body, self.destination, self.event, _visible(self.event, self.destination)
+                body, self.destination, self.event, without(self.event, withheld(self.destination.clear))
             )
         ]
 
@@ -87,7 +87,7 @@ def preview(name: str, destination: Destination, event: Event, now: int) -> Prev
     """What the lane ``name`` would do with the event at the instant ``now`` (UTC ms), as soon as it gets to it."""
     checks = tuple(route.explain(route.compile(name, destination), event))
     against = next((check.words for check in checks if not check.ok), None)
-    visible, window = _visible(event, destination), destination.max_age or destination.window
+    visible, window = without(event, withheld(destination.clear)), destination.max_age or destination.window
     request, refusal = (None, against) if against is not None else _written(destination, visible, now)
     age = (now - event.time) / 1000
     result, reason = _result(against, _too_old(age, window), refusal)
@@ -117,15 +117,6 @@ def _result(against: str | None, late: str | None, refusal: str | None) -> tuple
 
 def _too_old(age: float, window: str | None) -> str | None:
     return "expired: older than the partner accepts" if window and age > seconds(window) else None
-
-
-def _visible(event: Event, destination: Destination) -> Event:
-    """The event as the destination is given it: with only those clear values that it declares."""
-    if event.clear == NOTHING:
-        return event
-    return msgspec.structs.replace(
-        event, clear=Clear(**{name: getattr(event.clear, name) for name in destination.clear})
-    )
 
 
 def _written(destination: Destination, event: Event, now: int) -> tuple[Request | None, str | None]:

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import parse_qsl, quote, urlsplit
 
-import msgspec
-
 from router.destination import Destination, Header, Request
-from router.secret import Secret
+from router.secret import Secret, spellings
 
 MASK: Final = "***"
 _WEAK: Final = 8  # characters of a secret; a shorter one is a part of many words
@@ -19,33 +17,19 @@ _WEAK: Final = 8  # characters of a secret; a shorter one is a part of many word
 _PLAIN_HEADERS: Final = frozenset({"accept", "content-type", "user-agent", "webhook-id", "webhook-timestamp"})
 
 
-def secrets(destination: Destination) -> list[Secret]:
-    """Every secret of a destination's settings."""
-    found: list[Secret] = []
-    for name in destination.__struct_fields__:
-        value = getattr(destination, name)
-        members = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
-        found += [each for each in members if isinstance(each, Secret) and each.reveal()]
-    return found
-
-
 def masked(text: str, destination: Destination) -> str:
-    """``text`` without the destination's secrets, in the spellings of JSON and of URLs.
+    """``text`` without the destination's secrets, however JSON and URLs spell them.
 
     A short one is taken out where it stands alone, not out of the middle of words, and not where it is a key of JSON.
     """
-    spellings = {spelt for secret in secrets(destination) for spelt in _spellings(secret.reveal())}
-    for spelt in sorted(spellings, key=len, reverse=True):
+    spelt_so = {spelt for secret in destination.all_secrets() for spelt in spellings(secret.reveal())}
+    for spelt in sorted(spelt_so, key=len, reverse=True):
         if len(spelt) >= _WEAK:
             text = text.replace(spelt, MASK)
         else:
             before, after = (r"(?<!\w)" if spelt[0].isalnum() else ""), (r"(?!\w)" if spelt[-1].isalnum() else "")
             text = re.sub(rf'{before}{re.escape(spelt)}{after}(?!":)', MASK, text)
     return text
-
-
-def _spellings(value: str) -> set[str]:
-    return {value, quote(value, safe=""), quote(value), msgspec.json.encode(value).decode()[1:-1]}
 
 
 def address(request: Request, destination: Destination) -> str:
@@ -83,7 +67,7 @@ def body_text(request: Request, destination: Destination) -> str:
 def curl(request: Request, destination: Destination) -> str:
     """The request as a command for bash and curl 7.87 or newer. Secrets are where their references say: "$SNAP_TOKEN"."""
     plain, given = _split(request.url)
-    own = secrets(destination)
+    own = destination.all_secrets()
     parts = [f"curl -sS -X {request.method} {_single(masked(plain, destination))}"]
     parts += [f"--url-query {_single(f'{name}={MASK}')}" for name in given]
     parts += [f"--url-query {_pair(f'{name}=', value, own)}" for name, value in request.query.items()]
