@@ -35,7 +35,7 @@ _RESERVED = frozenset(
 _RESERVED_OF_USER = frozenset({"id", "ID", "consistent_anonymous_id", "tcId", "tcid", "tc_id", "consent_categories"})
 _MOVED = "property_"  # stands before the name of a property whose own name is taken
 
-_ENVELOPE = len(b'{"batch":[]}')
+_ENVELOPE = b'{"batch":[%b]}'
 _EARLIEST = 100_000_000_000  # ms, 1973; a smaller number is in seconds
 _DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?", re.ASCII)
 _HASHES = {"_sha256": re.compile(r"[0-9a-f]{64}", re.ASCII), "_md5": re.compile(r"[0-9a-f]{32}", re.ASCII)}
@@ -77,7 +77,7 @@ class CommandersAct(Destination, tag="commandersact", frozen=True, kw_only=True)
                 yield Refusal(event, reason)
             else:
                 members.append((event, encoded))
-        for part in _parts(members, min(self.batch or self.default_batch, self.max_batch)):
+        for part in self.batched(members, MAX_REQUEST - len(_ENVELOPE % b"")):
             yield self._request(part)
 
     def body(self, event: Event) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class CommandersAct(Destination, tag="commandersact", frozen=True, kw_only=True)
         alone = len(part) == 1
         return Request(
             url=self.endpoint("/events" if alone else "/events/batch"),
-            body=part[0][1] if alone else b'{"batch":[%b]}' % b",".join(body for _, body in part),
+            body=part[0][1] if alone else _ENVELOPE % b",".join(body for _, body in part),
             events=tuple(event for event, _ in part),
             headers={"Content-Type": "application/json"},
             query={"tc_s": self.site, "token": self.token},
@@ -306,20 +306,6 @@ def _item(item: Item) -> dict[str, Any]:
         }
     )
     return _beside(known, {key: value for key, value in item.extra.items() if value is not inner or not product})
-
-
-def _parts(members: Sequence[tuple[Event, bytes]], size: int) -> Iterator[list[tuple[Event, bytes]]]:
-    """Runs of at most ``size`` events and ``MAX_REQUEST`` bytes, in order."""
-    part: list[tuple[Event, bytes]] = []
-    weight = _ENVELOPE
-    for member in members:
-        if part and (len(part) == size or weight + len(member[1]) > MAX_REQUEST):
-            yield part
-            part, weight = [], _ENVELOPE
-        part.append(member)
-        weight += len(member[1]) + 1  # the comma
-    if part:
-        yield part
 
 
 # Values

@@ -10,7 +10,7 @@ Adding a partner is one file in ``destinations/``, one line in its ``__init__``,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -201,6 +201,29 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", f
     def report_rows(self, response: Response) -> Sequence[Mapping[str, Any]]:  # noqa: ARG002 - for those that override it
         """The answer to one of ``reports`` as rows. They are read by people, so nothing personal may be repeated."""
         return ()
+
+    def age_limit(self) -> str | None:
+        """How old an event may be to be sent; None where it may be of any age."""
+        return self.max_age or self.window
+
+    def batch_size(self) -> int:
+        """Events in one request at most."""
+        return min(self.batch or self.default_batch, self.max_batch)
+
+    def batched(self, encoded: Sequence[tuple[Event, bytes]], most: int) -> Iterator[list[tuple[Event, bytes]]]:
+        """Encoded events, in order, as what goes in one request each: ``batch_size`` events and ``most`` bytes with the
+        commas between them. One event alone may be larger.
+        """
+        part: list[tuple[Event, bytes]] = []
+        size, weight = self.batch_size(), 0
+        for member in encoded:
+            if part and (len(part) == size or weight + len(member[1]) > most):
+                yield part
+                part, weight = [], 0
+            part.append(member)
+            weight += len(member[1]) + 1
+        if part:
+            yield part
 
     def all_secrets(self) -> list[Secret]:
         """Every secret among the settings, but for the empty ones of what is switched off."""

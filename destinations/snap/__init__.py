@@ -11,7 +11,7 @@ choice is explained where it is made.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -138,9 +138,8 @@ class Snap(Destination, tag="snap", frozen=True, kw_only=True):
                 yield Refusal(event, reason if asset else "action_source: app events need a Snap App ID; set app_id")
             else:
                 by_asset.setdefault(asset, []).append((event, msgspec.json.encode(body)))
-        size = min(self.batch or self.default_batch, self.max_batch)
         for asset, members in by_asset.items():
-            for part in _parts(members, size):
+            for part in self.batched(members, MAX_BYTES):
                 yield self._request(asset, part)
 
     def body(self, event: Event) -> dict[str, Any]:
@@ -222,16 +221,3 @@ class Snap(Destination, tag="snap", frozen=True, kw_only=True):
         if self.token_in_header:
             return {"Authorization": Secret(f"Bearer {self.access_token.reveal()}", self.access_token.reference)}, {}
         return {}, {"access_token": self.access_token}
-
-
-def _parts(members: Sequence[tuple[Event, bytes]], size: int) -> Iterator[list[tuple[Event, bytes]]]:
-    """Runs of at most ``size`` events and ``MAX_BYTES``; one event alone may be larger. There is at least one member."""
-    part: list[tuple[Event, bytes]] = []
-    weight = 0
-    for member in members:
-        if part and (len(part) == size or weight + len(member[1]) > MAX_BYTES):
-            yield part
-            part, weight = [], 0
-        part.append(member)
-        weight += len(member[1]) + 1  # the comma
-    yield part

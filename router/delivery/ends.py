@@ -8,9 +8,11 @@ from typing import Literal
 import msgspec
 
 from router import retry
+from router.destination import Destination
 from router.event import Event
 from router.outbox.state import Attempt, Closing, Mark
 from router.outcome import Delivered, Outcome, Rejected
+from router.settings import seconds
 
 LONGEST_QUOTA = 45 * 86_400_000  # ms
 
@@ -24,6 +26,11 @@ class Job(msgspec.Struct, frozen=True):
     parked: bool = False
     since: int | None = None  # UTC ms
     subject: str | None = None  # what it is about, where the destination cares
+
+
+def window(destination: Destination) -> int | None:
+    """How old an event may be to be sent, in ms; None where it may be of any age."""
+    return int(seconds(limit) * 1000) if (limit := destination.age_limit()) else None
 
 
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1000), ("ms", 1))

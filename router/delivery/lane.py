@@ -39,7 +39,7 @@ from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
 from router.outbox.state import Attempt, Held, Mark, Selection
 from router.outcome import Outcome
-from router.settings import per_second, seconds
+from router.settings import per_second
 
 log: Any = structlog.get_logger()
 
@@ -67,10 +67,9 @@ class LaneRunner:
         self.name, self.destination, self.lane = name, destination, lane
         self._store, self._clock, self._floor = store, clock, floor
         self.rule = route.compile(name, destination)
-        self._batch = destination.batch or destination.default_batch
+        self._batch = destination.batch_size()
         concurrency = destination.concurrency or destination.default_concurrency
-        window = destination.max_age or destination.window
-        window_ms = int(seconds(window) * 1000) if window else None
+        window = ends.window(destination)
         rate = destination.rate or destination.default_rate
         self._suspects = store.suspects(lane)
         self._quota = Quota(store, lane, quota) if (quota := destination.quota()) is not None else None
@@ -101,7 +100,7 @@ class LaneRunner:
             store,
             lane,
             self._hand,
-            window=window_ms,
+            window=window,
             ordered=destination.ordered,
             settle=self._settling.add,
         )
@@ -111,7 +110,7 @@ class LaneRunner:
             store,
             clock,
             rule=self.rule,
-            window=window_ms,
+            window=window,
             hand=self._hand,
             gate=self._gate,
             settling=self._settling,

@@ -19,7 +19,7 @@ from aiolimiter import AsyncLimiter
 from router import retry, route
 from router.clock import Clock
 from router.delivery.batching import batches
-from router.delivery.ends import Job
+from router.delivery.ends import Job, window
 from router.delivery.lane import LaneRunner
 from router.delivery.patience import patiently
 from router.delivery.sender import Sender, Written
@@ -32,7 +32,7 @@ from router.outbox.outbox import Outbox
 from router.outbox.replays import Chosen, Counts, Replay
 from router.outbox.state import Attempt
 from router.outcome import Delivered, Hold, Rejected, Retry, Split
-from router.settings import per_second, seconds
+from router.settings import per_second
 
 log: Any = structlog.get_logger()
 
@@ -55,8 +55,8 @@ class Replayer:
         self.replay, self._ended = replay, ended
         self._runner, self._store, self._clock = runner, store, clock
         self._name, self._lane, destination = runner.name, runner.lane, runner.destination
-        self._window = _window(destination)
-        self._batch = destination.batch or destination.default_batch
+        self._window = window(destination)
+        self._batch = destination.batch_size()
         self._sender = Sender(f"{self._name}-replay", destination, clock, 1)
         self._attempts: list[Attempt] = []
         speed = per_second(replay.chosen.rate)
@@ -277,17 +277,11 @@ def chooses(chosen: Chosen, event: Event, became: str | None, lane: Lane, seq: i
     )
 
 
-def _window(destination: Destination) -> int | None:
-    """How old an event may be, in ms."""
-    window = destination.max_age or destination.window
-    return int(seconds(window) * 1000) if window else None
-
-
-def fate(rule: route.Rule, window: int | None, event: Event, now: int) -> str | None:
+def fate(rule: route.Rule, oldest: int | None, event: Event, now: int) -> str | None:
     """Why it would not be sent today: "filtered" or "expired"; None where it would."""
     if route.decide(rule, event) is not None:
         return "filtered"
-    return "expired" if window is not None and now - event.time > window else None
+    return "expired" if oldest is not None and now - event.time > oldest else None
 
 
 async def preview(
@@ -295,7 +289,7 @@ async def preview(
 ) -> Counts:
     """What a replay would do, without a request; what the partner's own rules refuse counts as ``refused``."""
     rule, sender, now = route.compile(name, destination), Sender(f"{name}-preview", destination, clock, 1), clock.now()
-    oldest = _window(destination)
+    oldest = window(destination)
     trial = Replay(
         id=0, lane=lane.id, at=now, who="", chosen=chosen, cursor=first - 1, last=store.last, counts=Counts()
     )

@@ -87,7 +87,7 @@ def preview(name: str, destination: Destination, event: Event, now: int) -> Prev
     """What the lane ``name`` would do with the event at the instant ``now`` (UTC ms), as soon as it gets to it."""
     checks = tuple(route.explain(route.compile(name, destination), event))
     against = next((check.words for check in checks if not check.ok), None)
-    visible, window = without(event, withheld(destination.clear)), destination.max_age or destination.window
+    visible, window = without(event, withheld(destination.clear)), destination.age_limit()
     request, refusal = (None, against) if against is not None else _written(destination, visible, now)
     age = (now - event.time) / 1000
     result, reason = _result(against, _too_old(age, window), refusal)
