@@ -33,3 +33,13 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+async def woken(clock: Clock, wake: asyncio.Event, seconds: float) -> None:
+    """Until ``wake`` is set, or so many seconds have passed."""
+    waits = {asyncio.ensure_future(wake.wait()), asyncio.ensure_future(clock.sleep(seconds))}
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in waits:
+            each.cancel()

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from router import route
-from router.clock import Clock
+from router.clock import Clock, woken
 from router.delivery import ends
 from router.delivery.batching import TAKE, Batching, batches
 from router.delivery.deciding import Deciding
@@ -215,13 +215,8 @@ class LaneRunner:
         """Until something new arrives, or so many seconds have passed."""
         if wait >= FOR_EVER:
             await self.lane.more.wait()
-            return
-        waits = {asyncio.ensure_future(self.lane.more.wait()), asyncio.ensure_future(self._clock.sleep(wait))}
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in waits:
-                each.cancel()
+        else:
+            await woken(self._clock, self.lane.more, wait)
 
     async def _until(self, ready: Callable[[], bool]) -> None:
         """Until ``ready`` says so, or the lane stops."""

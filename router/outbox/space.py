@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from router.clock import Clock
+from router.clock import Clock, woken
 
 log: Any = structlog.get_logger()
 
@@ -77,17 +77,12 @@ class Space:
 
     async def _run(self) -> None:
         while True:
-            wait = {asyncio.ensure_future(self._wake.wait()), asyncio.ensure_future(self._clock.sleep(EVERY))}
-            try:
-                await asyncio.wait(wait, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for each in wait:
-                    each.cancel()
-            woken = self._wake.is_set()
+            await woken(self._clock, self._wake, EVERY)
+            asked = self._wake.is_set()
             self._wake.clear()
             try:
                 await self._look()
-                if woken and self.full:
+                if asked and self.full:
                     await self._clock.sleep(EVERY)  # what is refused meanwhile is refused by word alone
             except Exception:
                 log.exception("space_failed")

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from router import retry
-from router.clock import Clock
+from router.clock import Clock, woken
 from router.collect.intake import Intake
 from router.collect.keys import Sender
 from router.collect.packing import packed
@@ -115,13 +115,7 @@ class Puller:
     async def _rest(self, due: int) -> None:
         """Until ``due``, or until somebody wakes us."""
         left = max(0.0, (due - self._clock.now()) / 1000)
-        waits = [asyncio.ensure_future(self._wake.wait()), asyncio.ensure_future(self._clock.sleep(left))]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in waits:
-                each.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        await woken(self._clock, self._wake, left)
         self._wake.clear()
 
     # A round
