@@ -26,8 +26,9 @@ from yarl import URL
 
 from router import wire
 from router.clock import Clock
-from router.destination import Header, Request, Response
+from router.destination import Destination, Header, Request, Response
 from router.secret import Secret
+from router.settings import seconds
 from router.wire import Connector
 
 MAX_ANSWER = 65_536
@@ -183,6 +184,12 @@ class Transport:
         self._fresh: aiohttp.ClientSession | None = None  # one connection a request
         self._urls: dict[str, URL] = {}
         self._heads: dict[URL, str] = {}
+
+    @classmethod
+    def to(cls, destination: Destination, name: str, clock: Clock, concurrency: int) -> Transport:
+        """One that reaches a destination as its settings say."""
+        timeout = seconds(destination.timeout or destination.default_timeout)
+        return cls(name, clock, timeout=timeout, concurrency=concurrency, allow_private=destination.allow_private)
 
     def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
         self._resolver = self._resolver or _Resolver(self._name)

@@ -148,17 +148,10 @@ def _asked(destination: LinkTrace, request: Request) -> Response:
     import asyncio
 
     from router.clock import SystemClock
-    from router.settings import seconds
     from router.transport import Failure, Transport
 
     async def sent() -> Response | Failure:
-        transport = Transport(
-            "linktrace",
-            SystemClock(),
-            timeout=seconds(destination.timeout or destination.default_timeout),
-            concurrency=1,
-            allow_private=destination.allow_private,
-        )
+        transport = Transport.to(destination, "linktrace", SystemClock(), 1)
         try:
             return await transport.send(request)
         finally:

@@ -168,16 +168,9 @@ async def _compared(index: int, seen: Preview, transport: Transport) -> Compared
 
 def _transport(name: str, destination: Destination) -> Transport:
     from router.clock import SystemClock
-    from router.settings import seconds
     from router.transport import Transport
 
-    return Transport(
-        name,
-        SystemClock(),
-        timeout=seconds(destination.timeout or destination.default_timeout),
-        concurrency=1,
-        allow_private=destination.allow_private,
-    )
+    return Transport.to(destination, name, SystemClock(), 1)
 
 
 def _theirs(destination: Destination, event: Event, answer: Response) -> Theirs:

@@ -19,7 +19,6 @@ from router.destination import Destination, Request, Response
 from router.event import Event, withheld, without
 from router.outbox.state import Attempt
 from router.outcome import Delivered, Hold, Outcome, Refusal, Rejected, Retry, Split
-from router.settings import seconds
 from router.transport import Failure, Transport
 
 log: Any = structlog.get_logger()
@@ -39,13 +38,7 @@ class Sender:
 
     def __init__(self, name: str, destination: Destination, clock: Clock, concurrency: int) -> None:
         self._name, self._destination, self._clock = name, destination, clock
-        self._transport = Transport(
-            name,
-            clock,
-            timeout=seconds(destination.timeout or destination.default_timeout),
-            concurrency=concurrency,
-            allow_private=destination.allow_private,
-        )
+        self._transport = Transport.to(destination, name, clock, concurrency)
         self._withheld = withheld(destination.clear)
         self._secrets = tuple(secret.reveal() for secret in destination.all_secrets())
 
