@@ -547,7 +547,7 @@ class TestQuarantine:
         R17: a flood of refused items fills no disk; the ledger counts each, the alarm is raised, and room that is made
         is used again.
         """
-        monkeypatch.setattr("router.outbox.bounds.MOST_QUARANTINED", 10_000)
+        monkeypatch.setattr("router.outbox.bounds.QUARANTINE_BYTES", 10_000)
         item = Quarantined(at=NOW, source="shop", code="missing", message="add event_name", item='"' + "x" * 998 + '"')
         for _ in range(20):
             await store.quarantine([item])
@@ -591,7 +591,7 @@ class TestAttempts:
         """
         R17: that there was a try is kept, the partner's words are not.
         """
-        monkeypatch.setattr("router.outbox.bounds.MOST_ANSWERED", 1_000)
+        monkeypatch.setattr("router.outbox.bounds.ANSWER_BYTES", 1_000)
         lane = await store.lane("a", "webhook")
         for number in range(4):
             await store.settle(lane, [], [attempt([number + 1], number, answer="x" * 300)])

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import sqlite3
 
-MOST_QUARANTINED = 1 << 30  # bytes of refused items
-MOST_ANSWERED = 1 << 30  # bytes of partners' answers
+QUARANTINE_BYTES = 1 << 30  # of refused items
+ANSWER_BYTES = 1 << 30  # of partners' answers
 MOST_TRIES = 20  # of the same events at the same destination, the newest
 
 
 def quarantine_full(connection: sqlite3.Connection) -> bool:
-    return _weight(connection, "quarantine") >= MOST_QUARANTINED
+    return _weight(connection, "quarantine") >= QUARANTINE_BYTES
 
 
 def answers_full(connection: sqlite3.Connection) -> bool:
-    return _weight(connection, "attempt") >= MOST_ANSWERED
+    return _weight(connection, "attempt") >= ANSWER_BYTES
 
 
 def _weight(connection: sqlite3.Connection, table: str) -> int:

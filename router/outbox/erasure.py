@@ -125,8 +125,7 @@ def forget_sessions(connection: sqlite3.Connection, people: Collection[str]) -> 
     """Visitors with these anonymous ids, and what a source noted of a session of that id. Returns how many visitors."""
     connection.executemany("DELETE FROM note WHERE instr(key, ?) > 0", [(each,) for each in people])
     return connection.execute(
-        "DELETE FROM visitor WHERE person IN (SELECT value FROM json_each(?))",
-        (msgspec.json.encode(list(people)).decode(),),
+        "DELETE FROM visitor WHERE person IN (SELECT value FROM json_each(?))", (array(people),)
     ).rowcount
 
 

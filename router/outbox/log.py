@@ -17,7 +17,7 @@ import msgspec
 
 from router.event import NOTHING, Clear, Event, opened, payload, written
 from router.failpoint import failpoint
-from router.outbox import dedup
+from router.outbox import dedup, sql
 from router.outbox.compression import pack, unpack
 from router.outbox.dedup import Marks, key
 from router.outbox.schema import LATE, SEALED_INDEXES
@@ -156,7 +156,7 @@ def read(connection: sqlite3.Connection, vault: Vault, after: int, limit: int) -
 
 def pick(connection: sqlite3.Connection, vault: Vault, seqs: Sequence[int]) -> list[Stored]:
     """The events with these sequence numbers, in order; missing ones are left out."""
-    return _all_stored(connection.execute(_THESE, (msgspec.json.encode(seqs).decode(),)).fetchall(), vault)
+    return _all_stored(connection.execute(_THESE, (sql.array(seqs),)).fetchall(), vault)
 
 
 _LATE = f"SELECT time, seq FROM event WHERE {LATE} AND time BETWEEN ? AND ? AND seq > ? ORDER BY time, seq LIMIT ?"  # noqa: S608 - a constant
@@ -203,7 +203,7 @@ def known(connection: sqlite3.Connection, pairs: Sequence[tuple[str, str]], sinc
     found = connection.execute(
         "SELECT event.source, event.id FROM json_each(?) AS wanted JOIN event"
         " ON event.id = wanted.value ->> 1 AND event.source = wanted.value ->> 0 WHERE event.received >= ?",
-        (msgspec.json.encode(pairs).decode(), since),
+        (sql.array(pairs), since),
     )
     return [(source, event_id) for source, event_id in found]
 
@@ -229,7 +229,7 @@ _ROWS = "SELECT seq, received, time, source, id, name, payload, NULL, crc FROM e
 
 def rows(connection: sqlite3.Connection, seqs: Sequence[int]) -> list[tuple[object, ...]]:
     """The rows as they are stored, without their clear values, for ``keep``."""
-    return connection.execute(_ROWS, (msgspec.json.encode(seqs).decode(),)).fetchall()
+    return connection.execute(_ROWS, (sql.array(seqs),)).fetchall()
 
 
 def keep(connection: sqlite3.Connection, found: Iterable[tuple[object, ...]]) -> None:
@@ -250,9 +250,7 @@ def seqs(connection: sqlite3.Connection) -> list[int]:
 
 
 def discard(connection: sqlite3.Connection, gone: Sequence[int]) -> None:
-    connection.execute(
-        "DELETE FROM event WHERE seq IN (SELECT value FROM json_each(?))", (msgspec.json.encode(gone).decode(),)
-    )
+    connection.execute("DELETE FROM event WHERE seq IN (SELECT value FROM json_each(?))", (sql.array(gone),))
     fold(connection)  # what was there is overwritten in the file, too
 
 

@@ -21,6 +21,7 @@ from router.lifecycle import State
 from router.outbox import account, pages, story
 from router.outbox.log import KEPT, intact
 from router.outbox.snapshots import SegmentFile, Snapshots, segment_files, segment_of
+from router.outbox.sql import array
 from router.outbox.views import (
     Accepted,
     Audit,
@@ -167,14 +168,13 @@ class Reader:
         for text in found:
             if text not in numbers.values():
                 kept.setdefault(_as_kept(text), []).append(text)
-        ids = msgspec.json.encode(list(kept)).decode()
-        for segment in reversed(segments if ids != "[]" else []):
+        for segment in reversed(segments if kept else []):
             async with self._snapshots.log(segment) as log:
                 if log is not None:
                     rows = await log.execute_fetchall(
                         "SELECT id, seq, source FROM event WHERE id IN (SELECT value FROM json_each(?))"
                         " ORDER BY seq DESC LIMIT ?",
-                        (ids, MOST + 10 * len(texts)),
+                        (array(kept), MOST + 10 * len(texts)),
                     )
                     for event_id, seq, source in rows:
                         for text in kept[event_id]:
@@ -293,7 +293,7 @@ class Reader:
                 if log is not None:
                     rows = await log.execute_fetchall(
                         f"{_EVENT} WHERE seq IN (SELECT value FROM json_each(?))",  # noqa: S608 - a constant
-                        (msgspec.json.encode(wanted).decode(),),
+                        (array(wanted),),
                     )
                     found.update((row[0], _event_view(row)) for row in rows)
         return found

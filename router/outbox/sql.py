@@ -1,4 +1,4 @@
-"""What the statements of several rooms are made with."""
+"""What the statements of several modules are made with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 ROWS_AT_ONCE = 5_000  # in one transaction: everybody waits behind it
 
 
-def array(values: Iterable[int] | Iterable[str]) -> str:
+def array(values: Iterable[object]) -> str:
     """For json_each: as many values as one likes, bound as one."""
     return msgspec.json.encode(list(values)).decode()
 

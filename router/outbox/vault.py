@@ -14,10 +14,9 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from router.event import Clear
+from router.event import NOTHING, Clear
 
 _NONCE = 12
-_NOTHING = Clear()
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Clear).decode
 
@@ -36,7 +35,7 @@ class Vault:
         """In order; None where there is nothing to keep. Randomness for many costs as much as for one."""
         random = os.urandom(_NONCE * len(clears))
         for place, clear in enumerate(clears):
-            if clear == _NOTHING or self._cipher is None:
+            if clear == NOTHING or self._cipher is None:
                 yield None
             else:
                 nonce = random[_NONCE * place : _NONCE * (place + 1)]
@@ -44,8 +43,8 @@ class Vault:
 
     def open(self, sealed: bytes | None) -> Clear:
         if sealed is None or self._cipher is None:
-            return _NOTHING
+            return NOTHING
         try:
             return _decode(self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], None))
         except InvalidTag:
-            return _NOTHING
+            return NOTHING
