@@ -10,16 +10,17 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 
 from router.failpoint import failpoint
-from router.outbox import crashes, lock, suppression
+from router.outbox import crashes, lock, log, suppression
 from router.outbox.errors import OutboxError
 from router.outbox.log import Segment
 from router.outbox.state import segments
-from router.outbox.writer import sync_directory
+from router.outbox.writer import sync
 
 TRIES = 5  # while segments go away under our hands
 
@@ -58,7 +59,7 @@ def copy(directory: Path, target: Path, *, keys: bool = True) -> Copied:
         if target.exists():
             target.rmdir()
         part.rename(target)
-        sync_directory(target.parent)
+        sync(target.parent)
         return copied
     raise OutboxError("segments went away while they were copied: try again")
 
@@ -79,10 +80,10 @@ def _copy(directory: Path, part: Path, *, keys: bool) -> Copied:
             raise _Gone
         _snapshot(source, segment.path(part))
     for each in (part / "log", part):
-        sync_directory(each)
+        sync(each)
     newest = named[-1] if named else None
     return Copied(
-        last=0 if newest is None else _last(newest.path(part), newest.first),
+        last=0 if newest is None else _last(newest.path(part), newest),
         segments=len(named),
         bytes=sum(path.stat().st_size for path in part.rglob("*") if path.is_file()),
         keys=keys,
@@ -106,48 +107,32 @@ def _snapshot(source: Path, target: Path) -> None:
     finally:
         writing.close()
         reading.close()
-    descriptor = os.open(target, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(target)
 
 
 def _as_ended(state: Path) -> None:
     """No process runs on the copy, and none was killed on it."""
-    connection = sqlite3.connect(state, isolation_level=None)
-    try:
+    with closing(sqlite3.connect(state, isolation_level=None)) as connection:
         crashes.end(connection)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    finally:
-        connection.close()
 
 
 def _without_keys(state: Path) -> None:
-    connection = sqlite3.connect(state, isolation_level=None)
-    try:
+    with closing(sqlite3.connect(state, isolation_level=None)) as connection:
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute("UPDATE segment SET key = NULL")
         connection.execute("VACUUM")  # what stood in free pages before goes as well
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    finally:
-        connection.close()
 
 
 def _segments(state: Path) -> list[Segment]:
-    connection = sqlite3.connect(state)
-    try:
+    with closing(sqlite3.connect(state)) as connection:
         return segments(connection)
-    finally:
-        connection.close()
 
 
-def _last(path: Path, first: int) -> int:
-    connection = sqlite3.connect(path)
-    try:
-        return int(connection.execute("SELECT coalesce(max(seq), ?) FROM event", (first - 1,)).fetchone()[0])
-    finally:
-        connection.close()
+def _last(path: Path, segment: Segment) -> int:
+    with closing(sqlite3.connect(path)) as connection:
+        return log.last(connection, segment)
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,11 +161,7 @@ def restore(source: Path, directory: Path) -> Restored:
     forgotten = suppression.carry(directory / "state.db", part / "state.db")
     for path in [*part.rglob("*"), part]:
         path.chmod(0o700 if path.is_dir() else 0o600)
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(path)
     kept = None
     if directory.exists() and any(directory.iterdir()):
         kept = next(each for each in _places(directory) if not each.exists())
@@ -190,7 +171,7 @@ def restore(source: Path, directory: Path) -> Restored:
     elif directory.exists():
         directory.rmdir()
     part.rename(directory)
-    sync_directory(directory.parent)
+    sync(directory.parent)
     return Restored(kept=kept, forgotten=forgotten)
 
 

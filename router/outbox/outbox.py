@@ -35,7 +35,7 @@ from router.outbox.space import Room, Space
 from router.outbox.sql import parts
 from router.outbox.state import DROPPED, Attempt, Closing, Due, Held, Mark, Quarantined, Selection, Settlement
 from router.outbox.suppression import Suppression
-from router.outbox.writer import Writer, fold, folded, sync_directory
+from router.outbox.writer import Unit, Writer, fold, folded, sync
 from router.person import Person
 
 log: Any = structlog.get_logger()
@@ -104,7 +104,7 @@ class Outbox:
         (directory / "log").mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)  # noqa: ASYNC240 - once, before anything is served
         for each in (directory, directory.parent):  # else a power loss may leave no directory of this name
-            sync_directory(each)
+            sync(each)
         outbox = cls(directory, clock, Lock(directory))
         outbox.space = Space(directory, clock, room or Room(), outbox._relieve)
         try:
@@ -233,7 +233,7 @@ class Outbox:
             self.failed = fault
             self.on_failure(fault)
 
-    async def _written(self, unit: Callable[[sqlite3.Connection], T]) -> T:
+    async def _written(self, unit: Unit[T]) -> T:
         """One transaction on the state. NotDurable where it is not on disk."""
         if self.failed is not None:
             raise self.failed

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,16 +23,14 @@ from router.clock import Clock
 from router.failpoint import failpoint
 from router.outbox import log as events
 from router.outbox import pruning, schema, state
-from router.outbox.errors import Busy, DiskFull, NotDurable, fault
+from router.outbox.errors import Busy, DiskFull, NotDurable
 from router.outbox.lane import Lane
 from router.outbox.log import KEPT, Segment
 from router.outbox.segments import Segments
 from router.outbox.sql import ROWS_AT_ONCE, parts
-from router.outbox.writer import connect, sync_directory
+from router.outbox.writer import Unit, once, sync
 
 log: Any = structlog.get_logger()
-
-Unit = Callable[[sqlite3.Connection], Any]
 
 EVERY = 60.0  # seconds between two looks
 LONGEST_CLEAR = 72 * 3_600_000  # ms that clear values outlive the moment when every lane has passed their segment
@@ -57,7 +54,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 class Books(msgspec.Struct, frozen=True, kw_only=True):
     """What retention needs of the owner of the outbox."""
 
-    written: Callable[[Unit], Awaitable[Any]]  # one transaction on the state
+    written: Callable[[Unit[Any]], Awaitable[Any]]  # one transaction on the state
     settle: Callable[[Lane], Awaitable[None]]  # write a lane's cursor down, behind everything of it that waits
     lanes: Callable[[], Awaitable[list[Lane]]]  # every lane there is
     roll: Callable[[], Awaitable[Any]]  # begin a new segment where the open one is old
@@ -199,7 +196,7 @@ class Retention:
         if first.number == KEPT:
             return first
         home = Segment(number=KEPT, first=1, opened=0, key=None, sealed=1, passed=1)
-        await asyncio.to_thread(_in_file, home.path(self._segments.directory), events.index)
+        await asyncio.to_thread(once, home.path(self._segments.directory), schema.LOG, events.index)
         await self._books.written(partial(pruning.add_kept, segment=home))
         self._segments.all.insert(0, home)
         return home
@@ -248,7 +245,7 @@ def unlink(path: Path) -> None:
     for end in ("", "-wal", "-shm", "-journal"):
         path.with_name(f"{path.name}{end}").unlink(missing_ok=True)
         failpoint("retention_after_unlink")
-    sync_directory(path.parent)
+    sync(path.parent)
 
 
 def sweep(directory: Path, known: Sequence[Segment]) -> None:
@@ -259,13 +256,3 @@ def sweep(directory: Path, known: Sequence[Segment]) -> None:
     for name in found:
         if name.isdigit() and int(name) not in named and int(name) < first:
             unlink(directory / "log" / f"{name}.db")
-
-
-def _in_file(path: Path, unit: Unit) -> None:
-    connection = connect(path, schema.LOG)
-    try:
-        unit(connection)
-    except sqlite3.Error as error:
-        raise fault(error) from error
-    finally:
-        connection.close()

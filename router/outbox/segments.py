@@ -21,7 +21,7 @@ from router.outbox.dedup import Marks, Seen, key
 from router.outbox.errors import Busy, damaged, fault
 from router.outbox.log import Segment, Stored
 from router.outbox.vault import Vault
-from router.outbox.writer import connect
+from router.outbox.writer import Unit, connect, once
 
 T = TypeVar("T")
 
@@ -138,24 +138,14 @@ class Segments:
 
     # Files
 
-    async def ask(self, segment: Segment, unit: Callable[[sqlite3.Connection], T]) -> T:
+    async def ask(self, segment: Segment, unit: Unit[T]) -> T:
         """What one segment's file says."""
         return await self._reading(lambda: unit(self._file(segment)[0]))
 
-    async def rewrite(self, segment: Segment, unit: Callable[[sqlite3.Connection], T]) -> T:
+    async def rewrite(self, segment: Segment, unit: Unit[T]) -> T:
         """Run a unit that writes to a segment of the past; for erasure and for the kept events, and nothing else."""
         await self.let_go(segment)  # a reader's snapshot would keep the WAL from being emptied
-
-        def write() -> T:
-            connection = connect(segment.path(self.directory), schema.LOG)
-            try:
-                return unit(connection)
-            except sqlite3.Error as error:
-                raise fault(error) from error
-            finally:
-                connection.close()
-
-        return await asyncio.to_thread(write)
+        return await asyncio.to_thread(once, segment.path(self.directory), schema.LOG, unit)
 
     async def let_go(self, segment: Segment) -> None:
         """Close what is open of a segment: it goes, or its key did."""

@@ -65,7 +65,7 @@ def connect(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
         connection.close()
         raise
     if fresh:
-        sync_directory(path.parent)
+        sync(path.parent)
     return connection
 
 
@@ -83,15 +83,9 @@ def fold(connection: sqlite3.Connection) -> bool:
     if busy:
         return False
     failpoint("checkpoint_before_sync")
-    path = str(connection.execute("PRAGMA database_list").fetchone()[2])
-    try:
-        descriptor = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return True
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    path = connection.execute("PRAGMA database_list").fetchone()[2]
+    with contextlib.suppress(FileNotFoundError):
+        sync(Path(f"{path}-wal"))
     return True
 
 
@@ -106,8 +100,20 @@ async def folded(attempt: Callable[[], Awaitable[bool]]) -> None:
         await asyncio.sleep(PAUSE)
 
 
-def sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
+def once(path: Path, migrations: Sequence[Migration], unit: Unit[T]) -> T:
+    """Run a unit on a file that nobody has open for writing, outside a transaction. NotDurable where SQLite refuses."""
+    connection = connect(path, migrations)
+    try:
+        return unit(connection)
+    except sqlite3.Error as error:
+        raise fault(error) from error
+    finally:
+        connection.close()
+
+
+def sync(path: Path) -> None:
+    """What a file holds, or which files a directory has, is on disk when this returns."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
