@@ -1095,7 +1095,7 @@ class Conformance(RuleBasedStateMachine):
             (ledger.received, ledger.duplicate, ledger.rejected, ledger.accepted, ledger.difference),
         )
         found += unequal("the last event", model.last, store.last)
-        found += unequal("the recount", [], await reader.audit_ledger())
+        found += unequal("the recount", [], await reader.recount())
         found += unequal("the lanes", set(model.lanes), set(store.lanes))
         told = await reader.settled(1, model.last)
         for name, lane in model.lanes.items():

@@ -227,7 +227,7 @@ class TestActs:
             ledger["destinations"][lane]["waiting"],
             ledger["difference"],
         )
-        assert [] == await Reader(store.directory).audit_ledger()
+        assert [] == await Reader(store.directory).recount()
 
     @pytest.mark.parametrize(
         ("act", "body", "count"),

@@ -159,7 +159,7 @@ class TestErasure:
         assert (13, {"a": 13}, 1, 1) == (receipt.events, receipt.delivered, receipt.quarantined, receipt.sessions)
         left = [each for seq in range(0, 32, 10) for each in await store.segments.read(seq, 100)]
         assert 19 == sum(each.event is not None for each in left)
-        assert [] == await Reader(store.directory).audit_ledger()
+        assert [] == await Reader(store.directory).recount()
         await store.close()
         assert [] == found_in(tmp_path / "outbox", *TRACES)
 

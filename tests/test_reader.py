@@ -131,7 +131,7 @@ class TestLedger:
         await store._state.write(lambda unit: unit.execute("UPDATE lane SET delivered = delivered - 2"))
 
         assert 2 == (await reader.ledger()).difference
-        wrong = await reader.audit_ledger()
+        wrong = await reader.recount()
         assert [("snap", "delivered", 3, 1)] == [(each.where, each.what, each.counted, each.kept) for each in wrong]
 
     async def test_a_hold_shows_its_reason_and_end(self, store: Outbox, reader: Reader):
@@ -156,7 +156,7 @@ class TestLedger:
         await store.settle(lane, [dead(3, parked=True, attempts=2)])
         await store.revive(lane, Selection(state="dead", seqs=[8]), "test")
 
-        assert [] == await reader.audit_ledger()
+        assert [] == await reader.recount()
 
     async def test_a_row_that_vanished_is_found(self, store: Outbox, reader: Reader):
         """
@@ -167,7 +167,7 @@ class TestLedger:
         await store.settle(lane, [delivered(1), dead(2), delivered(3)])
         await store._state.write(lambda unit: unit.execute("DELETE FROM delivery"))
 
-        assert ["dead", "events behind the cursor"] == [each.what for each in await reader.audit_ledger()]
+        assert ["dead", "events behind the cursor"] == [each.what for each in await reader.recount()]
 
 
 class Model:
@@ -270,7 +270,7 @@ class TestLaw:
         for name, model in models.items():
             kept = ledger.destinations[name]
             assert model.counts() == {state: getattr(kept, state) for state in model.counts()}
-        assert [] == await reader.audit_ledger()
+        assert [] == await reader.recount()
         for state in (None, "waiting", "delivered", "filtered", "dead"):
             expected = sorted(
                 (-seq, order, kept)

@@ -73,7 +73,7 @@ def answers(store: Outbox) -> list[tuple[str | None]]:
 async def verified(store: Outbox) -> None:
     """The ledger adds up, counted again row by row."""
     reader = Reader(store.directory)
-    assert [] == await reader.audit_ledger()
+    assert [] == await reader.recount()
     assert 0 == (await reader.ledger()).difference
 
 
@@ -352,7 +352,7 @@ class TestPlans:
             connection.set_trace_callback(None)
             return [row[3] for each in asked for row in connection.execute(f"EXPLAIN QUERY PLAN {each}")]
 
-        plans = await store._written(traced)
+        plans = await store._transact(traced)
         await store.close()
 
         found = [each for each in plans if each.startswith(("SCAN delivery", "SCAN run", "SEARCH delivery"))]
@@ -376,7 +376,7 @@ class TestPlans:
             connection.set_progress_handler(None, 1)
             return steps[0], found
 
-        few, many_more = [await store._written(partial(walked, runs)) for runs in (5, 5000)]
+        few, many_more = [await store._transact(partial(walked, runs)) for runs in (5, 5000)]
         await store.close()
 
         assert (few[1], many_more[1]) == ({"a": 1}, {"a": 1})

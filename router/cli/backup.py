@@ -60,6 +60,6 @@ async def faults(target: Path) -> list[str]:
     if damaged:
         return [f"{each} is damaged" for each in damaged]
     reader = Reader(target)
-    wrong = [f"{each.where} has {each.counted} of {each.what}, not {each.kept}" for each in await reader.audit_ledger()]
+    wrong = [f"{each.where} has {each.counted} of {each.what}, not {each.kept}" for each in await reader.recount()]
     difference = (await reader.ledger()).difference
     return wrong + ([f"the ledger's difference is {difference}"] if difference else [])

@@ -294,7 +294,7 @@ async def _read(reader: Reader, files: Snapshots) -> list[Finding]:
         return found
     looked = f"{len(checks) - len(unfinished)} of {counted(len(checks), 'file')} looked through"
     found.append(Finding("ok", "files", f"{looked}, all whole"))
-    ledger, wrong = await reader.ledger(), await reader.audit_ledger()
+    ledger, wrong = await reader.ledger(), await reader.recount()
     if ledger.difference or wrong:
         places = ", ".join(dict.fromkeys(each.where for each in wrong)) or "the sum"
         fix = "turnout ledger --verify says where; keep a copy of the outbox and report it"

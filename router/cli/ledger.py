@@ -26,7 +26,7 @@ def command(path: Path, verify: bool, as_json: bool) -> None:
     """Say where every event is. Exits 1 where the sum does not come out."""
 
     async def told(reader: Reader) -> tuple[Ledger, list[Discrepancy]]:
-        return await reader.ledger(), await reader.audit_ledger() if verify else []
+        return await reader.ledger(), await reader.recount() if verify else []
 
     ledger, wrong = ask(path, told)
     if as_json:

@@ -19,7 +19,7 @@ from router.outbox import erasure, suppression
 from router.outbox.erasure import Receipt, Theirs
 from router.outbox.journal import Journal
 from router.outbox.log import Segment
-from router.outbox.retention import Books
+from router.outbox.retention import Owner
 from router.outbox.segments import Segments
 from router.outbox.sql import parts
 from router.outbox.suppression import Suppression
@@ -47,12 +47,12 @@ class Forgetting:
         segments: Segments,
         journal: Journal,
         clock: Clock,
-        books: Books,
+        owner: Owner,
         known: Suppression,
         moving: asyncio.Lock,
     ) -> None:
         self._moving = moving  # held by whoever moves events from one segment to another
-        self._segments, self._journal, self._clock, self._books = segments, journal, clock, books
+        self._segments, self._journal, self._clock, self._owner = segments, journal, clock, owner
         self.suppression = known
 
     async def traces(self, people: Sequence[Person]) -> Traces:
@@ -83,10 +83,10 @@ class Forgetting:
                 break
             wanted |= carried
         digests = self.suppression.digests(wanted)
-        await self._books.written(partial(suppression.add, digests=digests, now=self._clock.now()))
+        await self._owner.transact(partial(suppression.add, digests=digests, now=self._clock.now()))
         failpoint("erase_after_suppress")
         self.suppression.add(digests)
-        await self._books.roll()  # what waits to be stored is stored now
+        await self._owner.roll()  # what waits to be stored is stored now
         await remembered(())
         receipt = Receipt(people=len(people), identifiers=len(_identifiers(wanted)))
         had = await self._erase_events(_any_of(wanted), receipt)
@@ -121,7 +121,7 @@ class Forgetting:
             wal = segment.path(self._segments.directory)
             if _size(wal.with_name(f"{wal.name}-wal")):
                 await folded(partial(self._folded, segment))
-        await self._books.checkpoint()
+        await self._owner.checkpoint()
 
     async def _folded(self, segment: Segment) -> bool:
         async with self._moving:
@@ -133,13 +133,13 @@ class Forgetting:
     async def _forget_quarantined(self, theirs: Theirs, receipt: Receipt) -> None:
         after: int | None = 0
         while after is not None:
-            count, after = await self._books.written(partial(erasure.forget_quarantined, theirs=theirs, after=after))
+            count, after = await self._owner.transact(partial(erasure.forget_quarantined, theirs=theirs, after=after))
             receipt.quarantined += count
 
     async def _forget_sessions(self, marks: Collection[str], receipt: Receipt) -> set[str]:
         """Of everybody who carries one of these. Returns their anonymous ids."""
         found = {value for kind, _, value in (mark.partition(":") for mark in marks) if kind == "anonymous"}
-        receipt.sessions += await self._books.written(partial(erasure.forget_sessions, people=found))
+        receipt.sessions += await self._owner.transact(partial(erasure.forget_sessions, people=found))
         return found
 
     async def _find(self, wanted: Collection[str]) -> tuple[list[int], frozenset[str]]:
@@ -169,8 +169,8 @@ class Forgetting:
         if not seqs:
             return set()
         for part in parts(seqs):  # before they are emptied: what a kill cuts short is found again
-            had = await self._books.written(partial(erasure.delivered, seqs=part))
-            ended = await self._books.written(partial(erasure.end, seqs=part, now=now))
+            had = await self._owner.transact(partial(erasure.delivered, seqs=part))
+            ended = await self._owner.transact(partial(erasure.end, seqs=part, now=now))
             for total, more in ((receipt.delivered, had), (receipt.ended, ended)):
                 for name, count in more.items():
                     total[name] = total.get(name, 0) + count

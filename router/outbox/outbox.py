@@ -28,7 +28,7 @@ from router.outbox.lock import Lock
 from router.outbox.log import Row, Segment, Stored
 from router.outbox.memory import Visitor
 from router.outbox.replays import Chosen, Replay
-from router.outbox.retention import Books, Policy, Retention, sweep
+from router.outbox.retention import Owner, Policy, Retention, sweep
 from router.outbox.segments import Segments
 from router.outbox.settlements import Settlements
 from router.outbox.space import Room, Space
@@ -160,8 +160,8 @@ class Outbox:
             committed=self._wake_lanes,
             failed=self._fail,
         )
-        books = Books(
-            written=self._written,
+        owner = Owner(
+            transact=self._transact,
             settle=lambda lane: self.settle(lane, []),
             lanes=self._every_lane,
             roll=self._roll,
@@ -169,8 +169,8 @@ class Outbox:
             config=lambda: self.config,
         )
         known = Suppression(*await self._state.write(suppression.load))
-        self._retention = Retention(segments, self.clock, policy, books)
-        self._forgetting = Forgetting(segments, self.journal, self.clock, books, known, self._retention.looking)
+        self._retention = Retention(segments, self.clock, policy, owner)
+        self._forgetting = Forgetting(segments, self.journal, self.clock, owner, known, self._retention.looking)
         await asyncio.to_thread(wholeness.refuse_unknown_events, self.directory, segments.all)
         await asyncio.to_thread(sweep, self.directory, segments.all)
         await self._journal.open()
@@ -233,7 +233,7 @@ class Outbox:
             self.failed = fault
             self.on_failure(fault)
 
-    async def _written(self, unit: Unit[T]) -> T:
+    async def _transact(self, unit: Unit[T]) -> T:
         """One transaction on the state. NotDurable where it is not on disk."""
         if self.failed is not None:
             raise self.failed
@@ -298,7 +298,7 @@ class Outbox:
     async def quarantine(self, rows: Sequence[Quarantined]) -> None:
         """Count what could not be accepted, and keep it where there is room; returns once that is on disk."""
         self._takes()
-        kept = await self._written(lambda unit: state.quarantine(unit, rows))
+        kept = await self._transact(lambda unit: state.quarantine(unit, rows))
         if not kept and not self.quarantine_full:
             log.error("quarantine_full", reason="what is turned away is counted and not kept: mend what sends it")
         self.quarantine_full = not kept
@@ -346,32 +346,32 @@ class Outbox:
 
     async def visitors(self, since: int, most: int) -> list[Visitor]:
         """The latest visitors with click ids that were seen since then (UTC ms), longest gone first."""
-        return await self._written(lambda unit: memory.visitors(unit, since, most))
+        return await self._transact(lambda unit: memory.visitors(unit, since, most))
 
     async def remember_visitors(self, rows: Sequence[Visitor], gone: int) -> None:
         """Keep these over a restart, and forget who was last seen before ``gone`` (UTC ms)."""
         self._takes()
-        await self._written(lambda unit: memory.remember_visitors(unit, rows, gone))
+        await self._transact(lambda unit: memory.remember_visitors(unit, rows, gone))
 
     async def recall(self, source: str) -> dict[str, str]:
         """The notes of a source that have not expired."""
         now = self.clock.now()
-        return await self._written(lambda unit: memory.notes(unit, source, now))
+        return await self._transact(lambda unit: memory.notes(unit, source, now))
 
     async def remember(self, source: str, notes: Mapping[str, tuple[str, int]], forget: Sequence[str] = ()) -> None:
         """Write notes of a source, key -> (value, until in UTC ms), and drop others; on disk when this returns."""
         now = self.clock.now()
-        await self._written(lambda unit: memory.remember(unit, source, notes, forget, now))
+        await self._transact(lambda unit: memory.remember(unit, source, notes, forget, now))
 
     async def closed(self, lane: Lane, subjects: Iterable[str], now: int) -> dict[str, str]:
         """Subject -> reason, of those that an earlier answer closed."""
         asked = list(subjects)
-        return await self._written(lambda unit: memory.closed(unit, lane.id, asked, now))
+        return await self._transact(lambda unit: memory.closed(unit, lane.id, asked, now))
 
     async def behind(self, lane: Lane, subjects: Iterable[str]) -> dict[str, tuple[int, int]]:
         """Subject -> (sequence number, due) of the first delivery about it that waits for another try."""
         asked = list(subjects)
-        return await self._written(lambda unit: memory.behind(unit, lane.id, asked))
+        return await self._transact(lambda unit: memory.behind(unit, lane.id, asked))
 
     @property
     def in_hand(self) -> InHand:
@@ -390,14 +390,14 @@ class Outbox:
 
     async def used(self, lane: Lane, at: int) -> int:
         """Events that counted against the lane's quota in the month of ``at``."""
-        return await self._written(lambda unit: memory.used(unit, lane.id, at))
+        return await self._transact(lambda unit: memory.used(unit, lane.id, at))
 
     # Lanes
 
     async def configure(self, digest: str, text: str) -> None:
         """Remember under which configuration decisions are made from now on; ``text`` holds no secrets."""
         now = self.clock.now()
-        self.config = await self._written(lambda unit: state.config(unit, now, digest, text))
+        self.config = await self._transact(lambda unit: state.config(unit, now, digest, text))
 
     async def lane(self, name: str, kind: str, quota: int | None = None) -> Lane:
         """The lane of a destination, where it left off. A new one takes events from now on."""
@@ -409,7 +409,7 @@ class Outbox:
             row = state.lane(unit, name, kind, last, quota)
             return row, Lane(row, state.ended_beyond(unit, row.id, row.cursor), state.next_due(unit, row.id))
 
-        row, made = await self._written(take)
+        row, made = await self._transact(take)
         known = self.lanes.setdefault(name, made)
         known.quota = row.quota
         return known
@@ -417,13 +417,13 @@ class Outbox:
     async def other_lanes(self, names: Iterable[str]) -> list[Lane]:
         """Lanes of destinations that have none of these names any more."""
         known = set(names)
-        rows = await self._written(state.lanes)
+        rows = await self._transact(state.lanes)
         return [await self.lane(row.name, row.type, row.quota) for row in rows if row.name not in known]
 
     async def stop(self, lane: Lane) -> None:
         """The lane's destination is gone: what comes from now on is not for it."""
         last, now = self.last, self.clock.now()
-        await self._written(lambda unit: state.stop(unit, lane.id, last, now))
+        await self._transact(lambda unit: state.stop(unit, lane.id, last, now))
         lane.stop, lane.stopped_at = last, now
 
     async def go_on(self, lane: Lane) -> None:
@@ -431,7 +431,7 @@ class Outbox:
         if lane.stop is None:
             return
         first, last, now = lane.stop + 1, self.last, self.clock.now()
-        await self._written(lambda unit: state.go_on(unit, lane.id, first, last, now, self.config))
+        await self._transact(lambda unit: state.go_on(unit, lane.id, first, last, now, self.config))
         lane.stop = lane.stopped_at = None
         if last >= first:
             lane.pass_by(range(first, last + 1))
@@ -446,7 +446,7 @@ class Outbox:
 
         lane.next_due = None  # what is settled while this looks says so itself
         try:
-            found, following = await self._written(look)
+            found, following = await self._transact(look)
         except BaseException:
             lane.next_due = 0
             raise
@@ -456,14 +456,14 @@ class Outbox:
 
     async def set_back(self, lane: Lane, by: int) -> None:
         """The clock was set back by so many ms: nothing of this lane waits longer than it would have."""
-        await self._written(lambda unit: state.set_back(unit, lane.id, by))
+        await self._transact(lambda unit: state.set_back(unit, lane.id, by))
         lane.next_due = 0
 
     async def hold(self, lane: Lane, held: Held | None) -> None:
         """Hold a lane, or let it go with None: at once in memory, and on disk when this returns."""
         lane.held = held
         failpoint("hold_before_write")
-        await self._written(lambda unit: state.hold(unit, lane.id, held))
+        await self._transact(lambda unit: state.hold(unit, lane.id, held))
         failpoint("hold_after_write")
         lane.more.set()
 
@@ -510,7 +510,7 @@ class Outbox:
             state.audit(connection, now, who, "retry", f"{lane.name} {chosen.state}", count)
             return count
 
-        count = await self._written(unit)
+        count = await self._transact(unit)
         if count and (lane.next_due is None or now < lane.next_due):
             lane.next_due = now
         lane.more.set()
@@ -519,7 +519,7 @@ class Outbox:
     async def drop(self, lane: Lane, chosen: Selection, fresh: Sequence[int], who: str) -> int:
         """Give up waiting rows that are ``chosen``, and ``fresh`` events that have no row yet. Returns how many."""
         now = self.clock.now()
-        count = await self._written(lambda unit: state.drop(unit, lane.id, chosen, now)) + len(fresh)
+        count = await self._transact(lambda unit: state.drop(unit, lane.id, chosen, now)) + len(fresh)
         for part in parts(fresh):
             await self.settle(lane, [Mark(seqs=part, state="dead", at=now, reason=DROPPED)])
         await self.audit(who, "drop", f"{lane.name} {chosen.state}", count)
@@ -537,19 +537,19 @@ class Outbox:
             state.audit(connection, now, who, "replay", f"{lane.name} {made.id}", last - first + 1)
             return made
 
-        return await self._written(unit)
+        return await self._transact(unit)
 
     async def replays(self) -> list[Replay]:
         """Every replay that is remembered, newest first."""
-        return await self._written(replays.all_of)
+        return await self._transact(replays.all_of)
 
     async def note_replay(self, replay: Replay, attempts: Sequence[Attempt] = ()) -> None:
         """How far a replay is, and what it met on the way."""
-        await self._written(lambda unit: replays.note(unit, replay, attempts, self.config))
+        await self._transact(lambda unit: replays.note(unit, replay, attempts, self.config))
 
     async def states(self, lane: Lane, first: int, last: int) -> dict[int, str]:
         """What became of these events at a destination; those of which nothing is known are left out."""
-        return await self._written(lambda unit: replays.states(unit, lane.id, first, last))
+        return await self._transact(lambda unit: replays.states(unit, lane.id, first, last))
 
     async def traces(self, people: Sequence[Person]) -> Traces:
         """What there is of some people, and what further identifiers their events carry."""
@@ -570,11 +570,11 @@ class Outbox:
         """What a log that came from a backup holds of people who were forgotten since. Cut short, the next start does it."""
         if await self._state.read(suppression.due):
             receipt = await self.forgetting.erase_again()
-            await self._written(suppression.done)
+            await self._transact(suppression.done)
             await self.audit("turnout", "forget", "people forgotten since the backup", receipt.events)
             log.info("forgotten_again", count=receipt.events)
 
     async def audit(self, who: str, what: str, selection: str, count: int = 1) -> None:
         """Write an operator's act into the audit."""
         now = self.clock.now()
-        await self._written(lambda unit: state.audit(unit, now, who, what, selection, count))
+        await self._transact(lambda unit: state.audit(unit, now, who, what, selection, count))

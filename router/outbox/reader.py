@@ -44,7 +44,7 @@ from router.outbox.views import (
     maybe,
 )
 
-LONGEST_AUDIT = 60.0  # for one file; the state and each segment are read by themselves
+LONGEST_RECOUNT = 60.0  # for one file; the state and each segment are read by themselves
 MOST = 500  # entries of one page
 _SEQ = re.compile(r"#([0-9]{1,18})", re.ASCII)
 
@@ -105,9 +105,9 @@ class Reader:
         async with self._snapshots.state() as state:
             return dict(await state.execute_fetchall("SELECT key, value FROM note WHERE source = ?", (source,)))  # type: ignore[arg-type]  # rows are no pairs to the type checker
 
-    async def audit_ledger(self) -> list[Discrepancy]:
+    async def recount(self) -> list[Discrepancy]:
         """Count everything again, from the rows, and compare with the counters. Seconds to minutes."""
-        async with self._snapshots.state(LONGEST_AUDIT) as state:
+        async with self._snapshots.state(LONGEST_RECOUNT) as state:
             lanes = await account.accounts(state)
             segments = [each for each in await segment_files(state) if each.number != KEPT]
             found = [each for lane in lanes for each in await account.recount(state, lane, segments[0].first - 1)]
@@ -117,7 +117,7 @@ class Reader:
         return found
 
     async def _recount_log(self, segment: SegmentFile, end: int | None) -> list[Discrepancy]:
-        async with self._snapshots.log(segment, LONGEST_AUDIT) as log:
+        async with self._snapshots.log(segment, LONGEST_RECOUNT) as log:
             if log is None:
                 counted, last = 0, segment.first - 1
             else:

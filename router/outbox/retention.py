@@ -51,10 +51,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     dedup: int = 86_400_000
 
 
-class Books(msgspec.Struct, frozen=True, kw_only=True):
+class Owner(msgspec.Struct, frozen=True, kw_only=True):
     """What retention needs of the owner of the outbox."""
 
-    written: Callable[[Unit[Any]], Awaitable[Any]]  # one transaction on the state
+    transact: Callable[[Unit[Any]], Awaitable[Any]]  # one transaction on the state
     settle: Callable[[Lane], Awaitable[None]]  # write a lane's cursor down, behind everything of it that waits
     lanes: Callable[[], Awaitable[list[Lane]]]  # every lane there is
     roll: Callable[[], Awaitable[Any]]  # begin a new segment where the open one is old
@@ -65,8 +65,8 @@ class Books(msgspec.Struct, frozen=True, kw_only=True):
 class Retention:
     """The task that forgets. ``look`` does what is due now."""
 
-    def __init__(self, segments: Segments, clock: Clock, policy: Policy, books: Books) -> None:
-        self._segments, self._clock, self._policy, self._books = segments, clock, policy, books
+    def __init__(self, segments: Segments, clock: Clock, policy: Policy, owner: Owner) -> None:
+        self._segments, self._clock, self._policy, self._owner = segments, clock, policy, owner
         self._emptied = 0
         self._unfolded = False  # keys were destroyed, and the WAL of the state still holds them
         self.looking = asyncio.Lock()
@@ -96,7 +96,7 @@ class Retention:
             now = self._clock.now()
             await self._not_ahead(now)
             with contextlib.suppress(DiskFull, Busy):  # a new segment needs room; all that follows makes some
-                await self._books.roll()
+                await self._owner.roll()
             await self._give_up_removed(now)
             await self._notice_passed(now)
             await self._destroy_keys(now)
@@ -107,7 +107,7 @@ class Retention:
     async def _repeat(self, unit: Callable[..., int], *arguments: int | str) -> int:
         """One transaction after the other until a unit finds nothing more. Returns how many rows it was in all."""
         total = 0
-        while found := await self._books.written(lambda connection: unit(connection, *arguments, ROWS_AT_ONCE)):
+        while found := await self._owner.transact(lambda connection: unit(connection, *arguments, ROWS_AT_ONCE)):
             total += found
         return total
 
@@ -115,7 +115,7 @@ class Retention:
         """What was stamped while the clock was ahead counts from now on."""
         ahead = [each for each in self._segments.all if max(each.opened, each.sealed or 0, each.passed or 0) > now]
         if ahead:
-            await self._books.written(partial(pruning.not_ahead, now=now))
+            await self._owner.transact(partial(pruning.not_ahead, now=now))
         for each in ahead:
             each.opened = min(each.opened, now)
             each.sealed = None if each.sealed is None else min(each.sealed, now)
@@ -125,11 +125,11 @@ class Retention:
 
     async def _notice_passed(self, now: int) -> None:
         """Write down when all lanes were done with a segment."""
-        behind = [lane.written for lane in await self._books.lanes() if lane.stop is None or lane.written < lane.stop]
+        behind = [lane.written for lane in await self._owner.lanes() if lane.stop is None or lane.written < lane.stop]
         reached = min(behind, default=None)
         for segment, following in self._sealed():
             if segment.passed is None and (reached is None or reached >= following.first - 1):
-                await self._books.written(partial(pruning.pass_segment, number=segment.number, now=now))
+                await self._owner.transact(partial(pruning.pass_segment, number=segment.number, now=now))
                 segment.passed = now
 
     async def _destroy_keys(self, now: int) -> None:
@@ -140,14 +140,14 @@ class Retention:
         ]
         if due:
             failpoint("keys_before_destroy")
-            await self._books.written(partial(pruning.destroy_keys, numbers=[each.number for each in due]))
+            await self._owner.transact(partial(pruning.destroy_keys, numbers=[each.number for each in due]))
             self._unfolded = True
             for each in due:
                 each.key = None
                 await self._segments.let_go(each)
         if self._unfolded:
             failpoint("keys_before_checkpoint")
-            await self._books.checkpoint()  # a key that is still in the WAL is not destroyed
+            await self._owner.checkpoint()  # a key that is still in the WAL is not destroyed
             self._unfolded = False
 
     # Segments
@@ -169,14 +169,14 @@ class Retention:
         """Unlink the oldest segment, keeping what is still needed of it. False where it must stay a little longer."""
         before, last = segment.first - 1, following.first - 1
         waits = partial(pruning.has_waiting, after=before, last=last)
-        if segment.key is not None and await self._books.written(waits):
+        if segment.key is not None and await self._owner.transact(waits):
             return False  # what waits may need its clear values, and they are kept for so long and no longer
         failpoint("retention_before_keep")
         await self._keep(segment, before, last)
         failpoint("retention_after_keep")
         await self._repeat(pruning.forget_answers, last)
         duplicates = await self._segments.ask(segment, events.duplicates)
-        await self._books.written(partial(pruning.retire_segment, number=segment.number, duplicates=duplicates))
+        await self._owner.transact(partial(pruning.retire_segment, number=segment.number, duplicates=duplicates))
         self._segments.forget(segment)  # with nothing in between: a second time its duplicates would count again
         failpoint("retention_before_unlink")
         await self._segments.let_go(segment)
@@ -184,7 +184,7 @@ class Retention:
         return True
 
     async def _keep(self, segment: Segment, after: int, last: int) -> None:
-        while seqs := await self._books.written(partial(pruning.kept, after=after, last=last, limit=ROWS_AT_ONCE)):
+        while seqs := await self._owner.transact(partial(pruning.kept, after=after, last=last, limit=ROWS_AT_ONCE)):
             home = await self._home()
             rows = await self._segments.ask(segment, partial(events.rows, seqs=seqs))
             await self._segments.rewrite(home, partial(events.keep, found=rows))
@@ -197,7 +197,7 @@ class Retention:
             return first
         home = Segment(number=KEPT, first=1, opened=0, key=None, sealed=1, passed=1)
         await asyncio.to_thread(once, home.path(self._segments.directory), schema.LOG, events.index)
-        await self._books.written(partial(pruning.add_kept, segment=home))
+        await self._owner.transact(partial(pruning.add_kept, segment=home))
         self._segments.all.insert(0, home)
         return home
 
@@ -207,14 +207,14 @@ class Retention:
             return
         seqs = await self._segments.ask(home, events.seqs)
         for part in parts(seqs):
-            if gone := await self._books.written(partial(pruning.unneeded, seqs=part)):
+            if gone := await self._owner.transact(partial(pruning.unneeded, seqs=part)):
                 await self._segments.rewrite(home, partial(events.discard, gone=gone))
 
     # Rows
 
     async def _give_up_removed(self, now: int) -> None:
         """What still waits for a destination that was removed ``keep_dead`` ago is given up, visibly."""
-        for lane in await self._books.lanes():
+        for lane in await self._owner.lanes():
             stop = lane.stop
             if stop is None or lane.stopped_at is None or now - lane.stopped_at < self._policy.dead:
                 continue
@@ -223,9 +223,9 @@ class Retention:
                 unit = partial(
                     state.filter_all, number=lane.id, first=stretch[0], last=stretch[-1], now=now, reason=GIVEN_UP
                 )
-                await self._books.written(partial(unit, config=self._books.config()))
+                await self._owner.transact(partial(unit, config=self._owner.config()))
                 lane.pass_by(stretch)
-            await self._books.settle(lane)
+            await self._owner.settle(lane)
 
     async def _forget_rows(self, now: int) -> None:
         """Dead deliveries whose segment is gone, and what is kept for people to read, by age and by number."""

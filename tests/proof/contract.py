@@ -86,7 +86,7 @@ class Boastful(Outbox):
     ) -> None:
         await super().settle(lane, marks, attempts, closing)
         if any(mark.state == "delivered" and mark.seqs for mark in marks):
-            await self._written(
+            await self._transact(
                 lambda unit: unit.execute("UPDATE lane SET delivered = delivered + 1 WHERE id = ?", (lane.id,))
             )
 

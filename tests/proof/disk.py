@@ -179,7 +179,7 @@ class Case:
         if code := await self.server.stop():
             raise Broken(f"it ended with {code}")
         reader = Reader(self.server.outbox)
-        ledger, wrong = await reader.ledger(), await reader.audit_ledger()
+        ledger, wrong = await reader.ledger(), await reader.recount()
         if ledger.difference or wrong:
             raise Broken(f"the ledger does not come out: {ledger.difference}, {[each.where for each in wrong]}")
         if damaged := [path.name for path in self.server.outbox.rglob("*.db") if not _intact(path)]:

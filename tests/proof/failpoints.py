@@ -368,7 +368,7 @@ class Life:
 
     async def _judged(self, outbox: Path) -> None:
         reader = Reader(outbox)
-        ledger, wrong = await reader.ledger(), await reader.audit_ledger()
+        ledger, wrong = await reader.ledger(), await reader.recount()
         if ledger.difference or wrong:
             raise Broken(f"the ledger does not come out: {ledger.difference}, {[each.where for each in wrong]}")
         if damaged := [path.name for path in outbox.rglob("*.db") if not _intact(path)]:

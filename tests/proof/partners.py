@@ -1347,7 +1347,7 @@ async def through_engine(column: Column, chosen: Sequence[Behaviour] = BEHAVIOUR
                 wrong = (
                     [f"{label(column)}: ledger differs by {off}"] if (off := (await reader.ledger()).difference) else []
                 )
-                wrong += [f"{label(column)}: {each}" for each in await reader.audit_ledger()]
+                wrong += [f"{label(column)}: {each}" for each in await reader.recount()]
             finally:
                 await delivery.stop(2.0)
                 await store.close()

@@ -701,7 +701,7 @@ async def recover(directory: Path, promises: Promises) -> tuple[str, str] | None
             promises.acked.remove("fresh.nobody")
         reader = Reader(directory)
         for looked in (False, True):
-            wrong = [] if promises.looking and not looked else await reader.audit_ledger()
+            wrong = [] if promises.looking and not looked else await reader.recount()
             if wrong or (await reader.ledger()).difference:
                 return "differs", f"the ledger does not add up: {wrong}"
             await store.retention.look()

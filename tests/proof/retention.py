@@ -115,7 +115,7 @@ async def restored(copy: Path, directory: Path) -> tuple[int, list[str]]:
     store = await Outbox.open(directory, SteppedClock(), policy=KEEPS)
     await store.close()
     reader = Reader(directory)
-    ledger, wrong = await reader.ledger(), [str(each) for each in await reader.audit_ledger()]
+    ledger, wrong = await reader.ledger(), [str(each) for each in await reader.recount()]
     return ledger.accepted, wrong + ["the ledger does not add up"] * (ledger.difference != 0)
 
 
