@@ -603,7 +603,7 @@ class TestStop:
                 raise DiskFull("no room")
 
             monkeypatch.setattr(store._state, "write", write)
-            monkeypatch.setattr(lane, "LAST", 0.1)
+            monkeypatch.setattr(lane, "WRITE_DOWN", 0.1)
             full.set()
             await store.append(many(5))
             await until(lambda: 5 == partners["hook"].counts.received)

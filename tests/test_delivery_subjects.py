@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from router.delivery import ends
 from router.delivery.ends import Job
 from router.delivery.engine import Delivery
-from router.delivery.meter import Meter
+from router.delivery.quota import Quota
 from router.delivery.subjects import Subjects
 from router.destination import Destination, Request, Response
 from router.event import Event, User
@@ -29,10 +29,10 @@ from router.outbox.errors import Busy
 from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
 from router.outbox.reader import Reader
-from router.outbox.state import Selection
+from router.outbox.state import Mark, Selection
 from router.outcome import Closed, Delivered, Hold, Outcome, Rejected, Retry
 from router.person import Person
-from tests.builders import an_event, rows
+from tests.builders import NOW, an_event, rows
 from tests.stepped import SteppedClock
 from tests.test_delivery import asked, settled, until
 
@@ -336,24 +336,17 @@ class TestQuota:
         assert (5, 5, "2026-11") == (lane.quota.used, lane.quota.limit, lane.quota.month)
 
     @pytest.mark.parametrize("steps", [[1] * 10, [8, 1, 1], [10], [7, 3]])
-    def test_the_operator_is_told_once(self, steps):
+    async def test_the_operator_is_told_once(self, store, steps):
         """
-        However the count gets to four fifths of the quota, it is told exactly once.
+        However the count gets to four fifths of the quota, and beyond, it is told exactly once.
         """
-        meter = Meter(10)
-        meter.begin("2026-11", 0)
+        quota = Quota(store, await store.lane("clicks", "clicks", 10), 10)
+        await quota.begin(NOW)
+        with capture_logs() as told:
+            for step in steps:
+                await quota.count([Mark(seqs=range(step), state="delivered", at=NOW)])
 
-        assert 1 == sum(meter.count(step) for step in steps)
-
-    def test_beyond_the_mark_is_not_news(self):
-        """
-        What comes after the mark is not told; that it was passed before can be asked for.
-        """
-        meter = Meter(10)
-        meter.begin("2026-11", 9)
-
-        assert meter.near()
-        assert not meter.count(1)
+        assert 1 == sum(each["event"] == "quota_near" for each in told)
 
     async def test_told_at_the_start_of_a_lane(self, tmp_path, clock: SteppedClock):
         """

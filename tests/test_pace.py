@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from router import lifecycle, retry
 from router.delivery.bisection import Bisection
-from router.delivery.pace import FAILURES_TO_OPEN, RAMP_DOUBLING, Pace, Turns
+from router.delivery.pace import FAILURES_TO_OPEN, RAMP_DOUBLING, Pace, RateLimit
 
 NOW = 1_795_000_000_000
 
@@ -111,7 +111,7 @@ class TestTurns:
         """
         However requests come, and after whatever pause, no second of the clock sees more of them than the rate says.
         """
-        turns, now, left = Turns(float(most)), NOW, []
+        turns, now, left = RateLimit(float(most)), NOW, []
         for pause in pauses:
             now += pause
             while (wait := turns.wait(now)) > 0:
@@ -125,7 +125,7 @@ class TestTurns:
         """
         "6/m" is one in ten seconds.
         """
-        turns = Turns(0.1)
+        turns = RateLimit(0.1)
         turns.take(NOW)
 
         assert 10_000 <= turns.wait(NOW) <= 10_500

@@ -63,7 +63,7 @@ def _print(ledger: Ledger) -> None:
 
 
 def _quota(lane: LaneSum) -> str:
-    from router.delivery.meter import NEAR
+    from router.delivery.quota import NEAR
 
     if not lane.quota:
         return ""

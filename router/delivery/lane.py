@@ -25,7 +25,7 @@ from router.delivery.floor import Floor
 from router.delivery.hand import Hand, Ready
 from router.delivery.holding import FOR_EVER, PROBE_EVERY, Gate
 from router.delivery.observer import Observer
-from router.delivery.pace import Pace, Turns
+from router.delivery.pace import Pace, RateLimit
 from router.delivery.quota import Quota
 from router.delivery.sender import Sender, Written
 from router.delivery.sending import Sending
@@ -45,7 +45,7 @@ log: Any = structlog.get_logger()
 
 SET_FORWARD = 60_000  # ms that the wall clock may gain on the other one before somebody has set it
 SET_BACK = 1_000  # ms that it may lose: the two are read one after the other
-LAST = 1.0  # seconds
+WRITE_DOWN = 1.0  # seconds
 UNSETTLED = 4  # times the concurrency: requests answered but not yet written down
 
 
@@ -87,7 +87,7 @@ class LaneRunner:
             clock,
             sender=self._sender,
             pace=self._pace,
-            turns=Turns(per_second(rate)) if rate is not None else None,
+            limit=RateLimit(per_second(rate)) if rate is not None else None,
             gate=self._gate,
             hand=self._hand,
             settling=self._settling,
@@ -126,16 +126,16 @@ class LaneRunner:
 
     async def stop(self, patience: float) -> None:
         """Take nothing more, finish what is under way for ``patience`` seconds; the rest is the next start's. What partners
-        answered by then is written down within ``LAST`` seconds more.
+        answered by then is written down within ``WRITE_DOWN`` seconds more.
         """
-        ends = asyncio.get_running_loop().time() + patience + LAST
+        deadline = asyncio.get_running_loop().time() + patience + WRITE_DOWN
         self._sending.stopping = True
         self._wake()
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
         await self._sending.stop(patience)
         with contextlib.suppress(NotDurable, TimeoutError):
-            async with asyncio.timeout_at(ends):  # behind everything of this lane that is still to be written
+            async with asyncio.timeout_at(deadline):  # behind everything of this lane that is still to be written
                 await self._settling.written()
                 await self._store.settle(self.lane, [])
         await self._sender.close()

@@ -78,7 +78,7 @@ class Pace:
         self._failures = 0
 
 
-class Turns:
+class RateLimit:
     """At most so many requests in any second; below one a second, one in so many seconds.
 
     A leaking bucket would let a second's worth go at once and as many again within the second that follows, and a

@@ -1,4 +1,7 @@
-"""The month's quota of one lane: what is used of it, and telling the operator once when little of it is left."""
+"""The month's quota of one lane: what is used of it, as far as we can count, and telling the operator once when little is left.
+
+The partner's own count decides: it may know of events that we do not send, and it says when it is full.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from typing import Any
 
 import structlog
 
-from router.delivery.meter import Meter
 from router.outbox import memory
 from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
@@ -15,15 +17,20 @@ from router.outbox.state import Mark
 
 log: Any = structlog.get_logger()
 
+NEAR = 0.8  # of the quota: time to tell the operator
+
 
 class Quota:
+    """Counts one lane's events of one calendar month (UTC) at a time."""
+
     def __init__(self, store: Outbox, lane: Lane, quota: int) -> None:
-        self._store, self._lane, self._meter = store, lane, Meter(quota)
+        self._store, self._lane, self._quota = store, lane, quota
+        self._month, self._used = "", 0
 
     async def begin(self, now: int) -> None:
         """Judge at the start what the month has used: the quota may be another one now, and an old log may be gone."""
-        self._meter.begin(memory.month(now), await self._store.used(self._lane, now))
-        if self._meter.near():
+        self._month, self._used = memory.month(now), await self._store.used(self._lane, now)
+        if self._near():
             self._tell()
 
     async def count(self, marks: Sequence[Mark]) -> None:
@@ -33,11 +40,15 @@ class Quota:
                 await self._use(len(mark.seqs), mark.at)
 
     async def _use(self, events: int, at: int) -> None:
-        if (month := memory.month(at)) != self._meter.month:  # the outbox has counted these events already
-            self._meter.begin(month, max(0, await self._store.used(self._lane, at) - events))
-        if self._meter.count(events):
+        if (month := memory.month(at)) != self._month:  # the outbox has counted these events already
+            self._month, self._used = month, max(0, await self._store.used(self._lane, at) - events)
+        before, self._used = self._near(), self._used + events
+        if self._near() and not before:
             self._tell()
 
+    def _near(self) -> bool:
+        return self._used >= NEAR * self._quota
+
     def _tell(self) -> None:
-        reason = f"{self._meter.used} of {self._meter.quota} events of this month are used"
+        reason = f"{self._used} of {self._quota} events of this month are used"
         log.warning("quota_near", destination=self._lane.name, reason=reason)

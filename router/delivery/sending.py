@@ -21,7 +21,7 @@ from router.delivery.ends import Job
 from router.delivery.hand import Hand, Ready
 from router.delivery.holding import Gate
 from router.delivery.observer import Observer
-from router.delivery.pace import Pace, Turns
+from router.delivery.pace import Pace, RateLimit
 from router.delivery.sender import Sender, Written, remarkable
 from router.delivery.settling import Settling
 from router.destination import Request
@@ -50,7 +50,7 @@ class Sending:
         *,
         sender: Sender,
         pace: Pace,
-        turns: Turns | None,
+        limit: RateLimit | None,
         gate: Gate,
         hand: Hand,
         settling: Settling,
@@ -60,7 +60,7 @@ class Sending:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._name, self._lane, self._store, self._clock = lane.name, lane, store, clock
-        self._sender, self._pace, self._turns, self._gate = sender, pace, turns, gate
+        self._sender, self._pace, self._limit, self._gate = sender, pace, limit, gate
         self._hand, self._settling, self._write = hand, settling, write
         self._observer, self._chance = observer, chance
         self._workers: set[asyncio.Task[None]] = set()
@@ -166,15 +166,15 @@ class Sending:
 
     async def _in_turn(self) -> bool:
         """Wait for the rate. False where the lane closed, or somebody was forgotten, meanwhile."""
-        if (turns := self._turns) is None:
+        if (limit := self._limit) is None:
             return True
         when = (self._gate.epoch, self._store.erasures)
-        while (wait := turns.wait(self._ticks())) > 0:
+        while (wait := limit.wait(self._ticks())) > 0:
             await self._clock.sleep(wait / 1000)
             now = self._clock.now()
             if when != (self._gate.epoch, self._store.erasures) or now < self._pace.paused_until or self.stopping:
                 return False
-        turns.take(self._ticks())
+        limit.take(self._ticks())
         return True
 
     def _ticks(self) -> int:
