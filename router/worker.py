@@ -17,7 +17,7 @@ from router.clock import SystemClock
 from router.collect import connections
 from router.collect.connections import Listener, bound
 from router.collect.http import Collector
-from router.collect.link import Answered, Begin, Drain, Forget, Heard, Keys, NotStored, Order, Ready, Remote, Wire
+from router.collect.link import Answered, Begin, Drain, Forget, Keys, NotStored, Order, Ready, Remote, WebhookDone, Wire
 from router.collect.network import Network
 from router.collect.server import Server
 
@@ -80,7 +80,7 @@ class Worker:
             case Begin():
                 self._collector = self._collecting(message)
                 self._begun.set_result(message)
-            case Answered() | Heard() | NotStored():
+            case Answered() | WebhookDone() | NotStored():
                 self._remote.answered(message)
             case Keys(keyring=keyring) if self._collector is not None:
                 self._collector.keyring = keyring

@@ -1,4 +1,4 @@
-"""What senders are told: the words, their headers, and how they go over the wire.
+"""What senders are answered: status, headers, body, and how they go over the wire.
 
 Error bodies never repeat what was sent. An answer is a value until the connection writes it: as bytes of ours where the
 request was an ordinary one, as a response of aiohttp's where aiohttp read it.
@@ -26,7 +26,7 @@ _HEADS: Final = {each: f"HTTP/1.1 {each.value} {each.phrase}\r\nServer: {SERVER}
 encode: Final = msgspec.json.Encoder().encode
 
 
-class Said(NamedTuple):
+class Reply(NamedTuple):
     """An answer. ``closing``: the connection ends with it, for what is left of the request is not worth reading."""
 
     status: int
@@ -35,7 +35,7 @@ class Said(NamedTuple):
     kind: str = JSON
     closing: bool = False
 
-    def allowing(self, origin: str) -> Said:
+    def allowing(self, origin: str) -> Reply:
         """The same, for a page of this origin to read."""
         return self._replace(more={**self.more, **allowed(origin)})
 
@@ -70,27 +70,27 @@ def allowed(origin: str) -> dict[str, str]:
     }
 
 
-def refused(status: int, code: str, message: str, more: dict[str, str] = _NO_MORE) -> Said:
-    return Said(status, encode(Error(code=code, message=message)), more)
+def refused(status: int, code: str, message: str, more: dict[str, str] = _NO_MORE) -> Reply:
+    return Reply(status, encode(Error(code=code, message=message)), more)
 
 
-def malformed(problem: Malformed) -> Said:
+def malformed(problem: Malformed) -> Reply:
     errors = [{"field": problem.field, "message": problem.message}] if problem.field else []
-    return Said(problem.status, encode(Error(code=problem.code, message=problem.message, errors=errors)))
+    return Reply(problem.status, encode(Error(code=problem.code, message=problem.message, errors=errors)))
 
 
-def closing(said: Said) -> Said:
-    return said._replace(closing=True)
+def closing(reply: Reply) -> Reply:
+    return reply._replace(closing=True)
 
 
-def whole(status: HTTPStatus, error: Error, connection: str, retry_after: int) -> bytes:
+def wire_refusal(status: HTTPStatus, error: Error, connection: str, retry_after: int) -> bytes:
     """A refusal as it goes over the wire, made once and sent often."""
     body = encode(error)
     head = f"{_HEADS[status]}Content-Type: {JSON}\r\nContent-Length: {len(body)}\r\n"
     return f"{head}Retry-After: {retry_after}\r\nConnection: {connection}\r\n\r\n".encode() + body
 
 
-def readable(words: bytes, origin: str) -> bytes:
-    """The same answer, for a page of this origin to read."""
-    first, rest = words.split(b"\r\n", 1)
+def wire_allowing(response: bytes, origin: str) -> bytes:
+    """A refusal as it goes over the wire, for a page of this origin to read."""
+    first, rest = response.split(b"\r\n", 1)
     return b"%b\r\n%b%b" % (first, _lines(allowed(origin)).encode(), rest)

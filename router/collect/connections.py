@@ -1,4 +1,4 @@
-"""Connections: how they are accepted, how many there may be, and how long a peer may take to read what it is told.
+"""Connections: how they are accepted, how many there may be, and how long a peer may take to read an answer.
 
 What aiohttp already does is left to it: its keep-alive timer closes whoever connects in silence or drips its headers. It
 has no limit of connections, and waits for ever for a peer that does not read; both are here. Descriptors are kept back
@@ -178,7 +178,7 @@ class Collect(Protocol):
 
 
 class Connection(RequestHandler):
-    """A connection whose peer has ``READ_DEADLINE`` to read what it is told, and is cut off then.
+    """A connection whose peer has ``READ_DEADLINE`` to read an answer, and is cut off then.
 
     An ordinary request, one that came whole and needs nothing of aiohttp's, is ``collect``'s at once, which gives its
     answer to ``answer`` later: so it costs no task, no request and no response. Where its head is one that was seen
@@ -207,8 +207,8 @@ class Connection(RequestHandler):
             return False
         if message.method != "POST" or message.should_close or message.upgrade or not payload.is_eof():
             return False
-        if (words := self._collect.refusal(message)) is not None:
-            self._write(words)
+        if (response := self._collect.refusal(message)) is not None:
+            self._write(response)
             return True
         if (head := self._collect.take(message, payload, self)) is not None:
             self._under_way = True
@@ -232,11 +232,11 @@ class Connection(RequestHandler):
         if self._clean and end <= _LONGEST:
             self._collect.learn(data[:end], head)
 
-    def answer(self, words: bytes) -> None:
+    def answer(self, response: bytes) -> None:
         """To the request that was taken. What came behind it is next."""
         self._under_way = False
         if self.transport is not None:  # else the peer has gone
-            self._write(words)
+            self._write(response)
         if self._answered is not None and not self._answered.done():
             self._answered.set_result(None)
         if self._ends:
@@ -244,8 +244,8 @@ class Connection(RequestHandler):
         elif self._behind:
             self._loop.call_soon(self._go_on)
 
-    def _write(self, words: bytes) -> None:
-        cast(asyncio.Transport, self.transport).write(words)
+    def _write(self, response: bytes) -> None:
+        cast(asyncio.Transport, self.transport).write(response)
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
 
     def data_received(self, data: bytes) -> None:
@@ -384,10 +384,10 @@ class _Sieve:
 
 
 class Farewells:
-    """The connections beyond the limit: each is told ``words`` and ends."""
+    """The connections beyond the limit: each is sent this ``response`` and ends."""
 
-    def __init__(self, words: bytes) -> None:
-        self.words = words
+    def __init__(self, response: bytes) -> None:
+        self.response = response
         self.number = 0  # of those whose peer may still read
 
     def __call__(self) -> asyncio.Protocol:
@@ -395,7 +395,7 @@ class Farewells:
 
 
 class _Farewell(asyncio.Protocol):
-    """A peer that still writes would not see the words if the connection closed at once (it would be reset)."""
+    """A peer that still writes would not see the answer if the connection closed at once (it would be reset)."""
 
     def __init__(self, farewells: Farewells) -> None:
         self._farewells = farewells
@@ -405,7 +405,7 @@ class _Farewell(asyncio.Protocol):
         peer = cast(asyncio.Transport, transport)
         self._farewells.number += 1
         peer.set_write_buffer_limits(high=0)  # written now, not at the end of the loop's round
-        peer.write(self._farewells.words)
+        peer.write(self._farewells.response)
         if self._farewells.number > MOST_FAREWELLS:
             peer.abort()
             return

@@ -28,14 +28,14 @@ from router import body as bodies
 from router.clock import Clock
 from router.collect import keys
 from router.collect.admission import Admission
-from router.collect.answers import GIF, Said, allowed, closing, encode, malformed, readable, refused, whole
+from router.collect.answers import GIF, Reply, allowed, closing, encode, malformed, refused, wire_allowing, wire_refusal
 from router.collect.connections import Connection
 from router.collect.intake import Answer
 from router.collect.keys import Keyring, Sender
 from router.collect.network import Network
 from router.collect.preparing import UNAUTHORIZED, Job
 from router.collect.rounds import Rounds
-from router.collect.webhooks import SIGNATURE, Told
+from router.collect.webhooks import SIGNATURE, WebhookResult
 from router.failpoint import failpoint
 from router.outbox.errors import Busy, NotDurable
 from router.problem import Error, Malformed
@@ -74,7 +74,7 @@ _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 _BUSY = Error(code="busy", message="too much is under way; send it again later")
-_REFUSALS = [whole(HTTPStatus.TOO_MANY_REQUESTS, _BUSY, "keep-alive", 1 + some) for some in range(LATEST)]
+_REFUSALS = [wire_refusal(HTTPStatus.TOO_MANY_REQUESTS, _BUSY, "keep-alive", 1 + some) for some in range(LATEST)]
 
 
 class _Known(NamedTuple):
@@ -98,10 +98,10 @@ class Head(NamedTuple):
     test: bool
 
 
-class Listener(Protocol):
+class WebhookReceiver(Protocol):
     """Takes what a source's partner posts; NotDurable where it is not on disk."""
 
-    async def tell(self, name: str, raw: bytes, signature: str) -> Told: ...
+    async def receive(self, name: str, raw: bytes, signature: str) -> WebhookResult: ...
 
 
 class Collector:
@@ -110,7 +110,7 @@ class Collector:
     def __init__(
         self,
         rounds: Rounds,
-        webhooks: Listener,
+        webhooks: WebhookReceiver,
         keyring: Keyring,
         clock: Clock,
         *,
@@ -151,30 +151,30 @@ class Collector:
         try:
             if request.method == "OPTIONS" and origin is not None:
                 return self._preflight(origin).response()
-            said, sender = await self._answer(request)
+            reply, sender = await self._answer(request)
         except asyncio.CancelledError:
             raise
         except Exception as fault:  # noqa: BLE001 - nothing of ours may show; the sender tries again
-            said, sender = self._failed(fault), None
+            reply, sender = self._failed(fault), None
         if sender is None and origin is not None and self.keyring.listed(origin):
-            said = said.allowing(origin)  # as a preflight: its pages must learn when to come back
-        return _to(origin, sender, said).response()
+            reply = reply.allowing(origin)  # as a preflight: its pages must learn when to come back
+        return _to(origin, sender, reply).response()
 
-    def _failed(self, fault: Exception) -> Said:
+    def _failed(self, fault: Exception) -> Reply:
         log.error("collect_failed", exc_info=fault)
         return self._later(503, "internal", "this could not be handled; send it again later")
 
     # Browsers
 
-    def _preflight(self, origin: str) -> Said:
+    def _preflight(self, origin: str) -> Reply:
         if not self.keyring.listed(origin):
-            return Said(204, b"")
+            return Reply(204, b"")
         asked = {
             "Access-Control-Allow-Methods": "POST, GET",
             "Access-Control-Allow-Headers": _ALLOWED_HEADERS,
             "Access-Control-Max-Age": "7200",
         }
-        return Said(204, b"", allowed(origin) | asked)
+        return Reply(204, b"", allowed(origin) | asked)
 
     # One request
 
@@ -213,7 +213,7 @@ class Collector:
     def _taken(self, connection: Connection, size: int, head: Head, outcome: object) -> None:
         """Answer what was taken."""
         self._admission.leave(size)
-        connection.answer(_to(head.origin, head.sender, self._said(outcome)).wire())
+        connection.answer(_to(head.origin, head.sender, self._reply(outcome)).wire())
 
     def _visit(self, head: Head, peer: Any, *, browser: bool) -> Visit:
         """A connection is the visitor's own only where a browser made it: servers send events of others."""
@@ -225,14 +225,14 @@ class Collector:
             test=head.test,
         )
 
-    async def _answer(self, request: web.BaseRequest) -> tuple[Said, Sender | None]:
+    async def _answer(self, request: web.BaseRequest) -> tuple[Reply, Sender | None]:
         headers = request.headers
         asked = (request.method, request.raw_path, headers.get(AUTHORIZATION), headers.get(API_KEY))
         known = self._known.get(asked) or self._looked_up(request)
-        if isinstance(known, Said):
+        if isinstance(known, Reply):
             return known, None
         if isinstance(known, str):
-            return await self._heard(request, known), None
+            return await self._webhook(request, known), None
         if known.method == "POST" and known.sender is not None:
             _remember(self._known, asked, known)
         if (not_now := self._not_now(request)) is not None:
@@ -240,24 +240,24 @@ class Collector:
         if known.method == "GET":
             return await self._pixel(request, known)
         raw = await self._raw(request)
-        if isinstance(raw, Said):
+        if isinstance(raw, Reply):
             return raw, known.sender
         return await self._done(request, known, raw)
 
-    async def _pixel(self, request: web.BaseRequest, known: _Known) -> tuple[Said, Sender | None]:
+    async def _pixel(self, request: web.BaseRequest, known: _Known) -> tuple[Reply, Sender | None]:
         """The one event that a query string holds."""
         query = list(request.query.items())
         if len(query) > bodies.MAX_KEYS:
             return refused(400, "too_many_keys", f"send at most {bodies.MAX_KEYS} parameters"), known.sender
         item = bodies.Item(value=bodies.pixel(query), size=len(request.path_qs))
-        said, sender = await self._done(request, known, bodies.Body(items=[item], single=True))
-        if said.status == 200 and "image/" in request.headers.get("Accept", ""):
-            return Said(200, GIF, {"Cache-Control": "no-store"}, "image/gif"), sender
-        return said, sender
+        reply, sender = await self._done(request, known, bodies.Body(items=[item], single=True))
+        if reply.status == 200 and "image/" in request.headers.get("Accept", ""):
+            return Reply(200, GIF, {"Cache-Control": "no-store"}, "image/gif"), sender
+        return reply, sender
 
     async def _done(
         self, request: web.BaseRequest, known: _Known, body: bytes | bodies.Body
-    ) -> tuple[Said, Sender | None]:
+    ) -> tuple[Reply, Sender | None]:
         """The answer to a request that is whole."""
         if self._admission.full:  # it has filled up while the body came
             return self._busy(), known.sender
@@ -275,19 +275,19 @@ class Collector:
             outcome = await asyncio.shield(told)
         finally:
             self._admission.leave(size)
-        return self._said(outcome), job.sender
+        return self._reply(outcome), job.sender
 
     def _named(self, site: str | None, body: bodies.Body) -> Sender | None:
         """Whose key is in the body."""
         key = keys.in_body(body.wrapper, body.items[0].value if body.items else None)
         return None if key is None else self.keyring.sender(key, site)
 
-    def _said(self, outcome: object) -> Said:
-        """What a job came to, in words."""
+    def _reply(self, outcome: object) -> Reply:
+        """The answer to a job, by what became of it."""
         try:
             if isinstance(outcome, (bytes, Answer)):
                 failpoint("collect_before_answer")
-                return Said(200, outcome if isinstance(outcome, bytes) else encode(outcome))
+                return Reply(200, outcome if isinstance(outcome, bytes) else encode(outcome))
         except Exception as fault:  # noqa: BLE001 - nothing of ours may show; the sender tries again
             return self._failed(fault)
         match outcome:
@@ -299,7 +299,7 @@ class Collector:
                 return self._failed(outcome)
         raise TypeError(outcome)
 
-    def _looked_up(self, request: web.BaseRequest) -> _Known | str | Said:
+    def _looked_up(self, request: web.BaseRequest) -> _Known | str | Reply:
         """What the address and the headers with a key say, or the name of a webhook, or why not."""
         path, method = request.path.rstrip("/") or "/", request.method
         if path.startswith(WEBHOOKS):
@@ -316,14 +316,14 @@ class Collector:
             return self._not_now(request) or malformed(UNAUTHORIZED)
         return _Known(method, path, sender)
 
-    def _not_now(self, request: web.BaseRequest) -> Said | None:
+    def _not_now(self, request: web.BaseRequest) -> Reply | None:
         if request.version < HttpVersion10:
             return closing(refused(400, "bad_request", "send HTTP/1.1"))
         if self.draining:
             return self._later(503, "draining", "this server is stopping; send it again")
         return self._busy() if self._admission.full else None
 
-    async def _raw(self, request: web.BaseRequest) -> bytes | Said:
+    async def _raw(self, request: web.BaseRequest) -> bytes | Reply:
         """The bytes of the body as they came, or why they are not taken."""
         if (request.charset or "utf-8").lower() not in _CHARSETS:
             return closing(refused(415, "bad_charset", "send UTF-8"))
@@ -367,8 +367,8 @@ class Collector:
 
     # Webhooks
 
-    async def _heard(self, request: web.BaseRequest, name: str) -> Said:
-        """A partner tells something."""
+    async def _webhook(self, request: web.BaseRequest, name: str) -> Reply:
+        """What a partner posts."""
         if name not in self.keyring.hooks:
             return refused(404, "not_found", "there is no webhook here: check the source's name and its webhook_secret")
         if request.method != "POST":
@@ -378,21 +378,21 @@ class Collector:
         if self._admission.full:
             return self._busy()
         raw = await self._raw(request)
-        if isinstance(raw, Said):
+        if isinstance(raw, Reply):
             return raw
         self._admission.enter(len(raw))
         try:
-            told = await self._webhooks.tell(name, raw, request.headers.get(SIGNATURE, ""))
+            result = await self._webhooks.receive(name, raw, request.headers.get(SIGNATURE, ""))
         except NotDurable as fault:
             return self._not_stored(fault)
         finally:
             self._admission.leave(len(raw))
-        if told.code is not None:
-            return refused(told.status, told.code, told.message)
-        counts = {"accepted": told.accepted, "duplicate": told.duplicate, "rejected": told.rejected}
-        return Said(200, encode({"success": True, **counts}))
+        if result.code is not None:
+            return refused(result.status, result.code, result.message)
+        counts = {"accepted": result.accepted, "duplicate": result.duplicate, "rejected": result.rejected}
+        return Reply(200, encode({"success": True, **counts}))
 
-    def _not_stored(self, fault: NotDurable) -> Said:
+    def _not_stored(self, fault: NotDurable) -> Reply:
         if isinstance(fault, Busy):
             return self._later(429, fault.code, str(fault))
         return self._later(503, fault.code, "this could not be stored; send it again later")
@@ -402,14 +402,14 @@ class Collector:
         if self.draining or not self._admission.full:
             return None
         self.rounds.set_aside()
-        words, origin = _REFUSALS[self._some()], message.headers.get(ORIGIN)
-        return readable(words, origin) if origin is not None and self.keyring.listed(origin) else words
+        response, origin = _REFUSALS[self._some()], message.headers.get(ORIGIN)
+        return wire_allowing(response, origin) if origin is not None and self.keyring.listed(origin) else response
 
-    def _busy(self) -> Said:
+    def _busy(self) -> Reply:
         self.rounds.set_aside()
         return self._later(429, _BUSY.code, _BUSY.message)
 
-    def _later(self, status: int, code: str, message: str) -> Said:
+    def _later(self, status: int, code: str, message: str) -> Reply:
         """Come back in 1 to 5 seconds: an integer, because Segment's browser SDK reads nothing else."""
         return refused(status, code, message, {"Retry-After": str(1 + self._some())})
 
@@ -444,9 +444,9 @@ def _ask_for_it(request: web.BaseRequest) -> None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-def _to(origin: str | None, sender: Sender | None, said: Said) -> Said:
+def _to(origin: str | None, sender: Sender | None, reply: Reply) -> Reply:
     """The same, for whoever asked: pages read only what their own origin may."""
-    return said.allowing(origin) if origin is not None and sender is not None and origin in sender.origins else said
+    return reply.allowing(origin) if origin is not None and sender is not None and origin in sender.origins else reply
 
 
 class _Full(Exception):

@@ -20,7 +20,7 @@ from router.collect.intake import Answer, Intake, settle, tell_all, when_done
 from router.collect.keys import Keyring
 from router.collect.preparing import Job, Prepared
 from router.collect.rounds import Rounds
-from router.collect.webhooks import Told, Webhooks
+from router.collect.webhooks import WebhookResult, Webhooks
 from router.outbox.errors import Broken, Busy, DiskFull, NotDurable
 
 log: Any = structlog.get_logger()
@@ -60,9 +60,9 @@ class Answered(msgspec.Struct, tag=5, array_like=True):
     answers: list[bytes]  # JSON
 
 
-class Heard(msgspec.Struct, tag=6, array_like=True):
+class WebhookDone(msgspec.Struct, tag=6, array_like=True):
     number: int
-    told: Told
+    result: WebhookResult
 
 
 class NotStored(msgspec.Struct, tag=7, array_like=True):
@@ -82,15 +82,15 @@ class Store(msgspec.Struct, tag=9, array_like=True):
     prepared: list[Prepared]
 
 
-class Tell(msgspec.Struct, tag=10, array_like=True):
+class WebhookPosted(msgspec.Struct, tag=10, array_like=True):
     number: int
     name: str
     raw: bytes
     signature: str
 
 
-Order: TypeAlias = Begin | Keys | Forget | Drain | Answered | Heard | NotStored  # to a collecting process
-Report: TypeAlias = Ready | Store | Tell  # from one
+Order: TypeAlias = Begin | Keys | Forget | Drain | Answered | WebhookDone | NotStored  # to a collecting process
+Report: TypeAlias = Ready | Store | WebhookPosted  # from one
 
 _encode = msgspec.msgpack.Encoder().encode
 _FAULTS: dict[str, type[NotDurable]] = {fault.code: fault for fault in (Busy, DiskFull, Broken, NotDurable)}
@@ -158,11 +158,11 @@ class Remote:
         number = self._ask(partial(tell_all, jobs))
         self._wire.send(Store(number, [each.prepared for each in jobs]))
 
-    async def tell(self, name: str, raw: bytes, signature: str) -> Told:
-        """As ``Webhooks.tell``."""
-        told: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
-        self._wire.send(Tell(self._ask(partial(settle, told)), name, raw, signature))
-        return await told
+    async def receive(self, name: str, raw: bytes, signature: str) -> WebhookResult:
+        """As ``Webhooks.receive``."""
+        result: asyncio.Future[WebhookResult] = asyncio.get_running_loop().create_future()
+        self._wire.send(WebhookPosted(self._ask(partial(settle, result)), name, raw, signature))
+        return await result
 
     def _ask(self, done: Callable[[Any], None]) -> int:
         """A question's number; ``done`` is told the answer."""
@@ -179,13 +179,13 @@ class Remote:
         for done in asked.values():
             done(NotDurable("the process that keeps the outbox is gone"))
 
-    def answered(self, message: Answered | Heard | NotStored) -> None:
+    def answered(self, message: Answered | WebhookDone | NotStored) -> None:
         done = self._asked.pop(message.number)
         match message:
             case Answered(answers=answers):
                 done(answers)
-            case Heard(told=told):
-                done(told)
+            case WebhookDone(result=result):
+                done(result)
             case NotStored(code=code, message=why):
                 done(_FAULTS.get(code, NotDurable)(why))
 
@@ -197,12 +197,12 @@ class Desk:
         self._wire, self._intake, self._webhooks = wire, intake, webhooks
         self._open: set[asyncio.Future[Any]] = set()  # questions
 
-    def asked(self, message: Store | Tell) -> None:
+    def asked(self, message: Store | WebhookPosted) -> None:
         match message:
             case Store(number=number, prepared=prepared):
                 when_done(self._kept(self._intake.store(prepared)), partial(self._stored, number))
-            case Tell():
-                self._kept(asyncio.create_task(self._tell(message)))
+            case WebhookPosted():
+                self._kept(asyncio.create_task(self._receive(message)))
 
     def _kept(self, future: asyncio.Future[T]) -> asyncio.Future[T]:
         """It counts as open until it is done."""
@@ -221,13 +221,13 @@ class Desk:
         else:
             self._wire.send(Answered(number, [encode(each) for each in answered.result()]))
 
-    async def _tell(self, message: Tell) -> None:
+    async def _receive(self, message: WebhookPosted) -> None:
         try:
-            told = await self._webhooks.tell(message.name, message.raw, message.signature)
+            result = await self._webhooks.receive(message.name, message.raw, message.signature)
         except Exception as fault:  # noqa: BLE001 - as above
             self._fail(message.number, fault)
             return
-        self._wire.send(Heard(message.number, told))
+        self._wire.send(WebhookDone(message.number, result))
 
     def _fail(self, number: int, fault: BaseException) -> None:
         if not isinstance(fault, NotDurable):

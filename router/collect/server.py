@@ -13,7 +13,7 @@ import structlog
 from aiohttp import web
 
 from router.collect import connections
-from router.collect.answers import closing, refused, whole
+from router.collect.answers import closing, refused, wire_refusal
 from router.collect.connections import Connection, Farewells, Silent
 from router.collect.http import LATEST, Collector
 from router.problem import Error
@@ -28,7 +28,7 @@ _TOO_MANY = Error(code="too_many_connections", message="too many connections are
 
 
 class Handler(Connection):
-    """The server's connection, with our own words where a request is not even HTTP: the default quotes its bytes."""
+    """The server's connection, with our own answer where a request is not even HTTP: the default quotes its bytes."""
 
     __slots__ = ()
 
@@ -42,10 +42,10 @@ class Handler(Connection):
         del request, message  # they hold what was sent
         if status >= 500:
             log.error("collect_failed", reason=type(exc).__name__)
-            said = refused(503, "internal", "this could not be handled; send it again later", {"Retry-After": "1"})
+            reply = refused(503, "internal", "this could not be handled; send it again later", {"Retry-After": "1"})
         else:
-            said = refused(400, "bad_request", "this is not a well-formed HTTP request; check the client")
-        return closing(said).response()
+            reply = refused(400, "bad_request", "this is not a well-formed HTTP request; check the client")
+        return closing(reply).response()
 
 
 class Server(web.Server):
@@ -56,8 +56,8 @@ class Server(web.Server):
         self._collector = collector
         self._most = connections.most()
         self._silent: set[Silent] = set()
-        # No page can read this one: it is said before a head has come, so nobody knows of which origin the page is.
-        self._farewells = Farewells(whole(HTTPStatus.SERVICE_UNAVAILABLE, _TOO_MANY, "close", LATEST))
+        # No page can read this one: it is sent before a head has come, so nobody knows of which origin the page is.
+        self._farewells = Farewells(wire_refusal(HTTPStatus.SERVICE_UNAVAILABLE, _TOO_MANY, "close", LATEST))
 
     def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # what the event loop asks of it
         self._collector.rounds.set_aside()

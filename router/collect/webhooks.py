@@ -47,7 +47,7 @@ def hooks(sources: Mapping[str, Source | Snitcher], senders: Mapping[str, Sender
     }
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
+class WebhookResult(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a webhook: with a ``code`` nothing of it was taken."""
 
     status: int = 200
@@ -65,34 +65,36 @@ class Webhooks:
         self.hooks = hooks
         self._intake, self._clock = intake, clock
 
-    async def tell(self, name: str, raw: bytes, signature: str) -> Told:
+    async def receive(self, name: str, raw: bytes, signature: str) -> WebhookResult:
         """NotDurable where it could not be stored."""
         if (hook := self.hooks.get(name)) is None:
-            return Told(status=404, code="not_found", message="there is no webhook here any more")
+            return WebhookResult(status=404, code="not_found", message="there is no webhook here any more")
         if not hook.signed(raw, signature):
             words = (
                 "must be sha256=<hex of HMAC-SHA256 of the body>, made with webhook_secret; check the webhook's secret"
             )
-            return Told(status=401, code="bad_signature", message=f"{SIGNATURE} {words}")
+            return WebhookResult(status=401, code="bad_signature", message=f"{SIGNATURE} {words}")
         if not hook.source.enabled:
-            return Told(status=403, code="source_disabled", message="this source is switched off; ask its operator")
+            return WebhookResult(
+                status=403, code="source_disabled", message="this source is switched off; ask its operator"
+            )
         payload = snitcher.decoded(raw)
         if not isinstance(payload, dict):
             message = "the body is not one JSON object; send it as it is documented"
-            return Told(status=400, code="malformed_json", message=message)
+            return WebhookResult(status=400, code="malformed_json", message=message)
         if not snitcher.names_its_event(payload):
             message = "event is missing: send the name of what happened, as company.identified"
-            return Told(status=400, code="missing", message=message)
-        return await self._taken(payload, hook)
+            return WebhookResult(status=400, code="missing", message=message)
+        return await self._stored(payload, hook)
 
-    async def _taken(self, payload: dict[str, object], hook: Hook) -> Told:
+    async def _stored(self, payload: dict[str, object], hook: Hook) -> WebhookResult:
         source = hook.source
         items = snitcher.webhook_items(
             payload, source.form_fields, unknown=source.unknown_events == "track", companies=source.companies
         )
         visit = Visit(received=self._clock.now(), dialect=snitcher.NAME)
         answers = [await self._intake.take(body, hook.sender, visit) for body in packing.packed(items)]
-        return Told(
+        return WebhookResult(
             accepted=sum(each.accepted for each in answers),
             duplicate=sum(each.duplicate for each in answers),
             rejected=sum(each.rejected for each in answers),

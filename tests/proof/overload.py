@@ -103,7 +103,7 @@ SABOTAGE = {
     "": "",
     "acknowledge": """
 from router.collect import answers, http
-told = answers.Said(200, b'{"success":true,"accepted":1,"duplicate":0,"rejected":0,"problems":[]}')
+told = answers.Reply(200, b'{"success":true,"accepted":1,"duplicate":0,"rejected":0,"problems":[]}')
 http._REFUSALS = [told.wire()] * http.LATEST
 http.Collector._busy = lambda self: told
 """,
