@@ -109,7 +109,7 @@ allow_private = true
 """
 
 
-class Told(msgspec.Struct):
+class Answers(msgspec.Struct):
     """What the collect endpoint has answered to the shop so far, added up."""
 
     accepted: int = 0
@@ -122,7 +122,7 @@ class Demo:
 
     def __init__(self, app: App, partners: Mapping[str, Partner], urls: Mapping[str, str], directory: Path) -> None:
         self.app, self.partners, self.urls, self.directory = app, partners, urls, directory
-        self.told = Told()
+        self.told = Answers()
         self.reader = Reader(app.store.directory)
 
     @property
@@ -295,7 +295,7 @@ def _one_or_batch(items: list[samples.Object]) -> Any:
 
 
 def faults(
-    ledger: Ledger, told: Told, taken: Mapping[str, Counts], reasons: Mapping[str, Mapping[str, int]]
+    ledger: Ledger, told: Answers, taken: Mapping[str, Counts], reasons: Mapping[str, Mapping[str, int]]
 ) -> list[str]:
     """Where the three accounts do not agree, in sentences; empty where everything adds up."""
     return [
@@ -306,7 +306,7 @@ def faults(
     ]
 
 
-def _shop_faults(ledger: Ledger, told: Told) -> Iterable[str]:
+def _shop_faults(ledger: Ledger, told: Answers) -> Iterable[str]:
     if ledger.difference:
         yield f"the ledger has a difference of {ledger.difference}"
     for word in ("accepted", "duplicate", "rejected"):

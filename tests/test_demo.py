@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from router.cli import turnout as command_line
 from router.cli.demo import Look, sentence
-from router.demo import TROUBLE, Told, faults
+from router.demo import TROUBLE, Answers, faults
 from router.mocks import PARTNERS
 from router.mocks.partner import Counts
 from router.outbox.reader import Reader
@@ -229,7 +229,7 @@ def a_ledger(lane: LaneSum | None = None, **changes: Any) -> Ledger:
     return Ledger(**{**good, "destinations": {"snap": lane or a_lane()}, **changes})
 
 
-TOLD = Told(accepted=10, duplicate=1, rejected=1)
+TOLD = Answers(accepted=10, duplicate=1, rejected=1)
 TAKEN = {"snap": Counts(events=9, distinct=8)}
 REASONS = {"snap": Counter({"too old": 1})}
 
@@ -245,8 +245,8 @@ class TestFaults:
         ("ledger", "told", "taken", "reasons", "words"),
         [
             (a_ledger(difference=2), TOLD, TAKEN, REASONS, "difference of 2"),
-            (a_ledger(), Told(accepted=11, duplicate=1, rejected=1), TAKEN, REASONS, "told of 11 accepted"),
-            (a_ledger(), Told(accepted=10, duplicate=1), TAKEN, REASONS, "told of 0 rejected"),
+            (a_ledger(), Answers(accepted=11, duplicate=1, rejected=1), TAKEN, REASONS, "told of 11 accepted"),
+            (a_ledger(), Answers(accepted=10, duplicate=1), TAKEN, REASONS, "told of 0 rejected"),
             (a_ledger(a_lane(filtered=0, waiting=1)), TOLD, TAKEN, REASONS, "snap: 1 still waiting"),
             (a_ledger(a_lane(filtered=0)), TOLD, TAKEN, REASONS, "10 accepted, 9 delivered, filtered or"),
             (a_ledger(), TOLD, {"snap": Counts(distinct=7)}, REASONS, "the partner took 7"),
@@ -264,7 +264,7 @@ class TestFaults:
             "nobody knows why",
         ],
     )
-    def test_one(self, ledger: Ledger, told: Told, taken: Any, reasons: Any, words: str):
+    def test_one(self, ledger: Ledger, told: Answers, taken: Any, reasons: Any, words: str):
         """
         Whatever does not agree is one sentence that says where.
         """

@@ -1,4 +1,4 @@
-"""What a source that is fetched from remembers, as notes in the outbox: how far it is, and what it has told already.
+"""What a source that is fetched from remembers, as notes in the outbox: how far it is, and what it has stored already.
 
 The outbox recognises a repeated event for a day or a week only; what was fetched is asked for again for days, and for as
 long as a server was down. So every session keeps the marks of its events until it cannot be listed any more, and every
@@ -54,8 +54,8 @@ class State(msgspec.Struct, kw_only=True, omit_defaults=True):
     next: int | None = None
 
 
-class Told(msgspec.Struct, frozen=True, array_like=True):
-    """Of one session: when it was last alive (UTC ms), how many events it had, and the marks of those that were told."""
+class SessionNote(msgspec.Struct, frozen=True, array_like=True):
+    """Of one session: when it was last alive (UTC ms), how many events it had, and the marks of those that were stored."""
 
     alive: int
     events: int
@@ -88,14 +88,14 @@ class Memory:
         self._notes = await self._store.recall(self._source)
         self.state = state_of(self._notes)
 
-    def told(self, workspace: str, session: str) -> Told | None:
-        told: Told | None = _read(self._notes.get(_key(_SESSION, workspace, session)), Told)
-        return told
+    def session(self, workspace: str, session: str) -> SessionNote | None:
+        note: SessionNote | None = _read(self._notes.get(_key(_SESSION, workspace, session)), SessionNote)
+        return note
 
     def company(self, workspace: str, company: str) -> Company:
         return _read(self._notes.get(_key(_COMPANY, workspace, company)), Company) or Company()
 
-    async def remember(self, now: int, notes: Mapping[str, Told | Company], forget: Iterable[str] = ()) -> None:
+    async def remember(self, now: int, notes: Mapping[str, SessionNote | Company], forget: Iterable[str] = ()) -> None:
         """Write these, and how the source stands, in one transaction."""
         texts = {key: _written(value) for key, value in notes.items()} | {STATE: _written(self.state)}
         gone = list(forget)
@@ -110,7 +110,7 @@ class Memory:
         return [
             key
             for key, text in self._notes.items()
-            if key.startswith(start) and ((told := _read(text, Told)) is None or told.alive < before)
+            if key.startswith(start) and ((note := _read(text, SessionNote)) is None or note.alive < before)
         ]
 
 

@@ -1,7 +1,7 @@
 """One Snitcher account, round after round: its workspaces, their sessions, and the companies behind them.
 
 A round asks for yesterday and today and for a day more on both sides, because days are all that can be asked for and
-nobody says in which zone; after a time without a round it asks from the last one on. What was told already is left out
+nobody says in which zone; after a time without a round it asks from the last one on. What was stored already is left out
 by the notes, so that asking again neither repeats nor loses anything. A fault that passes ends the round of a workspace,
 which the next one begins again; one that does not pauses the workspace, or all of the source: a reload tries again at
 once, and one request an hour looks whether it was mended.
@@ -30,7 +30,7 @@ from router.pull.memory import (
     DAY,
     Company,
     Memory,
-    Told,
+    SessionNote,
     Trouble,
     Workspace,
     alive,
@@ -188,38 +188,38 @@ class Puller:
         await self._remember({}, gone)
 
     async def _sessions(self, workspace: str, since: dt.date, until: dt.date) -> tuple[set[str], bool]:
-        """Tell what is new. Which companies were heard of, and whether others were left out."""
+        """Store what is new. Which companies were heard of, and whether others were left out."""
         heard: set[str] = set()
         truncated = False
         async for page in self._api.sessions(workspace, f"{since}", f"{until}"):
             truncated = truncated or page.truncated
             heard |= {uuid for row in page.rows if isinstance(uuid := row.get("organisation_uuid"), str)}
-            await self._tell(workspace, page.rows)
+            await self._store_sessions(workspace, page.rows)
         return heard, truncated
 
-    async def _tell(self, workspace: str, sessions: list[Object]) -> None:
-        """Store the events of these sessions that were not told yet, then write down that they are."""
+    async def _store_sessions(self, workspace: str, sessions: list[Object]) -> None:
+        """Store the events of these sessions that are new, then write down that they are stored."""
         now = self._clock.now()
         items: list[Object] = []
-        notes: dict[str, Told] = {}
+        notes: dict[str, SessionNote] = {}
         for index, session in enumerate(sessions):
             if index % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
             given = session.get("uuid")
             uuid = "" if given is None else str(given)  # those without one, which is not documented, share a note
             key = session_key(workspace, uuid)
-            told = notes.get(key) or self._memory.told(workspace, uuid)
+            known = notes.get(key) or self._memory.session(workspace, uuid)
             made = snitcher.session_items(
                 session, self.settings.form_fields, unknown=self.settings.unknown_events == "track"
             )
-            if uuid and told is not None and told.events == len(made) and final(session, now):
+            if uuid and known is not None and known.events == len(made) and final(session, now):
                 continue
-            marks = {} if told is None else dict.fromkeys(told.marks.split(" "))
+            marks = {} if known is None else dict.fromkeys(known.marks.split(" "))
             new = [item for item in made if mark(item) not in marks]
             if new:
                 items += new
                 marks |= dict.fromkeys(map(mark, new))
-                notes[key] = Told(alive(session, now), len(made), " ".join(marks))
+                notes[key] = SessionNote(alive(session, now), len(made), " ".join(marks))
         await self._store(items)
         if notes:
             await self._remember(notes)
@@ -227,18 +227,18 @@ class Puller:
     # Companies
 
     async def _companies(self, workspace: str, since: dt.date, heard: set[str] | None) -> list[Object]:
-        """Tell the traits that changed. Returns the companies whose sessions are missing among those of ``heard``."""
+        """Store the traits that changed. Returns the companies whose sessions are missing among those of ``heard``."""
         missing: list[Object] = []
         async for page in self._api.organisations(workspace):
             visitors = [row for row in page.rows if _uuid(row) and self._is_meant(row, since)]
             if self.settings.companies:
-                await self._tell_traits(workspace, visitors)
+                await self._store_traits(workspace, visitors)
             if heard is not None:
                 missing += [row for row in visitors if row["uuid"] not in heard and not self._filled(workspace, row)]
         return missing
 
     def _is_meant(self, company: Object, since: dt.date) -> bool:
-        """Was it there in the time that is asked for, and is it in the segment, as far as one is told?"""
+        """Was it there in the time that is asked for, and is it in the segment, as far as the answer says?"""
         seen, segments = moment(company.get("last_seen")), company.get("segments")
         if seen is not None and seen < _start(since):
             return False
@@ -246,9 +246,9 @@ class Puller:
             return True
         return self.settings.segment in [each.get("uuid") if isinstance(each, dict) else each for each in segments]
 
-    async def _tell_traits(self, workspace: str, companies: list[Object]) -> None:
+    async def _store_traits(self, workspace: str, companies: list[Object]) -> None:
         items: list[Object] = []
-        notes: dict[str, Told | Company] = {}
+        notes: dict[str, SessionNote | Company] = {}
         for company in companies:
             known = self._memory.company(workspace, company["uuid"])
             if known.digest and company.get("last_seen") is not None and known.seen == str(company["last_seen"]):
@@ -273,7 +273,7 @@ class Puller:
             async for page in self._api.sessions_of(workspace, uuid, f"{since}", f"{until}"):
                 sessions = [{"organisation_uuid": uuid, **row} for row in page.rows if self._passes(row)]
                 ended = ended and all(final(session, now) for session in page.rows)
-                await self._tell(workspace, sessions)
+                await self._store_sessions(workspace, sessions)
         except Refused as fault:
             if fault.scope != "missing":
                 raise
@@ -300,7 +300,7 @@ class Puller:
             visit = Visit(received=self._clock.now(), dialect=snitcher.NAME)
             await self._durably(partial(self._intake.take, body, self.sender, visit))
 
-    async def _remember(self, notes: Mapping[str, Told | Company], forget: list[str] | None = None) -> None:
+    async def _remember(self, notes: Mapping[str, SessionNote | Company], forget: list[str] | None = None) -> None:
         now = self._clock.now()
         self._memory.state.requests = self._budget.made(now)
         await self._durably(lambda: self._memory.remember(now, notes, forget or []))
