@@ -42,7 +42,7 @@ from router import body, config, door, route, scrub
 from router.app import App
 from router.cli import COMMANDS
 from router.cli import turnout as command_line
-from router.cli.destinations import Partner, Setting, _setting, partner
+from router.cli.destinations import Partner, Setting, partner, setting_of
 from router.clock import SystemClock
 from router.destination import Destination
 from router.event import Event
@@ -840,7 +840,7 @@ def _settings() -> str:
         '[sources.NAME]` with `type = "snitcher"': Snitcher,
     }
     parts = [
-        f"`{name}`\n\n{_rows([_setting(field, {}) for field in msgspec.structs.fields(struct)])}"
+        f"`{name}`\n\n{_rows([setting_of(field, {}) for field in msgspec.structs.fields(struct)])}"
         for name, struct in sections.items()
     ]
     partners = _partners()
@@ -856,7 +856,7 @@ def _varying(field: msgspec.structs.FieldInfo, partners: Sequence[Partner]) -> S
     """A setting that every destination takes; its default only where it is the same for all."""
     defaults = [each.default for one in partners for each in one.settings if each.name == field.name]
     same = all(default == defaults[0] for default in defaults)
-    return msgspec.structs.replace(_setting(field, {}), default=defaults[0] if same else PARTNERS_OWN)
+    return msgspec.structs.replace(setting_of(field, {}), default=defaults[0] if same else PARTNERS_OWN)
 
 
 PARTNERS_OWN = "the partner's"

@@ -41,7 +41,7 @@ class Console:
         except (OSError, HTTPException, ValueError):
             click.echo(f"The console is not reachable at {escaped(self.listen)}: start turnout serve.", err=True)
             sys.exit(UNREACHABLE)
-        answer = _object(raw)
+        answer = json_object(raw)
         if status != 200 or "success" not in answer:
             _refused(status, answer)
         return answer
@@ -56,16 +56,14 @@ class Console:
             connection.request("GET", address, headers={**self._headers(), **headers})
             answer = connection.getresponse()
             if answer.status != 200:
-                _refused(answer.status, _object(answer.read(1 << 20)))
+                _refused(answer.status, json_object(answer.read(1 << 20)))
             yield iter(answer.readline, b"")
         finally:
             connection.close()
 
     def _connection(self, timeout: float) -> HTTPConnection:
-        from router.config import address as host_and_port
-
-        host, port = host_and_port(self.listen)
-        return HTTPConnection(_ANY.get(host, host), port, timeout=timeout)
+        host, port = reached(self.listen)
+        return HTTPConnection(host, port, timeout=timeout)
 
     def _exchange(self, method: str, address: str, body: bytes) -> tuple[int, bytes]:
         connection = self._connection(TIMEOUT)
@@ -97,6 +95,14 @@ class Console:
         sys.exit(FAILED)
 
 
+def reached(listen: str) -> tuple[str, int]:
+    """Host and port at which a server of this machine that listens there is reached. ValueError with what to write."""
+    from router.config import address
+
+    host, port = address(listen)
+    return _ANY.get(host, host), port
+
+
 def whoami() -> str:
     """Who acts, for the audit: user and machine, as far as they can be told."""
     try:
@@ -106,7 +112,7 @@ def whoami() -> str:
     return re.sub(r"[^A-Za-z0-9._@-]", "-", f"{user}@{socket.gethostname()}")[:64]
 
 
-def _object(raw: bytes) -> dict[str, Any]:
+def json_object(raw: bytes) -> dict[str, Any]:
     """The object of an answer; an empty one where it is none."""
     import msgspec
 

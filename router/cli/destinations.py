@@ -97,10 +97,10 @@ def _show(one: Partner) -> None:
     click.echo()
     own = [setting for setting in one.settings if not setting.common]
     common = [setting for setting in one.settings if setting.common]
-    table(("SETTING", "FORM", "DEFAULT", "LIMITS", "DESCRIPTION"), map(_setting_row, [*own, *common]))
+    table(("SETTING", "FORM", "DEFAULT", "LIMITS", "DESCRIPTION"), map(setting_row, [*own, *common]))
 
 
-def _setting_row(setting: Setting) -> tuple[str, ...]:
+def setting_row(setting: Setting) -> tuple[str, ...]:
     given = "-" if setting.default is None else msgspec.json.encode(setting.default).decode()
     return setting.name, setting.form, "(required)" if setting.required else given, setting.limits, setting.description
 
@@ -134,11 +134,12 @@ def partner(name: str, kind: type[Destination]) -> Partner:
         clear=tuple(sorted(kind.clear)),
         test_endpoint=kind.test_endpoint,
         events=dict(kind.default_events) if kind.default_events else None,
-        settings=tuple(_setting(field, _general(kind)) for field in msgspec.structs.fields(kind)),
+        settings=tuple(setting_of(field, _general(kind)) for field in msgspec.structs.fields(kind)),
     )
 
 
-def _setting(field: msgspec.structs.FieldInfo, general: Mapping[str, object]) -> Setting:
+def setting_of(field: msgspec.structs.FieldInfo, general: Mapping[str, object]) -> Setting:
+    """One key as the reference shows it; ``general`` has the defaults that a class gives in place of None."""
     default = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
     if field.required:
         default = None

@@ -15,6 +15,7 @@ import msgspec
 
 from router import door, samples
 from router.cli import DONE, FAILED, UNREACHABLE
+from router.cli.console_client import json_object, reached
 from router.cli.options import config_option, configured, json_option
 from router.cli.output import counted, line
 from router.terminal import escaped
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 TRIES = 10  # times that a server which is busy is asked again
 LOOK_EVERY = 0.2  # seconds
-_ANY = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - how to reach a server that listens there
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,8 +202,8 @@ def _with_path(url: str) -> str:
 def _listening(settings: Settings | None, name: str) -> str:
     if settings is None:
         return ""
-    host, _, port = getattr(settings, name).listen.rpartition(":")
-    return f"http://{_ANY.get(host, host)}:{port}"
+    host, port = reached(getattr(settings, name).listen)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _token(settings: Settings | None, name: str | None) -> str:
@@ -320,18 +320,10 @@ async def _asked(
             method, URL(url, encoded=True), data=body, headers=headers, allow_redirects=False
         ) as answer:
             content = await answer.read()
-            return answer.status, _object(content), dict(answer.headers)
+            return answer.status, json_object(content), dict(answer.headers)
     except (aiohttp.ClientConnectionError, TimeoutError):
         parts = urlsplit(url)
         raise Unreachable(f"Nobody answers at {parts.scheme}://{parts.netloc}") from None
-
-
-def _object(content: bytes) -> dict[str, Any]:
-    try:
-        value = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _say(result: Result, *, as_json: bool) -> None:

@@ -174,7 +174,7 @@ def _more(view: SourceView) -> None:
 @json_option
 def settings(kind: str, as_json: bool) -> None:
     """Every setting of a source: of one that sends, or of TYPE (snitcher)."""
-    from router.cli.destinations import _setting, _setting_row
+    from router.cli.destinations import setting_of, setting_row
     from router.config import SOURCES, suggestion
     from router.settings import Source
 
@@ -182,9 +182,9 @@ def settings(kind: str, as_json: bool) -> None:
     if kind not in known:
         click.echo(f"There is no such source type, {suggestion(kind, known)}", err=True)
         sys.exit(USAGE)
-    rows = [_setting(field, {}) for field in msgspec.structs.fields(known[kind])]
+    rows = [setting_of(field, {}) for field in msgspec.structs.fields(known[kind])]
     if as_json:
         for row in rows:
             line(row)
     else:
-        table(("SETTING", "FORM", "DEFAULT", "LIMITS", "DESCRIPTION"), map(_setting_row, rows))
+        table(("SETTING", "FORM", "DEFAULT", "LIMITS", "DESCRIPTION"), map(setting_row, rows))
