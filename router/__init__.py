@@ -1,5 +1,6 @@
 """Turnout: one event stream in, every destination out, nothing lost on the way.
 
-The rooms of this package import only upward in this order (``tests/test_imports.py`` holds it):
-words (event, outcome, problem, secret, settings), rules (pure), edges (one kind of IO each), engines, wiring.
+The modules and packages here import only those before them in this order (``tests/test_imports.py`` holds it): words
+(event, outcome, problem, secret), rules (pure: dialects, door, route, settings ...), edges (one kind of IO each:
+outbox, transport ...), engines (collect, delivery, pull, console), wiring (config, app, cli ...).
 """

@@ -79,8 +79,8 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What a partner's own check says of some events. ``valid`` None: its answer does not tell.
 
-    ``findings`` are (index in the request's events, "error" or "warning", words safe to show); ``summary`` is its own
-    word in short, safe to show.
+    ``findings`` are (index in the request's events, "error" or "warning", words safe to show); ``summary`` is its
+    answer in short, safe to show.
     """
 
     valid: bool | None
@@ -89,7 +89,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Complaint(NamedTuple):
-    """What can only go wrong with settings, or is a pity, each of which may be read by itself.
+    """A fault of settings that are valid one by one, or as a warning what could be set better.
 
     ``key`` is the setting as TOML writes it, and the way into it: ("events", "signed_up"), ("short_code", 0).
     """
@@ -183,7 +183,7 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", f
         return self.monthly_quota
 
     def hints(self, event: Event) -> Iterable[str]:  # noqa: ARG002 - for those that override it
-        """What is allowed and yet a pity about this event ("no click id: ..."), for whoever previews it."""
+        """What is allowed and could be sent better in this event ("no click id: ..."), for whoever previews it."""
         return ()
 
     def validation(self, request: Request) -> Request | None:  # noqa: ARG002 - for those that override it

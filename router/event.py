@@ -135,7 +135,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True):
-    """One thing that happened, as everybody in the house understands it.
+    """One thing that happened, normalised: the same whatever dialect it was sent in.
 
     ``name`` is the standard name where the dialect has one for it ("Order Completed" is ``purchase``), else what the
     sender wrote, which ``sent_name`` keeps whenever the two differ. Instants are whole UTC milliseconds.

@@ -47,7 +47,7 @@ _counting = threading.Lock()  # points are passed on several threads
 
 
 def failpoint(name: str) -> None:
-    """The process comes by here."""
+    """A place of this name is passed; where it is armed, its fault happens."""
     if _armed:
         _pass(name)
 

@@ -1,4 +1,4 @@
-"""Values: what a sender wrote becomes the one spelling the house uses, or nothing.
+"""Values: what a sender wrote becomes its one canonical spelling, or nothing.
 
 Times, amounts, whole numbers, addresses of the network, click ids and cookies. Nothing here raises for bad input: the
 value is dropped and a note says so. Where each value stands in a sender's shape is ``router.dialects``' subject,

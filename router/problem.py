@@ -11,8 +11,8 @@ import msgspec
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One event of a request was not accepted, or was accepted with a note.
 
-    ``index`` counts from 0 in the order sent; None until it is known. ``code`` is stable and documented in the README; ``message`` says what to
-    do next. ``id`` is the sender's event id where it is safe to repeat.
+    ``index`` counts from 0 in the order sent; None until it is known. ``code`` is stable and documented in the README;
+    ``message`` says what to do next. ``id`` is the sender's event id where it is safe to repeat.
     """
 
     index: int | None = None

@@ -1,15 +1,15 @@
-"""Quality: how far an event can be trusted, and how well a partner can match it, in marks that people read. Pure.
+"""Quality: how far an event can be trusted, and how well a partner can match it, as levels that people read. Pure.
 
-An event's mark is that of the worst thing found about it:
+An event's level is that of the worst thing found about it:
 
 - *poor*: nothing says who it was; a purchase has no amount or no currency; or a note of the door that is poor
 - *fair*: the sender said nothing of consent; or a note of the door that is fair
 - *good*: nothing was found, or a note that is no fault
 
-``NOTES`` has the mark of every note. An event that names its click, or carries both address and browser in clear, is
+``NOTES`` has the level of every note. An event that names its click, or carries both address and browser in clear, is
 somebody's, for partners match by these; an address alone is nobody's. A group event is about a company and needs no
-person. Snitcher tells of companies and never of consent, and its sender can be advised of neither. Whoever reads a mark
-reads with it why, and what to send instead.
+person. Snitcher tells of companies and never of consent, and its sender can be advised of neither. With a level
+goes why, and what to send instead.
 
 A destination's match is counted in the partner's own identifiers, of which an event carries one when it has a value at
 every path of it: none is *poor*, one is *fair*, two or more are *good*, and so are all that there are. A destination
@@ -172,7 +172,7 @@ _NO_CURRENCY: Final = Finding(
 
 
 def of_event(event: Event) -> Quality:
-    """The mark of an event for itself, with its reasons, the worst first."""
+    """The level of an event by itself, with its reasons, the worst first."""
     if not (found := _findings(event)):
         return _GOOD
     found.sort(key=lambda each: -LEVELS.index(each.level))
@@ -276,9 +276,9 @@ _VALUES: Final = MappingProxyType(
 
 
 def _named(path: str) -> str:
-    room, _, name = path.rpartition(".")
-    if room in {"clicks", "cookies"}:
-        return f"the {'click id' if room == 'clicks' else 'cookie'} {name}"
-    if room == "user.digests":
+    holder, _, name = path.rpartition(".")
+    if holder in {"clicks", "cookies"}:
+        return f"the {'click id' if holder == 'clicks' else 'cookie'} {name}"
+    if holder == "user.digests":
         path = next((known for known in (path, path.rpartition("_")[0]) if known in _VALUES), path)
     return _VALUES.get(path, path)

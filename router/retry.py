@@ -1,4 +1,4 @@
-"""When to try again: pure functions of the attempt, the partner's word and a random number.
+"""When to try again: pure functions of the attempt, the partner's Retry-After and a random number.
 
 Source: the vendors' retry pages and RFC 9110 section 10.2.3 (Retry-After).
 """

@@ -152,7 +152,9 @@ class Snitcher(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def __post_init__(self) -> None:
         if self.token is None and self.webhook_secret is None:
-            raise ValueError("nothing to fetch with and nothing to be told by: give token, webhook_secret or both")
+            raise ValueError(
+                "neither token nor webhook_secret is given: nothing can be fetched or received; give one or both"
+            )
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,8 +1,8 @@
 """The only outgoing HTTP. One transport per lane: own connections, own resolver thread, own deadline.
 
 Never follows a redirect, keeps no cookie, reads no proxy from the environment, asks for no compression and reads at
-most 64 KB of an answer, or what it is told. The guard looks at the address that is dialled, after name resolution and for literals alike,
-so no spelling of a private address gets through and a name cannot be rebound between check and dial.
+most 64 KB of an answer, or as much as its maker says. The guard looks at the address that is dialled, after name resolution
+and for literals alike, so no spelling of a private address gets through and a name cannot be rebound between check and dial.
 
 What happened is a value: a Response to classify, or a Failure where none came.
 """

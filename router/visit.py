@@ -1,4 +1,4 @@
-"""What the door is told beside an item, and what it answers where it does not let one in."""
+"""What ``router.door`` is given beside an item (its source, the request around it), and its answer to what it refuses."""
 
 from __future__ import annotations
 

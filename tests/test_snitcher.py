@@ -446,7 +446,7 @@ WITH_TOKEN = LEADS + 'token = "env:PAT"\n'
 ENVIRON = {"PAT": "pat-canary", "HOOK": "hook-canary", "SHOP_TOKEN": "shop-canary"}
 
 FAULTS = [
-    (LEADS, "1:10 error nothing to fetch with and nothing to be told by", None),
+    (LEADS, "1:10 error neither token nor webhook_secret is given", None),
     ('[sources.leads]\ntype = "snitchr"', "2:8 error unknown source type", 'did you mean "snitcher"?'),
     ("[sources.leads]\ntype = 1", "2:8 error unknown source type", "without a type it sends to /collect"),
     (LEADS + 'token = "pat"', "3:9 error sources.leads.token", None),

@@ -22,12 +22,12 @@ from destinations.snap import answers, lint
 from destinations.snap.body import (
     action_source,
     app_data,
-    code_of_test,
     custom_data,
     custom_fields,
     event_time,
     options,
     present,
+    test_code,
     user_data,
 )
 from destinations.snap.events import DEFAULT_EVENTS, EVENT_NAMES
@@ -153,7 +153,7 @@ class Snap(Destination, tag="snap", frozen=True, kw_only=True):
                 "action_source": source,
                 "event_source_url": event.page.url,
                 "event_id": event.id,
-                "test_event_code": code_of_test(event) or self.test_event_code or event.test,
+                "test_event_code": test_code(event) or self.test_event_code or event.test,
                 **self._options(event),
                 "app_data": app_data(event, self.ios_app_id) if source == "MOBILE_APP" else None,
                 "custom_data": custom_data(event),

@@ -129,7 +129,7 @@ def options(event: Event) -> list[str]:
     return [*(["LMU"] if limited else []), *(["DELETE"] if delete else [])]
 
 
-def code_of_test(event: Event) -> str | None:
+def test_code(event: Event) -> str | None:
     if not (own := addressed(event)):
         return None
     return text(own.get("test_code")) or text(own.get("test_event_code"))

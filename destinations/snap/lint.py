@@ -1,4 +1,4 @@
-"""What Snap would refuse in an event, known before it is asked; and what it takes although it is a pity.
+"""What Snap would refuse in an event, known before it is asked; and what it takes and could match or attribute better.
 
 Source: Snap, "Using the API", Required Parameters; "Parameters"; "Verify Set Up", statuses. A field that Snap's pages do
 not name is left alone: its own sample has free ones in ``custom_data``.

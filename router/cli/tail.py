@@ -323,7 +323,7 @@ def show(message: Message, *, as_json: bool) -> None:
 
 
 def event_line(event: Accepted) -> str:
-    """Time, mark, number, name, source, dialect and id; why the mark is not better; how well partners could match."""
+    """Time, quality, number, name, source, dialect and id; why the quality is not better; how well partners could match."""
     if event.quality is None:
         why = (
             "erased: its person asked for that" if event.erased else "the stored bytes are damaged: run turnout doctor"

@@ -1,4 +1,4 @@
-"""Whose word counts for a visitor's address: the connection's, or a listed proxy's X-Forwarded-For."""
+"""A visitor's address: the connection's, or where that is a trusted proxy's, what its X-Forwarded-For says."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The live view: every event as it is stored, and every delivery as it is settled, as server-sent events.
 
 Events are read from the log at the reader's own pace: however slow it is, none is left out, none is sampled, and nobody
-waits for it. Deliveries wait in a queue of so many; what does not fit is told as a ``gap``, and so are events that are no
-longer stored. A delivery is told after its event. Who comes back with ``Last-Event-ID`` is told the events behind it, and once more how the deliveries of those
-just before it stand; whoever reads must bear the same delivery twice.
+waits for it. Deliveries wait in a queue of so many; what does not fit is sent as a ``gap``, and so are events that are no
+longer stored. A delivery is sent after its event. Who comes back with ``Last-Event-ID`` is sent the events behind it, and
+once more how the deliveries of those just before it stand; whoever reads must bear the same delivery twice.
 
 Source: WHATWG HTML, "Server-sent events".
 """

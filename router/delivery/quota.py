@@ -1,4 +1,4 @@
-"""The month's quota of one lane: what is used of it, as far as we can count, and telling the operator once when little is left.
+"""The month's quota of one lane: what is used of it, as far as we can count, and one warning when little is left.
 
 The partner's own count decides: it may know of events that we do not send, and it says when it is full.
 """

@@ -1,7 +1,7 @@
-"""Standard event names: which of the house's words a sender's word means.
+"""Standard event names: which of them a sender's name means.
 
-The words are GA4's, which Commanders Act uses as they are. Sources: Segment "Ecommerce Events" v2 and its older spellings (segmentio/analytics-events),
-Meta "Standard events", Snap Conversions API v3 "Event names".
+They are GA4's, which Commanders Act uses as they are. Sources: Segment "Ecommerce Events" v2 and its older spellings
+(segmentio/analytics-events), Meta "Standard events", Snap Conversions API v3 "Event names".
 """
 
 from __future__ import annotations

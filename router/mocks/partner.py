@@ -1,4 +1,4 @@
-"""The chassis of a fake partner: it records calls, misbehaves when told to, and serves HTTP.
+"""What all fake partners share: they record calls, misbehave when told to, and serve HTTP.
 
 A partner's rules are its ``answer``, a function of the call and of what it took before; sockets, delays and resets
 are here. Beside the partner's own paths the server has those of ``CONTROLS``, for the person or the test that drives it;

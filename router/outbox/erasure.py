@@ -19,8 +19,8 @@ from router.person import Part, marks_of
 
 
 class Receipt(msgspec.Struct, kw_only=True):
-    """What an erasure did: by how many ``identifiers`` it looked, events emptied, by destination how many deliveries of them it ended and how many the partner
-    has already, quarantined items deleted, and visitors' sessions forgotten.
+    """What an erasure did: by how many ``identifiers`` it looked, events emptied, by destination how many deliveries of them
+    it ended and how many the partner has already, quarantined items deleted, and visitors' sessions forgotten.
     """
 
     people: int

@@ -212,7 +212,7 @@ class Reader:
         return next((each.first for each in await self._all_segments() if each.number != KEPT), 1)
 
     async def following(self, seq: int, limit: int = MOST) -> list[Accepted]:
-        """The events after this one, in the order in which they came, with their marks and without matches."""
+        """The events after this one, in the order in which they came, with their quality and without matches."""
         limit, items = min(limit, MOST), list[Accepted]()
         segments = await self._all_segments()
         for segment, following in itertools.zip_longest(segments, segments[1:]):

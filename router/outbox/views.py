@@ -262,7 +262,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="accepted"):
-    """An event that was just stored, with its mark and how well each destination that is to get it could match it.
+    """An event that was just stored, with its quality and how well each destination that is to get it could match it.
 
     Who it was about is not in it. ``damaged``: the stored bytes do not add up; ``erased``: its person asked for that; of
     both only the number is known.

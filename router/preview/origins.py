@@ -187,8 +187,8 @@ _SUBJECTS: Final = (
     *("birth_date", "advertising_id"),
 )
 
-# What an event carries for the house itself; that a partner is not sent it says nothing.
-_HOUSE: Final = frozenset(
+# What an event carries for Turnout itself; that a partner is not sent it says nothing.
+_INTERNAL: Final = frozenset(
     (
         *("name", "time", "received", "source", "dialect", "kind"),
         *("sent_name", "sent_time", "routing", "consent", "notes", "test"),
@@ -203,7 +203,7 @@ def untraced(body: Any, event: Event) -> list[str]:
     folded = {_folded(each) for each in sent if len(each) >= _SHORT}
     shapes: dict[str, bool] = {}
     for path, value in _scalars(msgspec.to_builtins(event)):
-        if path[0] in _HOUSE:
+        if path[0] in _INTERNAL:
             continue
         shape = _shape(path).removesuffix(": sha256")
         alike = any((_plain(_last(path)), form) in rewritten for form in _forms(_last(path), value))
