@@ -18,7 +18,6 @@ from typing import Any
 
 import msgspec
 import structlog
-import uuid_utils
 from aiohttp import web
 
 from router import console, door, identifiers, logs
@@ -29,6 +28,7 @@ from router.collect.intake import Intake
 from router.collect.keys import Keyring, Sender, sender
 from router.collect.link import Begin
 from router.collect.network import Network
+from router.collect.preparing import new_id
 from router.collect.server import Server
 from router.collect.visitors import MOST, Visitors
 from router.collect.webhooks import Hook, Webhooks, hooks
@@ -210,10 +210,6 @@ def room(outbox: OutboxSettings) -> Room:
     return Room(least=size(outbox.min_free), ballast=size(outbox.ballast))
 
 
-def new_id() -> str:
-    return str(uuid_utils.uuid7())
-
-
 def keyring(settings: Settings) -> Keyring:
     """The sources, each knowing which clear values some enabled destination needs."""
     return Keyring(tuple(senders(settings).values()), frozenset(hooked(settings)))
@@ -290,10 +286,8 @@ async def serve(
     connections.raise_open_files()
     app = App(settings)
     stop, hang_up = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in _STOPS:
-        loop.add_signal_handler(number, _ask, stop)
-    loop.add_signal_handler(signal.SIGHUP, hang_up.set)
+    stop_on_signal(stop)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up.set)
     await app.start()
     if ready is not None:
         ready(app)
@@ -330,7 +324,13 @@ async def _reload_for_ever(app: App, hang_up: asyncio.Event, reread: Callable[[]
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
-def _ask(stop: asyncio.Event) -> None:
+def stop_on_signal(stop: asyncio.Event) -> None:
+    """The first SIGTERM or Ctrl-C sets ``stop``, the second one ends the process at once."""
+    for number in _STOPS:
+        asyncio.get_running_loop().add_signal_handler(number, _first_signal, stop)
+
+
+def _first_signal(stop: asyncio.Event) -> None:
     stop.set()
     for number in _STOPS:
         asyncio.get_running_loop().remove_signal_handler(number)

@@ -6,7 +6,7 @@ readable (IP address, user agent, country ...) sits in ``Clear``, which the outb
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -168,6 +168,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, dict=
 
 
 NOTHING: Clear = Event.__struct_defaults__[-1]  # what an event without any has, the very object
+_A_CODE = 2  # letters of a country
 _BARE, _PAYLOAD = "bare", "payload"  # beside the fields; whatever is made of an event knows nothing of them
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Event).decode
@@ -216,6 +217,13 @@ def without(event: Event, hidden: Collection[str]) -> Event:
     if not any(getattr(event.clear, name) for name in hidden):
         return event
     return msgspec.structs.replace(event, clear=msgspec.structs.replace(event.clear, **dict.fromkeys(hidden)))
+
+
+def telling(clear: Clear, fields: Iterable[str]) -> Iterator[str]:
+    """The values of these fields by which somebody could be known where they are repeated; a country's two letters occur
+    in any text and say nothing.
+    """
+    return (value for name in fields if (value := getattr(clear, name)) and len(value) > _A_CODE)
 
 
 def payload(event: Event) -> bytes:

@@ -9,7 +9,6 @@ import socket
 import sys
 from typing import Any
 
-import uuid_utils
 from aiohttp import web
 
 from router import door, identifiers, logs
@@ -19,6 +18,7 @@ from router.collect.connections import Listener, bound
 from router.collect.http import Collector
 from router.collect.link import Answered, Begin, Drain, Forget, Keys, NotStored, Order, Ready, Remote, WebhookDone, Wire
 from router.collect.network import Network
+from router.collect.preparing import new_id
 from router.collect.server import Server
 
 GRACE = 4.0  # seconds for what was admitted
@@ -30,7 +30,7 @@ class Worker:
         self._begun: asyncio.Future[Begin | None] = asyncio.get_running_loop().create_future()
         self._over = asyncio.Event()
         self._wire = Wire(Order, self._received, self._lost)
-        self._remote = Remote(self._wire, lambda: str(uuid_utils.uuid7()))
+        self._remote = Remote(self._wire, new_id)
         self._collector: Collector | None = None
 
     async def run(self) -> None:

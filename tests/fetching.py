@@ -7,10 +7,10 @@ import contextlib
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
-from router.app import new_id
 from router.clock import Clock
 from router.collect.intake import Intake
 from router.collect.keys import sender
+from router.collect.preparing import new_id
 from router.event import Event
 from router.mocks.snitcher import Snitcher as Fake
 from router.mocks.snitcher import stamp

@@ -13,8 +13,9 @@ import msgspec
 import pytest
 
 from destinations.webhook import Webhook
-from router.app import App, new_id
+from router.app import App
 from router.collect.intake import Intake
+from router.collect.preparing import new_id
 from router.mocks.partner import Trouble, running
 from router.mocks.snitcher import COMPANY, WORKSPACE, Workspace, stamp
 from router.mocks.snitcher import Snitcher as Fake

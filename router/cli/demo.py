@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import shlex
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -100,11 +99,11 @@ def _screen(*, as_json: bool) -> Screen:
 async def _run(directory: Path, events: int | None, seed: int, screen: Screen, began: float, *, leave: bool) -> int:
     import asyncio
 
+    from router.app import stop_on_signal
     from router.demo import demo, faults
 
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, _ask, stop)
+    stop_on_signal(stop)
     async with demo(directory, seed=seed) as running:
         screen.started(running)
         watch = Watch(running, began)
@@ -126,16 +125,6 @@ async def _run(directory: Path, events: int | None, seed: int, screen: Screen, b
     if not leave:
         return DONE
     return DONE if found == [] else FAILED
-
-
-def _ask(stop: asyncio.Event) -> None:
-    """The first signal ends the demo in good order, the second one the process."""
-    import asyncio
-
-    stop.set()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().remove_signal_handler(number)
-        signal.signal(number, signal.SIG_DFL)
 
 
 async def _work(running: Demo, events: int | None, seed: int, stop: asyncio.Event, *, leave: bool) -> None:

@@ -186,9 +186,8 @@ def _door(settings: Settings, name: str, source: Source, to: Sequence[str]) -> D
 
 def _admitted(content: bytes, door: Door, now: int, remarks: tuple[str, ...]) -> Iterator[Given]:
     """Each item of a body, as ``POST /collect`` would take it. UsageError where it would take none."""
-    import uuid_utils
-
     from router import body
+    from router.collect.preparing import new_id
     from router.door import admit
     from router.problem import Malformed
     from router.visit import TurnedAway, Visit
@@ -201,7 +200,7 @@ def _admitted(content: bytes, door: Door, now: int, remarks: tuple[str, ...]) ->
         if item.problem is not None:
             yield Given(item.problem)
             continue
-        entered = admit(item.value, door, visit, lambda: str(uuid_utils.uuid7()), item.notes)
+        entered = admit(item.value, door, visit, new_id, item.notes)
         if isinstance(entered, TurnedAway):
             yield Given(entered.problem)
         else:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from router.preview import Preview
     from router.transport import Transport
 
-_A_CODE = 2  # letters of a country, which say nothing of a person and occur in any text
 _SILENT = frozenset({"name", "connect", "timeout", "closed", "tls"})  # failures after which nobody has answered
 
 
@@ -208,12 +207,11 @@ def _private(destination: Destination) -> list[str]:
 
 def _told(destination: Destination, event: Event) -> Iterable[str]:
     """Clear values and digests that the partner was given and may repeat."""
-    holders = [(event.clear, destination.clear), (event.user.digests, event.user.digests.__struct_fields__)]
-    for holder, names in holders:
-        for name in names:
-            value = getattr(holder, name)
-            if value and len(value) > _A_CODE:
-                yield value
+    from router.event import telling
+
+    yield from telling(event.clear, destination.clear)
+    digests = event.user.digests
+    yield from (value for name in digests.__struct_fields__ if (value := getattr(digests, name)))
 
 
 def _fit(words: str, private: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
+import uuid_utils
 
 from router import body as bodies
 from router import door
@@ -30,6 +31,11 @@ UNAUTHORIZED = Malformed(
     status=401, code="unauthorized", message="no source has this key; check token, site and how it is sent"
 )
 _DISABLED = Malformed(status=403, code="source_disabled", message="this source is switched off; ask its operator")
+
+
+def new_id() -> str:
+    """For an event that brings none."""
+    return str(uuid_utils.uuid7())
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True):

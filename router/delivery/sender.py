@@ -16,14 +16,12 @@ from router.delivery.ends import Job
 from router.delivery.redact import redacted
 from router.delivery.subjects import key
 from router.destination import Destination, Request, Response
-from router.event import Event, withheld, without
+from router.event import Event, telling, withheld, without
 from router.outbox.state import Attempt
 from router.outcome import Delivered, Hold, Outcome, Refusal, Rejected, Retry, Split
 from router.transport import Failure, Transport
 
 log: Any = structlog.get_logger()
-
-_A_CODE = 2  # letters of a country, which say nothing of a person and occur in any text
 
 
 class Written(msgspec.Struct):
@@ -118,10 +116,7 @@ class Sender:
     def _told(self, answer: Response) -> Iterable[str]:
         """Clear values that this partner was sent and may repeat."""
         for event in answer.request.events:
-            for name in self._destination.clear:
-                value = getattr(event.clear, name)
-                if value and len(value) > _A_CODE:
-                    yield value
+            yield from telling(event.clear, self._destination.clear)
 
 
 def remarkable(outcome: Outcome, jobs: Sequence[Job]) -> bool:

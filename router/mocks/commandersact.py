@@ -59,7 +59,7 @@ class CommandersAct(Partner):
             given = call.query.get(name)
             if not given or (known is not None and given != known):
                 return f"{name} is not known"
-        if call.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        if call.media_type() != "application/json":
             return "the Content-Type is not application/json"
         return None
 

@@ -55,7 +55,7 @@ class IpSnare(Partner):
         given = call.bearer()
         if given is None or (self.key is not None and given != self.key):
             return _errors(401, {"api_key": "Invalid API key"})
-        if call.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        if call.media_type() != "application/json":
             return _errors(422, {"": "Content-Type must be application/json"})
         body = call.json()
         if not isinstance(body, dict):

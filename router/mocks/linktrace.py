@@ -78,7 +78,7 @@ class LinkTrace(Partner):
             return _error(401, "Missing or invalid API key")
         if endpoint == self._event and self.plan != "scale":
             return Answer(403, {"code": "PLAN_UPGRADE_REQUIRED"}, reason="plan")
-        if call.method == "POST" and _media_type(call) != "application/json":
+        if call.method == "POST" and call.media_type() != "application/json":
             return _error(400, "Content-Type must be application/json")
         return endpoint(call)
 
@@ -179,10 +179,6 @@ def _link_fault(body: Any) -> str | None:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and value != ""
-
-
-def _media_type(call: Call) -> str:
-    return call.headers.get("content-type", "").partition(";")[0].strip()
 
 
 def _month(at: int) -> tuple[str, str]:

@@ -68,6 +68,10 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
 
+    def media_type(self) -> str:
+        """The Content-Type without its parameters, in lower case; empty where there is none."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
     def bearer(self) -> str | None:
         """The token of ``Authorization: Bearer``, if there is one."""
         scheme, _, token = self.headers.get("authorization", "").partition(" ")

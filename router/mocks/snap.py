@@ -81,7 +81,7 @@ class Snap(Partner):
             return refused
         if self._too_many(call.at):
             return _error(429, "too many requests")
-        if call.method == "POST" and not _is_json(call.headers.get("content-type")):
+        if call.method == "POST" and call.media_type() != "application/json":
             return _invalid(Fault("INVALID_CONTENT_TYPE", "Content-Type must be application/json"))
         match call.method, path["rest"]:
             case "POST", None:
@@ -394,10 +394,6 @@ _APP_FORMS: dict[str, Form] = {
     **_wrong(_sixteen, "16 strings", "extinfo"),
     **_wrong(_strings, "a list of strings", "url_schemes"),
 }
-
-
-def _is_json(content_type: str | None) -> bool:
-    return (content_type or "").partition(";")[0].strip().lower() == "application/json"
 
 
 def _is_web_address(value: Any) -> bool:

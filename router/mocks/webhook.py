@@ -64,7 +64,7 @@ class Webhook(Partner):
 def _headers_fault(call: Call) -> str | None:
     if call.method != "POST":
         return "only POST is taken"
-    if call.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+    if call.media_type() != "application/json":
         return "Content-Type must be application/json"
     if not call.headers.get("webhook-id"):
         return "webhook-id is missing"

@@ -10,14 +10,14 @@ said: whether the lane is held, or the event's subject closed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import msgspec
 
 from router import quality, route
 from router.destination import Destination, Request
-from router.event import Clear, Event, withheld, without
+from router.event import Clear, Event, telling, withheld, without
 from router.outcome import Refusal
 from router.preview.origins import as_text, dotted, origins, untraced
 from router.preview.shown import MASK, masked
@@ -26,7 +26,6 @@ from router.settings import seconds
 Result = Literal["sent", "filtered", "too_old", "refused"]
 
 _LONGEST: Final = 60  # characters of a value that are shown
-_A_CODE: Final = 2  # letters of a country, which occur in any text
 
 
 class Leaf(msgspec.Struct, frozen=True, rename={"origin": "from"}):
@@ -59,7 +58,7 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     def leaves(self) -> list[Leaf]:
         """Every value of the body, in its order; none where it is not JSON."""
         body = _body(self.request)
-        private = [value for value in _values(self.event.clear) if len(value) > _A_CODE]
+        private = list(telling(self.event.clear, Clear.__struct_fields__))
         return [
             Leaf(dotted(path), self._fit(value, origin, private), origin)
             for path, value, origin in origins(
@@ -133,9 +132,3 @@ def _body(request: Request | None) -> Any:
         return None if request is None else msgspec.json.decode(request.body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-
-
-def _values(clear: Clear) -> Iterator[str]:
-    for name in clear.__struct_fields__:
-        if value := getattr(clear, name):
-            yield value
