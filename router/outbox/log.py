@@ -7,6 +7,7 @@ accepted events is the last of them.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import zlib
 from array import array
@@ -108,9 +109,7 @@ def append(connection: sqlite3.Connection, first: int, rows: Sequence[Row], vaul
     """
     failpoint("append_before_begin")
     several = duplicate > 0 or len(rows) > ROWS_PER_STATEMENT
-    if several:
-        connection.execute("BEGIN IMMEDIATE")
-    try:
+    with sql.transaction(connection) if several else contextlib.nullcontext():
         for start in range(0, len(rows), ROWS_PER_STATEMENT):
             chunk = rows[start : start + ROWS_PER_STATEMENT]
             values = ",".join(["(?,?,?,?,?,?,?,?,?)"] * len(chunk))
@@ -119,11 +118,6 @@ def append(connection: sqlite3.Connection, first: int, rows: Sequence[Row], vaul
             connection.execute("UPDATE total SET duplicate = duplicate + ?", (duplicate,))
         if several:
             failpoint("append_before_commit")
-            connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
     failpoint("append_after_commit")
 
 
@@ -234,14 +228,8 @@ def rows(connection: sqlite3.Connection, seqs: Sequence[int]) -> list[tuple[obje
 
 def keep(connection: sqlite3.Connection, found: Iterable[tuple[object, ...]]) -> None:
     """Put rows of another segment here; those that are here already stay."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with sql.transaction(connection):
         connection.executemany("INSERT OR IGNORE INTO event VALUES(?,?,?,?,?,?,?,?,?)", found)
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 def seqs(connection: sqlite3.Connection) -> list[int]:

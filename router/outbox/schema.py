@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from router.failpoint import failpoint
 from router.outbox.errors import OutboxError
+from router.outbox.sql import transaction
 
 Migration = Sequence[str]
 
@@ -223,16 +224,10 @@ def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration], nam
         )
     if version == len(migrations):
         return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(connection):
         for migration in migrations[version:]:
             for statement in migration:
                 connection.execute(statement)
                 failpoint("migrate_after_statement")
         connection.execute(f"PRAGMA user_version = {len(migrations)}")
         failpoint("migrate_before_commit")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
@@ -18,3 +20,16 @@ def parts(seqs: Sequence[int]) -> Iterator[Sequence[int]]:
     """A transaction's worth at a time."""
     for start in range(0, len(seqs), ROWS_AT_ONCE):
         yield seqs[start : start + ROWS_AT_ONCE]
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All of it or nothing; the connection is in autocommit before and after."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from router.event import Event
+from router.outbox.sql import transaction
 from router.person import Part, marks_of
 
 _SECRET = "suppression"  # noqa: S105 - the name of a row
@@ -51,11 +52,10 @@ def _carried(target: sqlite3.Connection, secret: bytes | None, known: Mapping[by
         return 0
     if own != secret and there:
         return None
-    target.execute("BEGIN IMMEDIATE")
-    target.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (_SECRET, secret))
-    target.executemany("INSERT INTO suppressed VALUES(?, ?)", [(each, known[each]) for each in new])
-    target.execute("INSERT OR REPLACE INTO meta VALUES(?, 1)", (_DUE,))
-    target.execute("COMMIT")
+    with transaction(target):
+        target.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (_SECRET, secret))
+        target.executemany("INSERT INTO suppressed VALUES(?, ?)", [(each, known[each]) for each in new])
+        target.execute("INSERT OR REPLACE INTO meta VALUES(?, 1)", (_DUE,))
     return len(new)
 
 

@@ -21,6 +21,7 @@ from typing import Generic, TypeVar
 from router.failpoint import failpoint
 from router.outbox.errors import Busy, OutboxError, fault
 from router.outbox.schema import Migration, migrate
+from router.outbox.sql import transaction
 
 T = TypeVar("T")
 Unit = Callable[[sqlite3.Connection], T]
@@ -195,16 +196,10 @@ class Writer:
 
 
 def _transaction(connection: sqlite3.Connection, unit: Unit[T]) -> T:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(connection):
         failpoint("state_after_begin")
         result = unit(connection)
         failpoint("state_before_commit")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
     failpoint("state_after_commit")
     return result
 
