@@ -67,7 +67,7 @@ class Webhook(Destination, tag="webhook", frozen=True, kw_only=True):
 
     def requests(self, events: Sequence[Event], now: int) -> Iterator[Request]:
         keys, sent_at = [_signing_key(secret) for secret in self.secrets], str(now // 1000)
-        if self.batch_size() > 1:
+        if self.largest_batch() > 1:
             events = sorted(events, key=lambda event: (event.time, event.id))  # same members: same id, same bytes
             digest = hashlib.sha256(msgspec.json.encode([event.id for event in events])).hexdigest()
             data = b"[%b]" % b",".join([self._data(event) for event in events])

@@ -206,16 +206,16 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", f
         """How old an event may be to be sent; None where it may be of any age."""
         return self.max_age or self.window
 
-    def batch_size(self) -> int:
+    def largest_batch(self) -> int:
         """Events in one request at most."""
         return min(self.batch or self.default_batch, self.max_batch)
 
     def batched(self, encoded: Sequence[tuple[Event, bytes]], most: int) -> Iterator[list[tuple[Event, bytes]]]:
-        """Encoded events, in order, as what goes in one request each: ``batch_size`` events and ``most`` bytes with the
+        """Encoded events, in order, as what goes in one request each: ``largest_batch`` events and ``most`` bytes with the
         commas between them. One event alone may be larger.
         """
         part: list[tuple[Event, bytes]] = []
-        size, weight = self.batch_size(), 0
+        size, weight = self.largest_batch(), 0
         for member in encoded:
             if part and (len(part) == size or weight + len(member[1]) > most):
                 yield part

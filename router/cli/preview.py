@@ -397,7 +397,7 @@ def _checks(preview: Preview, where: Lines) -> None:
         )
     old = f"{_length(preview.age)} old, {f'accepted for {preview.window}' if preview.window else 'any age is accepted'}"
     _said("against" if preview.result == "too_old" else "ok", f"age: {old}")
-    largest = preview.destination.batch_size()
+    largest = preview.destination.largest_batch()
     if preview.result == "sent" and largest > 1:
         _said("ok", f"batch: goes with up to {largest - 1} others")
 

@@ -67,7 +67,7 @@ class LaneRunner:
         self.name, self.destination, self.lane = name, destination, lane
         self._store, self._clock, self._floor = store, clock, floor
         self.rule = route.compile(name, destination)
-        self._batch = destination.batch_size()
+        self._batch = destination.largest_batch()
         concurrency = destination.concurrency or destination.default_concurrency
         window = ends.window(destination)
         rate = destination.rate or destination.default_rate

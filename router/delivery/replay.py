@@ -56,7 +56,7 @@ class Replayer:
         self._runner, self._store, self._clock = runner, store, clock
         self._name, self._lane, destination = runner.name, runner.lane, runner.destination
         self._window = window(destination)
-        self._batch = destination.batch_size()
+        self._batch = destination.largest_batch()
         self._sender = Sender(f"{self._name}-replay", destination, clock, 1)
         self._attempts: list[Attempt] = []
         speed = per_second(replay.chosen.rate)

@@ -361,7 +361,7 @@ def sabotaged(how: str | None) -> Iterator[None]:
         with mock.patch.object(pace, "RAMP_DOUBLING", 1):
             yield
     elif how == "rate":
-        with mock.patch("router.delivery.lane.Turns", Bucket):
+        with mock.patch("router.delivery.lane.RateLimit", Bucket):
             yield
     else:
         yield
