@@ -40,6 +40,7 @@ class Ids(Destination, tag="ids", frozen=True, kw_only=True):
 
     url: str
     token: Secret | None = None
+    keys: dict[str, Secret] = msgspec.field(default_factory=dict)
     say: Any = None
 
     title: ClassVar[str] = "Ids"
@@ -837,6 +838,21 @@ class TestLeaks:
         ((answer,),) = asked(store, "SELECT answer FROM attempt")
 
         assert not any(canary in answer for canary in ("canary", "Canary", "203.0"))
+
+    async def test_a_key_in_a_table_is_not_kept_either(self, store: Outbox, clock: SteppedClock):
+        """
+        A partner's settings may hold several keys by name; none of them is in an answer that repeats it.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(1))
+        async with (
+            partner(lambda *_: http(400, self.TOKEN.encode())) as peer,
+            running(store, clock, lane, url=peer.url, keys={"eu": Secret(self.TOKEN)}),
+        ):
+            await until(lambda: sums(store).get("dead"))
+        ((answer,),) = asked(store, "SELECT answer FROM attempt")
+
+        assert answer == "***"
 
     @pytest.mark.parametrize(
         ("said", "say", "expected"),
