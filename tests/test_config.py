@@ -744,10 +744,22 @@ class TestSecrets:
         assert "LoadCredential=snap:PATH" in found.help
         assert "sudo env CREDENTIALS_DIRECTORY=/run/credentials/turnout.service turnout" in found.help
 
-    @pytest.mark.parametrize("content", ["k3y", "k3y\n", "k3y\r\n"])
+    @pytest.mark.parametrize(
+        "copied", ["k3y\r", "k3y\n", " k3y", "k3y ", "k3y\t", "k3y\u00a0", "k3\r\ny", "k3\x00y"], ids=ascii
+    )
+    def test_copied_with_something(self, tmp_path, copied):
+        """
+        A secret copied with a blank or a line end is an error: no partner knows it, and a header cannot carry it.
+        """
+
+        found = config.resolve("env:COPIED", {"COPIED": copied}, tmp_path)
+        assert found.message.startswith("env:COPIED begins or ends with a blank, or has a line end")
+
+    @pytest.mark.parametrize("content", ["k3y", "k3y\n", "k3y\r\n", "\ufeffk3y\r\n"])
     def test_file(self, tmp_path, content):
         """
-        A secret file gives its text without the newline at its end, and is found beside config.toml.
+        A secret file gives its text without the newline at its end and the mark at its start, and is found beside
+        config.toml.
         """
 
         (tmp_path / "token").write_bytes(content.encode())

@@ -17,6 +17,7 @@ from router.secret import Secret
 MAX_SECRET_BYTES = 65_536
 
 REFERENCE = re.compile(r"(env|file|credential):(.+)", re.DOTALL)
+_UNFIT = re.compile(r"^\s|\s\Z|[\x00-\x1f\x7f]")  # no partner gives such a key, and no header can carry a line end
 _SHELL_VARIABLE = re.compile(r"\$(?:\{([A-Z_][A-Z0-9_]*)\}|([A-Z_][A-Z0-9_]*))", re.ASCII)
 
 
@@ -44,7 +45,12 @@ def resolve(text: str, environ: Mapping[str, str], directory: Path) -> Secret | 
     )
     if isinstance(value, Unresolved):
         return value
-    return Secret(value, text) if value else Unresolved(f"{kind}:{name} is empty", "put the secret there")
+    if not value:
+        return Unresolved(f"{kind}:{name} is empty", "put the secret there")
+    if _UNFIT.search(value):
+        words = f"{kind}:{name} begins or ends with a blank, or has a line end or another control character in it"
+        return Unresolved(words, "put the secret alone there; Windows line ends (CRLF) add such a character")
+    return Secret(value, text)
 
 
 def exposed(text: str, directory: Path) -> Exposed | None:
@@ -106,6 +112,6 @@ def _read(path: Path, name: str, *, private: bool = True) -> str | Unresolved:
     if len(content) > MAX_SECRET_BYTES:
         return Unresolved(f"file {name} is too large for a secret", "name the file that holds the secret alone")
     try:
-        return content.decode().rstrip("\r\n")
+        return content.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError:
         return Unresolved(f"file {name} is not UTF-8 text", "name the file that holds the secret alone")
