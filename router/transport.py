@@ -36,7 +36,7 @@ CONNECT_TIMEOUT = 5.0
 KEPT_ADDRESSES = 64
 OURS = {"User-Agent": "Turnout/0.1", "Accept-Encoding": "identity"}
 
-FailureKind = Literal["name", "connect", "timeout", "closed", "tls", "blocked", "request"]
+FailureKind = Literal["name", "connect", "timeout", "closed", "tls", "blocked", "address", "request"]
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +53,8 @@ _REASONS: dict[FailureKind, str] = {
     "closed": "the partner closed the connection without an answer",
     "tls": "no trusted TLS connection: check the partner's certificate and this machine's clock",
     "blocked": "a private or special address, or plain http: set allow_private = true if that is meant",
-    "request": "the request cannot be written as HTTP: check headers and url",
+    "address": "no server can have this address: correct url or base_url",
+    "request": "the request cannot be written as HTTP: check its headers",
 }
 
 
@@ -215,6 +216,9 @@ class Transport:
         """
         try:
             url = self._url(request.url)
+        except ValueError:
+            return _failure("address")
+        try:
             headers = _headers(request)
             if request.query:
                 url = url.update_query({name: _text(value) for name, value in request.query.items()})
@@ -309,8 +313,8 @@ def _kind(error: BaseException) -> FailureKind:
             return "name"
         case aiohttp.ClientConnectorError() if isinstance(error.os_error, _Blocked):
             return "blocked"
-        case aiohttp.InvalidURL():
-            return "request"
+        case aiohttp.InvalidURL() | UnicodeError():  # the latter: a name with an empty part, or one too long
+            return "address"
         case TimeoutError():
             return "timeout"
         case aiohttp.ClientConnectorError():

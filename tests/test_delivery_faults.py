@@ -543,6 +543,17 @@ class TestHolding:
             await until(lambda: sums(store).keys() == {"parked", "hold_reason"})
             await until(lambda: sums(store).get("delivered") == 80, lambda: clock.step(30))
 
+    async def test_an_address_of_nobody(self, store: Outbox, clock: SteppedClock):
+        """
+        An address that cannot be dialled is wrong for every event: it holds the lane, which gives none of them up.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(3))
+        async with running(store, clock, lane, url="https://hooks..example/in"):
+            await until(lambda: "hold_reason" in sums(store))
+
+        assert {"hold_reason": "no server can have this address: correct url or base_url"} == sums(store)
+
     async def test_a_hold_that_ended_already_is_no_loop(self, store: Outbox, clock: SteppedClock):
         """
         A partner whose quota "resets" in the past is not asked again and again at once.

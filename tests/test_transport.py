@@ -148,7 +148,7 @@ class TestGuard:
         async with listening(answering(OK)) as peer, sending(allow_private=False, timeout=2.0) as transport:
             answer = await transport.send(post(f"https://{host}:{peer.port}/in"))
 
-            assert kind(answer) in {"blocked", "request", "name"}
+            assert kind(answer) in {"blocked", "address", "name"}
             assert 0 == peer.connections
 
     @pytest.mark.parametrize(
@@ -538,6 +538,20 @@ class TestRequests:
             assert "request" == answer.kind
             assert value not in answer.reason
             assert not any(b"X-Injected" in each for each in peer.requests)
+
+    @pytest.mark.parametrize(
+        "url",
+        ["https://hooks.example:99999/", "https://hooks..example/", f"https://{'a' * 64}.example/", "https:///in"],
+        ids=["a port that no machine has", "an empty part of a name", "too long a name", "no name"],
+    )
+    async def test_what_is_no_address(self, url: str):
+        """
+        An address that cannot be dialled is told from a request that cannot be written: it is wrong for every event.
+        """
+        async with sending() as transport:
+            answer = await transport.send(post(url))
+
+        assert Failure(kind="address", reason="no server can have this address: correct url or base_url") == answer
 
     async def test_a_query_is_data(self):
         """

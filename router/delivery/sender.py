@@ -168,7 +168,7 @@ def _existing(rejected: dict[int, str], answer: Response) -> dict[int, str]:
 
 def _of_failure(failure: Failure) -> Outcome:
     match failure.kind:
-        case "tls" | "blocked":
+        case "tls" | "blocked" | "address":
             return Hold(failure.reason)
         case "request":
             return Rejected(failure.reason)

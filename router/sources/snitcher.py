@@ -149,7 +149,7 @@ def _part(name: str) -> str:
 def _read(answer: Response | Failure) -> Object | str:
     """The list that came, or what is wrong for now. Refused where it will not get right by itself."""
     if isinstance(answer, Failure):
-        if answer.kind in {"blocked", "request"}:
+        if answer.kind in {"blocked", "address", "request"}:
             raise Refused("query", answer.reason)
         return answer.reason
     match answer.status:
