@@ -26,8 +26,12 @@ Address = Annotated[
 Secrets = Annotated[
     tuple[Secret, ...], Meta(min_length=1, description='"whsec_...": all sign, so that one can rotate.')
 ]
-Name = Annotated[str, Meta(pattern=r"^(?!(?i:webhook-|content-|transfer-|host\Z))[A-Za-z0-9-]+\Z")]
-Value = Annotated[str, Meta(pattern=r"^[\x20-\x7e]*\Z")]  # no line break: it would begin a header of its own
+_NAME = "a header's name in letters, digits and -; webhook-*, content-*, transfer-* and host are set here"
+Name = Annotated[
+    str, Meta(pattern=r"^(?!(?i:webhook-|content-|transfer-|host\Z))[A-Za-z0-9-]+\Z", extra={"looks": _NAME})
+]
+_VALUE = "text in ASCII without a line end"  # it would begin a header of its own
+Value = Annotated[str, Meta(pattern=r"^[\x20-\x7e]*\Z", extra={"looks": _VALUE})]
 _encode = msgspec.json.Encoder().encode
 _SECRET = re.compile(r"(whsec_)?([A-Za-z0-9+/]{4}){5,}([A-Za-z0-9+/]{2,3}={0,2})?")
 

@@ -296,6 +296,16 @@ FAULTS = [
     (ADS + 'consent = "marketing"', "5:11 error destinations.eu.consent: expected a list, got text", "Consent"),
     (ADS + 'consent = ["a", 3]', "5:17 error destinations.eu.consent: expected text, got a whole number", "Consent"),
     (
+        ADS + 'events = { a = "b", c = 3 }',
+        "5:25 error destinations.eu.events: expected text, got a whole number",
+        "Event",
+    ),
+    (
+        ADS + '[destinations.eu.map]\n"custom.a" = "properties.v"\n"custom.b" = 5',
+        "7:14 error destinations.eu.map: expected text, got a whole number",
+        "Target path",
+    ),
+    (
         ADS + SHOP + '[destinations.b]\ntype="careful"\nsources = ["shpo"]',
         '9:12 error unknown source "shpo"',
         '"shop"?',
@@ -406,6 +416,24 @@ def test_a_webhook_in_one_run(tmp_path):
         assert words in found[0].message
         assert "[^" not in found[0].message
         assert "secrets must be base64" in found[1].message
+
+
+def test_headers_of_a_webhook(tmp_path):
+    """
+    Each header that cannot be sent is said at its name or its value, in words that show neither a pattern nor the value.
+    """
+
+    path = tmp_path / "config.toml"
+    head = f'{SHOP}[destinations.w]\ntype = "webhook"\nurl = "https://x"\nsecrets = ["env:LONG"]\n'
+    path.write_text(f'{head}[destinations.w.headers]\n"X Key" = "a"\nX-Two = "hídden"\nHost = "b"\n')
+    found = config.examine(
+        path, {**ENVIRON, "LONG": "C2FVsBQIhrscChlQIMVyZ5sS"}, destinations=destinations.registry()
+    ).findings
+
+    assert [(8, 1), (9, 9), (10, 1)] == [(one.line, one.column) for one in found]
+    assert all("expected a header's name in letters" in found[index].message for index in (0, 2))
+    assert "expected text in ASCII without a line end" in found[1].message
+    assert not any("hídden" in f"{one.message}{one.excerpt}" for one in found)
 
 
 def snap(tmp_path, *lines: str) -> list[config.Finding]:

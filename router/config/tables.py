@@ -183,14 +183,22 @@ class Tables:
 
     def _value(self, hint: Any, raw: Any, key: Key) -> Any:
         """One field's value, or ``_NOTHING`` with what is wrong reported."""
+        shape = _without_secrets(hint)
         try:
-            plain = msgspec.convert(raw, _without_secrets(hint))
+            plain = msgspec.convert(raw, shape)
         except msgspec.ValidationError as error:
-            message, inner = _in_words(error, hint)
-            at: At = "value" if _showable(hint, key) else "hidden"
-            self.report.error((*key, *inner), f"{dotted(key)}: {message}", description(hint), at=at)
+            members = _wrong_members(raw, shape) if isinstance(raw, dict) and _in_a_table(error) else {}
+            for member, fault in (members or {(): error}).items():
+                self._misshapen(hint, fault, key, member)
             return _NOTHING
         return self._filled(hint, plain, key)
+
+    def _misshapen(self, hint: Any, error: msgspec.ValidationError, key: Key, member: Key) -> None:
+        """Reports a value of another form, or in a table the ``member`` of it, or the name of that."""
+        of_a_name = _of_a_name(error)
+        message, inner = _in_words(error, _of_members(hint, 0 if of_a_name else 1) if member else hint)
+        at: At = "key" if of_a_name else "value" if _showable(hint, key) else "hidden"
+        self.report.error((*key, *member, *inner), f"{dotted(key)}: {message}", description(hint), at=at)
 
     def _filled(self, hint: Any, value: Any, key: Key) -> Any:
         """``value``, which has the right shape, with its secrets resolved and its own tables decoded."""
@@ -342,9 +350,35 @@ def _fits(value: Any, hint: Any) -> bool:
     return True
 
 
+def _in_a_table(error: msgspec.ValidationError) -> bool:
+    return "[...]" in str(error) or _of_a_name(error)
+
+
+def _of_a_name(error: msgspec.ValidationError) -> bool:
+    return " - at `key` in " in str(error)
+
+
+def _wrong_members(table: Mapping[str, Any], shape: Any) -> dict[Key, msgspec.ValidationError]:
+    """What is wrong with each member by itself: msgspec says of a table only that something in it is."""
+    wrong: dict[Key, msgspec.ValidationError] = {}
+    for name, value in table.items():
+        try:
+            msgspec.convert({name: value}, shape)
+        except msgspec.ValidationError as error:
+            wrong[name,] = error
+    return wrong
+
+
+def _of_members(hint: Any, which: int) -> Any:
+    """The type of the names (0) or values (1) of the table that a type is or may be; None where it is none."""
+    if typing.get_origin(hint) is dict:
+        return typing.get_args(hint)[which]
+    return next((found for inside in typing.get_args(hint) if (found := _of_members(inside, which))), None)
+
+
 def _in_words(error: msgspec.ValidationError, hint: Any) -> tuple[str, Key]:
     """The message of msgspec without its own names and without the value, and where inside the value it points."""
-    message, _, where = str(error).partition(" - at `$")
+    message, _, where = str(error).partition(" - at `")
     inner = tuple(int(number) if number else name for name, number in re.findall(r"\.([^.\[\]`]+)|\[(\d+)\]", where))
     if message.startswith("Invalid enum value"):
         return f"write one of {', '.join(map(_quoted, _choices(hint)))}", inner
