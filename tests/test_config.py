@@ -732,6 +732,7 @@ class TestSecrets:
             ("env:NOPE", "environment variable NOPE is not set"),
             ("env:EMPTY", "env:EMPTY is empty"),
             ("file:absent", "file absent: no such file or directory"),
+            ("file:a\0b", "file a\0b: cannot be read"),
             ("file:open", "file open can be changed by other users"),
             ("file:group", "file group can be changed by other users"),
             ("file:empty", "file:empty is empty"),

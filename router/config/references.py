@@ -107,8 +107,9 @@ def _read(path: Path, name: str, *, private: bool = True) -> str | Unresolved:
             if private and os.name == "posix" and os.fstat(file.fileno()).st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 return Unresolved(f"file {name} can be changed by other users", f"chmod 600 {name}")
             content = file.read(MAX_SECRET_BYTES + 1)
-    except OSError as error:
-        return Unresolved(f"file {name}: {(error.strerror or 'cannot be read').lower()}", "check its path and owner")
+    except (OSError, ValueError) as error:  # the latter: NUL in a path
+        why = (getattr(error, "strerror", None) or "cannot be read").lower()
+        return Unresolved(f"file {name}: {why}", "check its path and owner")
     if len(content) > MAX_SECRET_BYTES:
         return Unresolved(f"file {name} is too large for a secret", "name the file that holds the secret alone")
     try:
