@@ -200,20 +200,25 @@ class TestReading:
         assert Path(expected) == config.find(explicit, environ)
 
     @pytest.mark.parametrize(
-        ("content", "words"),
-        [(None, "no such file or directory"), (b"\xff", "is not UTF-8 text")],
-        ids=["absent", "not text"],
+        ("content", "expected"),
+        [
+            (None, (1, 1, "no such file or directory", "name the file with --config PATH or $TURNOUT_CONFIG")),
+            (b"\xff\xfe[\0", (1, 1, "is not UTF-8 text", "save the file in the encoding UTF-8")),
+            ("# é\r\n# é".encode() + b"\xfc", (2, 4, "is not UTF-8 text", "save the file in the encoding UTF-8")),
+        ],
+        ids=["absent", "UTF-16", "Latin 1"],
     )
-    def test_unreadable(self, tmp_path, content, words):
+    def test_unreadable(self, tmp_path, content, expected):
         """
-        A file that cannot be read is a finding too.
+        A file that cannot be read is a finding too, with the place and what to do about it.
         """
 
         path = tmp_path / "config.toml"
         if content is not None:
             path.write_bytes(content)
 
-        assert [words] == [one.message for one in config.examine(path, {}, destinations=TYPES).findings]
+        (one,) = config.examine(path, {}, destinations=TYPES).findings
+        assert expected == (one.line, one.column, one.message, one.help)
 
 
 FAULTS = [

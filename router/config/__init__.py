@@ -66,9 +66,12 @@ def examine(path: Path, environ: Mapping[str, str], *, destinations: Mapping[str
         text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
         document = tomllib.loads(text)
     except OSError as error:
-        return _unreadable(path, (error.strerror or "cannot be read").lower())
-    except UnicodeDecodeError:
-        return _unreadable(path, "is not UTF-8 text")
+        remedy = "name the file with --config PATH or $TURNOUT_CONFIG"
+        return _unreadable(path, (error.strerror or "cannot be read").lower(), remedy)
+    except UnicodeDecodeError as error:
+        *before, last = error.object[: error.start].split(b"\n")
+        place = len(before) + 1, len(last.decode()) + 1
+        return _unreadable(path, "is not UTF-8 text", "save the file in the encoding UTF-8", place)
     except (ValueError, RecursionError) as error:  # tomllib lets the limits of int() and of the stack through
         return Examined(None, [_syntax(path, text, str(error))])
     report = Report(str(path), text)
@@ -78,10 +81,10 @@ def examine(path: Path, environ: Mapping[str, str], *, destinations: Mapping[str
     return Examined(None if report.failed else settings, report.findings)
 
 
-def _unreadable(path: Path, why: str) -> Examined:
-    remedy = "name the file with --config PATH or $TURNOUT_CONFIG"
+def _unreadable(path: Path, why: str, remedy: str, place: tuple[int, int] = (1, 1)) -> Examined:
+    line, column = place
     return Examined(
-        None, [Finding(file=str(path), line=1, column=1, severity="error", key="", message=why, help=remedy)]
+        None, [Finding(file=str(path), line=line, column=column, severity="error", key="", message=why, help=remedy)]
     )
 
 
