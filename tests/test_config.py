@@ -639,6 +639,20 @@ def test_syntax(tmp_path, text, line, column):
     assert found.message.startswith("not TOML: ")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [ADS + ADS, ADS + "batch = 1\nbatch = 2", "a = { b = 1, b = 2 }", "a.b = 1\na = 2"],
+    ids=["a table", "a key", "inside braces", "a key that is a table"],
+)
+def test_what_stands_there_twice(tmp_path, text):
+    """
+    A table or key that was copied and not renamed is told so, and not that it lacks quotes.
+    """
+
+    (found,) = examine(tmp_path, text).findings
+    assert "it stands above already: write both into one, or give one of them another name" == found.help
+
+
 CANARY = "c4n4ry-9f8e7d6c5b4a"
 LEAKS = [
     f'[console]\ntoken = "{CANARY}"',

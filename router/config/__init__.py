@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 _SYNTAX = re.compile(r"(?P<words>.*) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)", re.DOTALL)
+_TWICE = ("Cannot ", "Duplicate ")  # how tomllib begins where a table or a key is there already
 _SAFE_START = re.compile(r"[ \t]*(?:[A-Za-z0-9_.-]+[ \t]*=(?!=)|\[\[?[A-Za-z0-9_.-]+\]{0,2})", re.ASCII)
 
 
@@ -99,6 +100,8 @@ def _syntax(path: Path, text: str, error: str) -> Finding:
     column = int(found["column"]) if found and found["column"] else len(lines[-1]) + 1
     shown = _SAFE_START.match(lines[line - 1])
     excerpt = f"{shown[0]} ..." if shown else "..."
+    twice = "it stands above already: write both into one, or give one of them another name"
+    quotes = 'text stands in quotes, and names are those of the README: key = "value"'
     return Finding(
         file=str(path),
         line=line,
@@ -106,7 +109,7 @@ def _syntax(path: Path, text: str, error: str) -> Finding:
         severity="error",
         key="",
         message=f"not TOML: {found['words'] if found else error}",
-        help='text stands in quotes, and names are those of the README: key = "value"',
+        help=twice if error.startswith(_TWICE) else quotes,
         excerpt=excerpt,
         caret=(min(column, len(excerpt) + 1), 1),
     )
