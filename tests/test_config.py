@@ -310,6 +310,11 @@ FAULTS = [
         "7:14 error destinations.eu.map: expected text, got a whole number",
         "Target path",
     ),
+    (SHOP + 'site = "3311 "', "3:8 error sources.shop.site: a blank or a line end stands before or", "take it away"),
+    (ADS + 'consent = ["a", " b"]', "5:17 error destinations.eu.consent: a blank or a line end", "take it away"),
+    (ADS + 'map = { "a.b " = "properties.v" }', "5:9 error destinations.eu.map: a blank or a line end", "take it away"),
+    (ADS + 'events = ["purchase\u00a0"]', "5:11 error destinations.eu.events: a blank or a line end", "take it away"),
+    (POINTING + 'at = """\nuser.id\n"""', "3:6 error destinations.p.at: a blank or a line end", "take it away"),
     (
         ADS + SHOP + '[destinations.b]\ntype="careful"\nsources = ["shpo"]',
         '9:12 error unknown source "shpo"',
@@ -421,6 +426,26 @@ def test_a_webhook_in_one_run(tmp_path):
         assert words in found[0].message
         assert "[^" not in found[0].message
         assert "secrets must be base64" in found[1].message
+
+
+def test_a_blank_hides_nothing(tmp_path):
+    """
+    What else is wrong with a list is said in the same run, of the text without its blank as well.
+    """
+
+    found = said(tmp_path, SHOP + ADS + 'events = ["Order Completed ", "PURCHASE"]')
+    assert ["7:11", "7:11", "7:31"] == [one.partition(" ")[0] for one in found]
+    assert "blank" in found[0]
+    assert all('arrives as "purchase"' in one for one in found[1:])
+
+
+def test_a_blank_that_is_meant(tmp_path):
+    """
+    A condition may be about a text that begins or ends with a blank.
+    """
+
+    text = SHOP + ADS + 'match = { "properties.v" = "a ", "properties.w" = { contains = " b" } }'
+    assert [] == said(tmp_path, text)
 
 
 def test_headers_of_a_webhook(tmp_path):

@@ -211,7 +211,7 @@ class Tables:
         if origin is Annotated:
             return self._filled(inside[0], value, key)
         if not _special(hint) or value is None:
-            return self._plain(value, key)
+            return self._plain(hint, value, key)
         if origin in {Union, types.UnionType}:
             return self._either(inside, value, key)
         if isinstance(value, Mapping):
@@ -224,15 +224,26 @@ class Tables:
             return value
         return self._filled(next(option for option in options if _special(option)), value, key)
 
-    def _plain(self, value: Any, key: Key) -> Any:
-        """A reference where none is read would be sent to the partner as it stands."""
-        members = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
-        if any(isinstance(one, str) and REFERENCE.fullmatch(one) for one in members):
+    def _plain(self, hint: Any, value: Any, key: Key) -> Any:
+        """A reference where none is read would be sent to the partner as it stands, and so would a blank that was copied
+        with an id or a name. ``match`` may mean one.
+        """
+        named = value if isinstance(value, dict) else dict(enumerate(value)) if isinstance(value, tuple) else {}
+        texts = {(*key, name): one for name, one in named.items()} or {key: value}
+        if any(isinstance(one, str) and REFERENCE.fullmatch(one) for one in texts.values()):
             self.report.error(
                 key, f"{dotted(key)} is not a secret, so no reference is read here", "write the value", at="value"
             )
             return _NOTHING
-        return value
+        if Any in typing.get_args(hint):
+            return value
+        at: At = "value" if _showable(hint, key) else "hidden"
+        blank: list[tuple[Key, At]] = [(place, at) for place, one in texts.items() if _has_blank_ends(one)]
+        blank += [((*key, name), "key") for name in named if _has_blank_ends(name)]
+        for place, where in blank:
+            words = f"{dotted(key)}: a blank or a line end stands before or after the text"
+            self.report.error(place, words, "take it away", at=where)
+        return _stripped(value) if blank else value  # so that the other checks find what else is wrong with it
 
     def _secret(self, text: str, key: Key) -> Any:
         if key[:1] == ("sources",) and key[2] == "tokens" and text.startswith("sha256:"):
@@ -259,6 +270,18 @@ class Tables:
         words = f"{dotted(key)}: {why.message}; it is needed once the {str(key[0])[:-1]} is enabled again"
         self.report.warning(key, words, why.help, at="hidden")
         return Secret("", text)
+
+
+def _has_blank_ends(value: Any) -> bool:
+    return isinstance(value, str) and value != value.strip()
+
+
+def _stripped(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_stripped(name): _stripped(one) for name, one in value.items()}
+    if isinstance(value, tuple):
+        return tuple(map(_stripped, value))
+    return value.strip() if isinstance(value, str) else value
 
 
 class _Nothing:
