@@ -49,10 +49,11 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One destination's settings, ready to decide."""
+    """One destination's settings, ready to decide. ``apart``: a condition is on what is kept apart from the event."""
 
     parts: tuple[Part, ...]
     reasons: tuple[Callable[[Event], str | None], ...]
+    apart: bool
 
 
 def compile(name: str, destination: Destination) -> Rule:  # noqa: A001 - used as route.compile, as re.compile is
@@ -65,7 +66,8 @@ def compile(name: str, destination: Destination) -> Rule:  # noqa: A001 - used a
         _consent(destination.consent),
         *(_match(made) for path, wanted in destination.match.items() for made in conditions(path, wanted)),
     )
-    return Rule(parts, tuple(part.reason for part in parts if not part.open))
+    apart = any(path.startswith("clear.") for path in destination.match)
+    return Rule(parts, tuple(part.reason for part in parts if not part.open), apart)
 
 
 def decide(rule: Rule, event: Event) -> str | None:

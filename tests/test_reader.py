@@ -427,6 +427,19 @@ class TestStory:
         assert story is not None
         assert ["earlier"] == [each.state for each in story.destinations]
 
+    async def test_what_is_held_apart_is_not_judged(self, store: Outbox, reader: Reader):
+        """
+        A condition on what the event has in clear, which no reader opens, is no word against what was done.
+        """
+        lane = await store.lane("hook", "webhook")
+        await store.append(rows(an_event("e-1", clear=Clear(country="FR"))))
+        await store.settle(lane, [delivered(1)])
+
+        for match, expected in (({"clear.country": "FR"}, []), ({"id": "e-1"}, [True])):
+            rule = route.compile("hook", Webhook(url="https://h.example/", secrets=(), match=match))
+            (chapter,) = (await reader.story(1, {"hook": rule})).destinations
+            assert expected == [check.ok for check in chapter.checks if check.name == "match"]
+
     async def test_the_configuration_explains_itself(self, store: Outbox, reader: Reader):
         """
         With a rule, every check of the routing is told in words.

@@ -277,7 +277,7 @@ class Reader:
             return chapters
         return [
             msgspec.structs.replace(chapter, checks=story.checks(rules[chapter.to], event))
-            if chapter.to in rules and chapter.state != "earlier"
+            if chapter.to in rules and not rules[chapter.to].apart and chapter.state != "earlier"
             else chapter
             for chapter in chapters
         ]

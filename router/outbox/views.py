@@ -215,8 +215,8 @@ class Chapter(msgspec.Struct, frozen=True, kw_only=True):
     """What became of an event at one destination.
 
     ``earlier``: it came before this destination was there. ``unknown``: no record is kept any more. ``checks`` are made
-    with the configuration of now, ``config`` is the version under which it was decided. ``hold_reason`` is why it waits
-    where its lane is held.
+    with the configuration of now, and not where it has a condition on what is held apart; ``config`` is the version under
+    which it was decided. ``hold_reason`` is why it waits where its lane is held.
     """
 
     to: str
