@@ -329,6 +329,13 @@ FAULTS = [
     (ADS + 'match = { "propertis.v" = 1 }', "5:11 error unknown field", '"properties.v"?'),
     (ADS + 'match = { "properties.v" = { gtt = 1 } }', '5:11 error "properties.v": unknown condition', 'mean "gt"?'),
     (ADS + 'map = { "custom.a" = "propertis.v" }', "5:22 error unknown field", '"properties.v"?'),
+    (
+        ADS + 'match = { "clear.country" = "FR" }',
+        "5:11 error clear.country is not stored: no enabled",
+        "under properties",
+    ),
+    (ADS + 'map = { "a.b" = "clear.ip" }', "5:17 error Ads is not given clear.ip", "under properties"),
+    (POINTING + 'of = ["clear.ip"]', "3:7 error Pointing is not given clear.ip", "under properties"),
     (ADS + 'map = { "custom." = "properties.v" }', "5:9 error the target is not a path", "custom_data.brands"),
     (ADS + ADS.replace("eu", "us"), "5:15 warning the same account as destinations.eu", "keep one"),
     ('[destinations.c]\ntype = "careful"\nlow = 10', "3:1 error low is above high: swap them", None),
@@ -426,6 +433,24 @@ def test_a_webhook_in_one_run(tmp_path):
         assert words in found[0].message
         assert "[^" not in found[0].message
         assert "secrets must be base64" in found[1].message
+
+
+def test_clear_values_that_are_there(tmp_path):
+    """
+    A condition may be on a clear value that the destination is given, or that is stored for another one; what is only
+    stored for one that is switched off is not there.
+    """
+
+    path = tmp_path / "config.toml"
+    snap = 'type = "snap"\npixel_id = "p-1"\naccess_token = "env:ADS_TOKEN"\n'
+    site = 'type = "commandersact"\nsite = "1"\ntoken = "env:ADS_TOKEN"\n'
+    match = 'match = { "clear.user_agent" = { exists = true }, "clear.country" = "FR" }\n'
+    path.write_text(f"{SHOP}[destinations.s]\n{snap}{match}[destinations.c]\n{site}")
+    assert [] == config.examine(path, ENVIRON, destinations=destinations.registry()).findings
+
+    path.write_text(f"{SHOP}[destinations.s]\n{snap}{match}[destinations.c]\n{site}enabled = false\n")
+    (found,) = config.examine(path, ENVIRON, destinations=destinations.registry()).findings
+    assert (7, 'destinations.s.match."clear.country"') == (found.line, found.key)
 
 
 def test_a_blank_hides_nothing(tmp_path):

@@ -69,8 +69,10 @@ class Rules:
                 self._origins(name, source)
         self._distinct_sources()
         self._distinct_accounts()
-        for name, destination in self.settings.destinations.items():
-            _DestinationRules(self.report, name, destination, self._source_names()).check()
+        lanes = self.settings.destinations
+        kept = frozenset[str]().union(*(each.clear for each in lanes.values() if each.enabled))
+        for name, destination in lanes.items():
+            _DestinationRules(self.report, name, destination, self._source_names(), kept).check()
         self._distinct_destinations()
         for table, meaning in (("sources", "nobody can send events"), ("destinations", "events are sent nowhere")):
             if not self.document.get(table):
@@ -272,8 +274,12 @@ def _base_url(report: Report, key: Key, base: str, *, private: bool) -> None:
 
 
 class _DestinationRules:
-    def __init__(self, report: Report, name: str, destination: Destination, sources: list[str]) -> None:
-        self.report, self.destination, self.sources = report, destination, sources
+    """``kept``: the clear values that are stored, for whichever destination."""
+
+    def __init__(
+        self, report: Report, name: str, destination: Destination, sources: list[str], kept: frozenset[str]
+    ) -> None:
+        self.report, self.destination, self.sources, self.kept = report, destination, sources, kept
         self.key: Key = ("destinations", name)
 
     def check(self) -> None:
@@ -368,19 +374,38 @@ class _DestinationRules:
         for setting in self.destination.paths:
             named = getattr(self.destination, setting)
             for place, path in enumerate(named if isinstance(named, tuple) else (named,)):
-                if path is not None and (wrong := route.unknown_field(path)) is not None:
+                if path is not None:
                     inside: Key = (place,) if isinstance(named, tuple) else ()
-                    self.report.error((*self.key, setting, *inside), wrong, at="value")
+                    self._origin((*self.key, setting, *inside), path)
         for path, wanted in self.destination.match.items():
             try:
                 route.conditions(path, wanted)
             except ValueError as error:
                 self.report.error((*self.key, "match", path), str(error))
+            else:
+                if _lacks(path, self.kept | self.destination.clear):
+                    words = f"{path} is not stored: no enabled destination is given it in clear"
+                    self.report.error((*self.key, "match", path), words, _INSTEAD)
         for target, origin in self.destination.map.items():
-            if (wrong := route.unknown_field(origin)) is not None:
-                self.report.error((*self.key, "map", target), wrong, at="value")
-            elif not all(target.split(".")):
+            self._origin((*self.key, "map", target), origin)
+            if not all(target.split(".")):
                 self.report.error((*self.key, "map", target), "the target is not a path", 'write "custom_data.brands"')
+
+    def _origin(self, key: Key, path: str) -> None:
+        """A field that this destination takes something from."""
+        if (wrong := route.unknown_field(path)) is not None:
+            self.report.error(key, wrong, at="value")
+        elif _lacks(path, self.destination.clear):
+            self.report.error(key, f"{self.destination.title} is not given {path}", _INSTEAD, at="value")
+
+
+_INSTEAD = "use a field that your senders put under properties"
+
+
+def _lacks(path: str, given: Container[str]) -> bool:
+    """Is it a path to a clear value that is not among those ``given``?"""
+    room, _, name = path.partition(".")
+    return room == "clear" and name not in given
 
 
 def _near(name: str, defaults: Mapping[str, str]) -> str | None:
