@@ -69,6 +69,10 @@ class IpSnare(Destination, tag="ipsnare", frozen=True, kw_only=True):
         """The final state may be sent again, or corrected; one that is not final comes too late."""
         return self._given(event, "is_final") is False
 
+    def lacking(self, event: Event) -> Mapping[str, Sequence[str]]:
+        """What will be sent counts, wherever it was found."""
+        return {name: () if self._said(event, name) else paths for name, paths in self.identifiers.items()}
+
     def hints(self, event: Event) -> Iterable[str]:
         if self._given(event, "expired") is True and not self._given(event, "expired_at"):
             yield "expired without expired_at: send when the click expired as well"

@@ -140,6 +140,13 @@ class LinkTrace(Destination, tag="linktrace", frozen=True, kw_only=True):
         code = None if event.name in self.attributions else self._event(event)["linkShortCode"]
         return code if isinstance(code, str) else None
 
+    def lacking(self, event: Event) -> Mapping[str, Sequence[str]]:
+        """What will be sent counts, wherever it was found: a short code, or for an attribution the user."""
+        if event.name in self.attributions:
+            return {_USER: () if self._attribution(event)[_USER] else (self.user,)}
+        found = short_code(self._event(event)["linkShortCode"])
+        return {name: () if found else self.short_code[:1] or paths for name, paths in self.identifiers.items()}
+
     def hints(self, event: Event) -> Iterable[str]:
         entity = field(event, self.map.get("entityId", self.entity))
         if event.name not in self.attributions and _text(entity) is None:

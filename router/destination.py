@@ -178,6 +178,10 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", f
         """Is this event not to be sent once its subject is closed?"""
         return True
 
+    def lacking(self, event: Event) -> Mapping[str, Sequence[str]]:
+        """Each of the partner's identifiers with what an event lacks for it, by its paths: nothing where it carries it."""
+        return {name: [path for path in paths if not field(event, path)] for name, paths in self.identifiers.items()}
+
     def quota(self) -> int | None:
         """Events a calendar month (UTC) that the partner takes, as far as one knows."""
         return self.monthly_quota

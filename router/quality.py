@@ -11,8 +11,8 @@ somebody's, for partners match by these; an address alone is nobody's. A group e
 person. Snitcher tells of companies and never of consent, and its sender can be advised of neither. With a level
 goes why, and what to send instead.
 
-A destination's match is counted in the partner's own identifiers, of which an event carries one when it has a value at
-every path of it: none is *poor*, one is *fair*, two or more are *good*, and so are all that there are. A destination
+A destination's match is counted in the partner's own identifiers, of which an event carries one when it lacks no value
+for it: none is *poor*, one is *fair*, two or more are *good*, and so are all that there are. A destination
 without identifiers matches nobody, and everything is *good* for it.
 """
 
@@ -24,7 +24,7 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
-from router.destination import Destination, field
+from router.destination import Destination
 from router.event import Event
 
 Level = Literal["good", "fair", "poor"]
@@ -222,9 +222,7 @@ def _says_who(event: Event) -> bool:
 
 def for_destination(destination: Destination, event: Event) -> Match:
     """How well the partner can match an event, by the identifiers that the destination declares, in its order."""
-    lacking = {
-        name: [path for path in paths if not field(event, path)] for name, paths in destination.identifiers.items()
-    }
+    lacking = destination.lacking(event)
     carried = tuple(name for name, paths in lacking.items() if not paths)
     missing = tuple(name for name, paths in lacking.items() if paths)
     return Match(

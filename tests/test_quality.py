@@ -13,9 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import destinations
+from destinations.ipsnare import IpSnare
+from destinations.linktrace import LinkTrace
 from router import body, identifiers, quality
 from router.destination import Destination
-from router.event import Clear, Consent, Digests, Event, Money, User
+from router.event import Clear, Consent, Digests, Event, Money, Page, User
+from router.secret import Secret
 from tests.builders import an_event
 
 ROOT = Path(__file__).parent.parent
@@ -213,6 +216,40 @@ class TestForDestination:
             pass
 
         assert quality.Match("good") == quality.for_destination(Everything(), an_event())
+
+    @pytest.mark.parametrize(
+        ("fields", "expected"),
+        [
+            ({"properties": {"link_short_code": "497b3422"}}, ("good", ("linkShortCode",), None)),
+            ({"page": Page(url="https://shop.example/?link_short_code=497b3422")}, ("good", ("linkShortCode",), None)),
+            ({"properties": {"ref": "497b3422"}}, ("good", ("linkShortCode",), None)),
+            ({"properties": {"link_short_code": "a b"}}, ("poor", (), "send properties.link_short_code")),
+            ({"name": "app_install", "user": User(id="u-1")}, ("good", ("userId",), None)),
+            ({"name": "app_install"}, ("poor", (), "send the user id")),
+        ],
+        ids=["its property", "the page", "a field that was named", "no short code", "a user", "no user"],
+    )
+    def test_what_linktrace_knows_by(self, fields: dict[str, Any], expected: tuple[Any, ...]):
+        """
+        A short code counts wherever LinkTrace's lane finds it, and for an attribution its user.
+        """
+        lane = LinkTrace(
+            api_key=Secret("k"),
+            short_code=("properties.link_short_code", "properties.ref"),
+            attributions=("app_install",),
+        )
+        match = quality.for_destination(lane, an_event(**fields))
+
+        assert expected == (match.level, match.carried, match.addition)
+
+    def test_what_ipsnare_knows_by(self):
+        """
+        A field that map finds elsewhere is carried, too.
+        """
+        lane = IpSnare(api_key=Secret("k"), map={"source_click_id": "properties.cid"})
+        match = quality.for_destination(lane, an_event(properties={"cid": "c-1"}, clear=Clear(ip="203.0.113.7")))
+
+        assert ("user_ip", "source_click_id") == match.carried
 
     def test_an_empty_value_is_none(self):
         """
