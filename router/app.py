@@ -164,11 +164,8 @@ class App:
         """Take over sources and destinations of a checked configuration while running. Addresses and the outbox need a
         restart.
         """
-        if (settings.collect, settings.console, settings.outbox) != (
-            self.settings.collect,
-            self.settings.console,
-            self.settings.outbox,
-        ):
+        of_start = {name: getattr(self.settings, name) for name in ("collect", "console", "outbox")}
+        if msgspec.structs.replace(settings, **of_start) != settings:
             log.warning("restart_needed", reason="collect, console and outbox settings are read at start only")
         failpoint("reload_before_write")
         await self.store.configure(*described(settings))
@@ -182,7 +179,7 @@ class App:
         await self.delivery.apply(settings.destinations)
         failpoint("reload_after_lanes")
         await self.pull.apply(settings.sources, cleared(settings))
-        self.settings = settings
+        self.settings = msgspec.structs.replace(settings, **of_start)
         log.info("reloaded", version=self.store.config)
 
     async def stop(self) -> None:

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
+import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from router import app as program
 from router.cli.serve import loop_factory
@@ -358,6 +360,20 @@ class TestReload:
         assert 0 == code
         assert "alow_private" in err
         assert "reload_refused" in err
+
+    async def test_what_needs_a_restart_is_said_each_time(self, tmp_path: Path):
+        """
+        Until the restart every reload says that the file has settings that are not in force, and none once it has not.
+        """
+        running = settings(tmp_path)
+        other = msgspec.structs.replace(running, collect=msgspec.structs.replace(running.collect, session="1h"))
+        async with running_app(running) as app:
+            with capture_logs() as told:
+                for file in (running, other, other, running):
+                    await app.reload(file)
+
+        said = [each["event"] for each in told if each["event"] in {"restart_needed", "reloaded"}]
+        assert ["reloaded", *["restart_needed", "reloaded"] * 2, "reloaded"] == said
 
     async def test_a_look_that_fails_is_no_end(self, tmp_path: Path):
         """
