@@ -9,6 +9,7 @@ Paths are those of ``router.destination.field``. An absent field meets only ``ne
 
 from __future__ import annotations
 
+import builtins
 import difflib
 import fnmatch
 import math
@@ -339,41 +340,54 @@ _NEEDS: Mapping[str, str] = {
 def unknown_field(path: str) -> str | None:
     """What is wrong with a path into an event, with the nearest that exists; None where nothing is.
 
-    Only names that this program fixes are checked: below ``properties``, ``items`` and the like the sender decides.
+    Only names that this program fixes are checked: below ``properties`` and the like the sender decides.
     """
-    parts, known = path.split("."), _FIELDS
+    parts = path.split(".")
+    known: Inside | None = _FIELDS
     for depth, part in enumerate(parts):
-        if part not in known:
+        if known is None:
+            return None
+        if not known:
+            return f'unknown field "{path}" of an event: there is nothing inside {".".join(parts[:depth])}'
+        name = _ANY if part.isdecimal() else part
+        if name not in known:
             nearest = _nearest(part, known)
             hint = f', did you mean "{".".join([*parts[:depth], nearest, *parts[depth + 1 :]])}"?' if nearest else ""
             return f'unknown field "{path}" of an event{hint or ": what senders add is under properties"}'
-        if not (known := known[part]):
-            return None
+        known = known[name]
     return None
 
 
-def _nearest(part: str, known: dict[str, Any]) -> str | None:
+def _nearest(part: str, known: Inside) -> str | None:
     """A name spelt nearly so, or the same name one table further in ("value" is "money.value")."""
     if close := difflib.get_close_matches(part, list(known), n=1):
         return close[0]
-    return next((f"{name}.{part}" for name, inside in known.items() if part in inside), None)
+    return next((f"{name}.{part}" for name, inside in known.items() if part in (inside or ())), None)
 
 
-def _fields(struct: type[msgspec.Struct]) -> dict[str, dict[str, Any]]:
-    """The names of a struct, each with the names inside it; empty where it holds no struct."""
-    return {
-        name: _fields(hint) if isinstance(hint, type) and issubclass(hint, msgspec.Struct) else {}
-        for name, hint in typing.get_type_hints(struct).items()
-    }
+_ANY = "0"  # stands for every place of a list
+Inside = dict[str, Any]  # names, each with the names inside it: none in a text or number, None where the sender decides
 
 
-_FIELDS: dict[str, dict[str, Any]] = _fields(Event)
+def _inside(hint: Any) -> Inside | None:
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return {name: _inside(each) for name, each in typing.get_type_hints(hint).items()}
+    match typing.get_origin(hint):
+        case builtins.dict:
+            return None
+        case builtins.tuple:
+            return {_ANY: _inside(typing.get_args(hint)[0])}
+    return {}
+
+
+_FIELDS: Inside = _inside(Event) or {}
 
 
 def _reader(path: str) -> Callable[[Event], Any]:
     """``field`` for one path, with the way through the event's own structs found beforehand: half the time."""
-    parts, known, fixed = path.split("."), _FIELDS, 0
-    while fixed < len(parts) and known:
+    parts, fixed = path.split("."), 0
+    known: Inside | None = _FIELDS
+    while fixed < len(parts) and known and _ANY not in known:
         known = known[parts[fixed]]
         fixed += 1
     own, rest = operator.attrgetter(".".join(parts[:fixed])), ".".join(parts[fixed:])
