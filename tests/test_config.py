@@ -334,6 +334,17 @@ FAULTS = [
         "5:11 error clear.country is not stored: no enabled",
         "under properties",
     ),
+    (
+        ADS + 'match = { name = { in = ["Order Completed"] } }',
+        '5:11 error "Order Completed" arrives as "',
+        '"purchase"',
+    ),
+    (
+        ADS + 'match = { name = { ne = "purchse" } }',
+        '5:11 warning no standard event is called "purchse"',
+        '"purchase"?',
+    ),
+    (ADS + 'match = { source = "shop" }', '5:11 error unknown source "shop"', "there are none"),
     (ADS + 'map = { "a.b" = "clear.ip" }', "5:17 error Ads is not given clear.ip", "under properties"),
     (POINTING + 'of = ["clear.ip"]', "3:7 error Pointing is not given clear.ip", "under properties"),
     (ADS + 'map = { "custom." = "properties.v" }', "5:9 error the target is not a path", "custom_data.brands"),
@@ -464,12 +475,14 @@ def test_a_blank_hides_nothing(tmp_path):
     assert all('arrives as "purchase"' in one for one in found[1:])
 
 
-def test_a_blank_that_is_meant(tmp_path):
+def test_conditions_that_are_meant(tmp_path):
     """
-    A condition may be about a text that begins or ends with a blank.
+    A condition may be about a text that begins or ends with a blank, and leave out a source that was removed.
     """
 
-    text = SHOP + ADS + 'match = { "properties.v" = "a ", "properties.w" = { contains = " b" } }'
+    text = (
+        SHOP + ADS + 'match = { source = { ne = "gone" }, "properties.v" = "a ", "properties.w" = { contains = " b" } }'
+    )
     assert [] == said(tmp_path, text)
 
 

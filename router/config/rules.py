@@ -295,8 +295,11 @@ class _DestinationRules:
     def _sources(self) -> None:
         for place, name in enumerate(self.destination.sources):
             if name not in self.sources:
-                known = suggestion(name, dict.fromkeys(self.sources)) if self.sources else "there are none"
-                self.report.error((*self.key, "sources", place), f'unknown source "{name}"', known, at="value")
+                self._unknown_source((*self.key, "sources", place), name, "value")
+
+    def _unknown_source(self, key: Key, name: str, at: At) -> None:
+        known = suggestion(name, dict.fromkeys(self.sources)) if self.sources else "there are none"
+        self.report.error(key, f'unknown source "{name}"', known, at=at)
 
     def _consent(self) -> None:
         for place, category in enumerate(self.destination.consent):
@@ -383,6 +386,7 @@ class _DestinationRules:
             except ValueError as error:
                 self.report.error((*self.key, "match", path), str(error))
             else:
+                self._asked_for(path, wanted)
                 if _lacks(path, self.kept | self.destination.clear):
                     words = f"{path} is not stored: no enabled destination is given it in clear"
                     self.report.error((*self.key, "match", path), words, _INSTEAD)
@@ -391,12 +395,31 @@ class _DestinationRules:
             if not all(target.split(".")):
                 self.report.error((*self.key, "map", target), "the target is not a path", 'write "custom_data.brands"')
 
+    def _asked_for(self, path: str, wanted: Any) -> None:
+        """A condition on an event's name or source is in vain where none is called so; a source may have been removed."""
+        key = (*self.key, "match", path)
+        if path == "name":
+            names = _texts(wanted, "eq", "ne", "in", "not_in")
+            for name in names:
+                self._spelling(key, name, names, "key")
+        elif path == "source":
+            for name in _texts(wanted, "eq", "in"):
+                if name not in self.sources:
+                    self._unknown_source(key, name, "key")
+
     def _origin(self, key: Key, path: str) -> None:
         """A field that this destination takes something from."""
         if (wrong := route.unknown_field(path)) is not None:
             self.report.error(key, wrong, at="value")
         elif _lacks(path, self.destination.clear):
             self.report.error(key, f"{self.destination.title} is not given {path}", _INSTEAD, at="value")
+
+
+def _texts(wanted: Any, *words: str) -> list[str]:
+    """The texts that a condition compares with by these words."""
+    told = wanted if isinstance(wanted, dict) else {"eq": wanted}
+    operands = [told[word] for word in words if word in told]
+    return [each for one in operands for each in (one if isinstance(one, list) else [one]) if isinstance(each, str)]
 
 
 _INSTEAD = "use a field that your senders put under properties"
