@@ -937,6 +937,13 @@ class TestAccounts:
         text = sources + ADS + 'sources = ["shop"]\n' + ADS.replace("eu", "us") + 'sources = ["b"]\n'
         assert [] == said(tmp_path, text)
 
+    def test_switched_off(self, tmp_path):
+        """
+        Who gives a destination another name, and switches the old one off, is not told of events that come twice.
+        """
+
+        assert [] == said(tmp_path, SHOP + ADS + "enabled = false\n" + ADS.replace("eu", "us"))
+
     def test_other_account(self, tmp_path):
         """
         Two accounts at one partner are two destinations.

@@ -175,7 +175,7 @@ class Rules:
     def _distinct_destinations(self) -> None:
         seen: dict[str, Destination] = {}
         for name, destination in self.settings.destinations.items():
-            if ("destinations", name) in self.drafts:
+            if not destination.enabled or ("destinations", name) in self.drafts:
                 continue
             for other, earlier in seen.items():
                 if _same_account(destination, earlier):
