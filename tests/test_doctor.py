@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -98,7 +98,18 @@ class TestCommand:
         path.write_bytes(content)
 
         code, found = findings(outbox)
-        assert (1, "fail", "damaged: 00000001.db") == (code, found["files"]["level"], found["files"]["words"])
+        assert (1, "fail", "00000001.db is damaged") == (code, found["files"]["level"], found["files"]["words"])
+
+    @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"")], ids=["gone", "empty"])
+    @pytest.mark.parametrize("name", ["00000001.db", "00000003.db"])
+    def test_a_lost_file_fails(self, outbox: Path, name: str, damage: Callable[[Path], object]):
+        """
+        A segment that is gone or empty is named, be it the newest, without which no server starts.
+        """
+        damage(outbox / "log" / name)
+
+        code, found = findings(outbox)
+        assert (1, "fail", f"{name} is missing") == (code, found["files"]["level"], found["files"]["words"])
 
     def test_a_lost_row_fails(self, outbox: Path):
         """

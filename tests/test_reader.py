@@ -134,6 +134,20 @@ class TestLedger:
         wrong = await reader.recount()
         assert [("snap", "delivered", 3, 1)] == [(each.where, each.what, each.counted, each.kept) for each in wrong]
 
+    async def test_a_lost_end_of_the_log_is_a_difference(self, store: Outbox, reader: Reader):
+        """
+        Where the state knows of more than the log has left, the ledger says how many are gone, and nothing waits.
+        """
+        lane = await store.lane("snap", "snap")
+        await store.append(many(6))
+        await store.settle(lane, [delivered(1, 2, 3, 6)])
+        log = sqlite3.connect(store.segments.newest.path(store.directory), isolation_level=None)
+        log.execute("DELETE FROM event WHERE seq > 1")
+        log.close()
+
+        ledger = await reader.ledger()
+        assert (1, 0, -3) == (ledger.accepted, ledger.destinations["snap"].waiting, ledger.difference)
+
     async def test_a_hold_shows_its_reason_and_end(self, store: Outbox, reader: Reader):
         """
         A held lane says why, and until when where the partner said so; its backlog is waiting.

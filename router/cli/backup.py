@@ -56,9 +56,9 @@ async def faults(target: Path) -> list[str]:
     from router.outbox.reader import Reader
     from router.outbox.snapshots import Snapshots
 
-    damaged = [each.file for each in await Snapshots(target).check(3600.0) if each.verdict != "whole"]
-    if damaged:
-        return [f"{each} is damaged" for each in damaged]
+    checks = await Snapshots(target).check(3600.0)
+    if damaged := [f"{each.file} is {each.verdict}" for each in checks if each.verdict != "whole"]:
+        return damaged
     reader = Reader(target)
     wrong = [f"{each.where} has {each.counted} of {each.what}, not {each.kept}" for each in await reader.recount()]
     difference = (await reader.ledger()).difference

@@ -287,16 +287,16 @@ async def _read(reader: Reader, files: Snapshots) -> list[Finding]:
     newest = (await reader.recent(1)).items
     found = [of_clock(time.time_ns() // 1_000_000, int(newest[0].received.timestamp() * 1000) if newest else None)]
     checks = await files.check(CHECKING)
-    damaged = [each.file for each in checks if each.verdict == "damaged"]
+    wrong = [f"{each.file} is {each.verdict}" for each in checks if each.verdict in {"damaged", "missing"}]
     unfinished = [each for each in checks if each.verdict == "unfinished"]
-    if damaged:
-        found.append(Finding("fail", "files", f"damaged: {', '.join(damaged)}", "restore them from a backup"))
+    if wrong:
+        found.append(Finding("fail", "files", ", ".join(wrong), "restore them from a backup"))
         return found
     looked = f"{len(checks) - len(unfinished)} of {counted(len(checks), 'file')} looked through"
     found.append(Finding("ok", "files", f"{looked}, all whole"))
-    ledger, wrong = await reader.ledger(), await reader.recount()
-    if ledger.difference or wrong:
-        places = ", ".join(dict.fromkeys(each.where for each in wrong)) or "the sum"
+    ledger, differences = await reader.ledger(), await reader.recount()
+    if ledger.difference or differences:
+        places = ", ".join(dict.fromkeys(each.where for each in differences)) or "the sum"
         fix = "turnout ledger --verify says where; keep a copy of the outbox and report it"
         found.append(Finding("fail", "ledger", f"it does not come out: {places}", fix))
     else:

@@ -40,7 +40,8 @@ class Account(NamedTuple):
         return last if self.stop is None else self.stop
 
     def waiting(self, last: int) -> int:
-        return self.parked + (self.end(last) - self.cursor) - self.beyond
+        """Never less than what has a row: where the log lost its end, nothing is left that could wait there."""
+        return self.parked + max(0, self.end(last) - self.cursor - self.beyond)
 
     def quota(self) -> QuotaView | None:
         """What is used of the latest month in which anything was; None where the partner has no quota."""

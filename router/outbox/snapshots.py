@@ -52,13 +52,19 @@ class Snapshots:
     async def check(self, longest: float) -> list[FileCheck]:
         """SQLite's quick check of the state and of the segments, newest first, for ``longest`` seconds in all."""
         deadline = time.monotonic() + longest
-        async with self.state() as state:
-            paths = [log.path(self._directory, segment.number) for segment in reversed(await segment_files(state))]
-        return [
+        paths = await self._segment_paths()
+        checks = [
             FileCheck(file=path.name, verdict=await _check(path, deadline - time.monotonic()))
             for path in (self._directory / "state.db", *paths)
-            if path.exists()
         ]
+        if all(each.verdict != "missing" for each in checks):
+            return checks
+        kept = {path.name for path in await self._segment_paths()}  # retention may have taken one while we looked
+        return [each for each in checks if each.verdict != "missing" or each.file in kept]
+
+    async def _segment_paths(self) -> list[Path]:
+        async with self.state() as state:
+            return [log.path(self._directory, segment.number) for segment in reversed(await segment_files(state))]
 
     @contextlib.asynccontextmanager
     async def state(self, longest: float = LONGEST_READ) -> AsyncIterator[aiosqlite.Connection]:
@@ -118,7 +124,9 @@ def _mode(path: Path) -> str:
     return "immutable=1" if nobody_writes and not os.access(path.parent, os.W_OK) else "mode=ro"
 
 
-async def _check(path: Path, longest: float) -> Literal["whole", "damaged", "unfinished"]:
+async def _check(path: Path, longest: float) -> Literal["whole", "damaged", "missing", "unfinished"]:
+    if _missing(path):
+        return "missing"
     try:
         async with _opened(path, longest) as connection:
             ((verdict,),) = await connection.execute_fetchall("PRAGMA quick_check(1)")
@@ -127,6 +135,10 @@ async def _check(path: Path, longest: float) -> Literal["whole", "damaged", "unf
     except OutboxError:
         return "damaged"
     return "whole" if verdict == "ok" else "damaged"
+
+
+def _missing(path: Path) -> bool:
+    return not path.exists() or path.stat().st_size == 0
 
 
 async def _version(connection: aiosqlite.Connection) -> int:

@@ -97,10 +97,12 @@ class Discrepancy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FileCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """What SQLite's own check says of one file; ``unfinished`` where the time ran out."""
+    """What SQLite's own check says of one file; ``missing`` where it is not there or empty, ``unfinished`` where the time
+    ran out.
+    """
 
     file: str
-    verdict: Literal["whole", "damaged", "unfinished"]
+    verdict: Literal["whole", "damaged", "missing", "unfinished"]
 
 
 class Found(msgspec.Struct, frozen=True):
