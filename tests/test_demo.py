@@ -181,8 +181,18 @@ class TestRun:
         assert 0 == code
         assert 0 == checked.exit_code
         assert 15 == (await Reader(kept / "outbox").ledger()).accepted
-        again = CliRunner().invoke(command_line, ["demo", "--keep", str(kept)])
-        assert 2 == again.exit_code
+
+    def test_it_writes_over_nothing(self, tmp_path: Path):
+        """
+        A directory that holds anything is refused, for its config.toml would be lost; so is one that cannot be made.
+        """
+        own = tmp_path / "config.toml"
+        own.write_text("mine")
+        for place in (tmp_path, own / "below"):
+            refused = CliRunner().invoke(command_line, ["demo", "--events", "1", "--exit", "--keep", str(place)])
+
+            assert (2, "mine") == (refused.exit_code, own.read_text())
+            assert "name an" in refused.output
 
 
 class TestControls:

@@ -73,8 +73,8 @@ def command(ctx: click.Context, events: int | None, leave: bool, seed: int, keep
     from router import logs
     from router.cli.serve import loop_factory
 
-    if keep is not None and (keep / "outbox").exists():
-        raise click.UsageError("that directory holds an outbox already: name an empty or a new one")
+    if keep is not None:
+        _need_empty(keep)
     began = ctx.meta.get(BEGAN) or time.monotonic()
     logs.configure("error", sys.stderr)
     directory = keep or Path(tempfile.mkdtemp(prefix="turnout-demo-"))
@@ -88,6 +88,18 @@ def command(ctx: click.Context, events: int | None, leave: bool, seed: int, keep
             shutil.rmtree(directory, ignore_errors=True)
     click.echo(f"Everything is in {keep}." if keep else f"{directory} is removed.", err=True)
     sys.exit(code)
+
+
+def _need_empty(keep: Path) -> None:
+    """The demo writes a config.toml and secrets there: nothing of anybody's may stand in their place."""
+    try:
+        keep.mkdir(mode=0o700, parents=True, exist_ok=True)
+        taken = any(keep.iterdir())
+    except OSError as error:
+        why = (error.strerror or "").lower()
+        raise click.UsageError(f"the directory of --keep cannot be made or read: {why}: name another") from None
+    if taken:
+        raise click.UsageError("the directory of --keep is not empty: name an empty or a new one")
 
 
 def _screen(*, as_json: bool) -> Screen:
