@@ -227,6 +227,24 @@ class TestAddresses:
         assert 3 == result.exit_code
         assert "Nobody answers at http://127.0.0.1:9: start it with turnout serve" in result.stderr
 
+    @pytest.mark.parametrize("said", [b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"])
+    async def test_what_is_no_answer(self, tmp_path: Path, said: bytes):
+        """
+        Something that speaks no HTTP, or whose answer breaks off, counts as nobody: nothing is known of the event.
+        """
+
+        async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"}")
+            writer.write(said)
+            writer.close()
+
+        async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            result = await send(tmp_path, "--to", url, "--token", KEY, '{"event": "a"}')
+
+        assert 3 == result.exit_code
+        assert f"Nobody answers at {url}: start it with turnout serve" in result.stderr
+
     async def test_a_server_that_dies(self, tmp_path: Path):
         """
         It is said how many of the file had an answer, and that all of it may be sent again.
@@ -284,13 +302,14 @@ class TestAddresses:
 
         assert (0, 3, 1) == (result.exit_code, len(bodies), len(set(bodies)))
 
-    async def test_somebody_else_there(self, tmp_path: Path):
+    @pytest.mark.parametrize("status", [200, 404])
+    async def test_somebody_else_there(self, tmp_path: Path, status: int):
         """
-        A server that is no collect endpoint is told apart from one that refuses an event.
+        A server that is no collect endpoint is told apart from one that refuses an event, and took none whatever it says.
         """
 
         async def other(_: web.Request) -> web.Response:
-            return web.Response(status=404, text="<h1>Not found</h1>")
+            return web.Response(status=status, text="<h1>Not found</h1>")
 
         async with listening(other) as url:
             result = await send(tmp_path, "--to", url, "--token", KEY, '{"event": "a"}')

@@ -260,7 +260,7 @@ async def _post(session: aiohttp.ClientSession, target: Target, index: int, item
         if status not in {429, 503}:
             break
         await asyncio.sleep(_pause(headers.get("Retry-After")))
-    if status == 200:
+    if status == 200 and "accepted" in said:
         return _result(index, said, item)
     code, message = str(said.get("code") or f"http_{status}"), said.get("message")
     message = message or "this is no collect endpoint"
@@ -321,7 +321,7 @@ async def _asked(
         ) as answer:
             content = await answer.read()
             return answer.status, json_object(content), dict(answer.headers)
-    except (aiohttp.ClientConnectionError, TimeoutError):
+    except (aiohttp.ClientError, TimeoutError):  # nobody, no HTTP, or an answer that broke off
         parts = urlsplit(url)
         raise Unreachable(f"Nobody answers at {parts.scheme}://{parts.netloc}") from None
 
