@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from router import body as bodies
 from router import cli, identifiers
+from router.cli.forget import AT_ONCE
 from router.collect.intake import Intake
 from router.collect.keys import sender
 from router.delivery.engine import Delivery
@@ -490,6 +491,8 @@ class TestCommand:
             ([], "", "say who"),
             (["--country", "FR"], "", "say who"),
             (["--file", "-"], '{"email": "a@example.com"}\n{"mail": "b"}\n', "line 2"),
+            (["--file", "-"], '{"user_id": "u-1"}\n' * 1200 + '{"email": "no address"}\n', "line 1201"),
+            (["--file", "-"], '{"country": "FR"}\n', "line 1"),
             (["--file", "-", "--email", "a@example.com"], "{}", "one person by options"),
         ],
     )
@@ -504,6 +507,19 @@ class TestCommand:
 
         assert 2 == found.exit_code
         assert says in found.output
+
+    async def test_a_thousand_by_all_their_identifiers(self, tmp_path):
+        """
+        However long the identifiers are, as many people as the command sends at once fit into one request.
+        """
+        person = {"email": f"{'e' * 242}@example.com", "phone": "+33612345678", "user_id": "é" * 128}
+        body = {"people": [{**person, "anonymous_id": "é" * 128}] * AT_ONCE, "dry_run": True}
+        async with running_app(settings(tmp_path)) as app, aiohttp.ClientSession() as session:
+            url = f"http://127.0.0.1:{app.console_port}/api/v1/people:forget"
+            async with session.post(
+                url, data=msgspec.json.encode(body), headers={"Content-Type": "application/json"}
+            ) as answer:
+                assert 200 == answer.status
 
     async def test_an_identifier_that_is_none_erases_nothing(self, tmp_path):
         """

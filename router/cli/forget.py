@@ -55,9 +55,9 @@ def command(path: Path, file: Any, linked: bool, dry_run: bool, yes: bool, as_js
     from router.cli.console_client import Console
 
     given = {name: value for name, value in person.items() if value}
-    people = _read(file) if file is not None else [given]
     if file is not None and given:
         raise click.UsageError("give one person by options, or many by --file")
+    people = _read(file) if file is not None else [given]
     if not people or not all(set(each) - {"country"} for each in people):
         raise click.UsageError("say who: --email, --phone, --user-id, --anonymous-id, or --file")
     console = Console(path)
@@ -85,10 +85,10 @@ def _found(traces: dict[str, Any], *, linked: bool) -> None:
 
 
 def _read(file: Any) -> list[dict[str, str]]:
-    """The people of a file. Ends the process, naming the line, where one is not readable."""
+    """The people of a file. Ends the process, naming the line, where one is not readable or cannot be identified."""
     import msgspec
 
-    from router.person import Person
+    from router.person import Person, marks
 
     people: list[dict[str, str]] = []
     for number, text in enumerate(file, 1):
@@ -99,6 +99,10 @@ def _read(file: Any) -> list[dict[str, str]]:
         except (msgspec.MsgspecError, UnicodeDecodeError):
             names = ", ".join(Person.__struct_fields__)
             click.echo(f"line {number}: write one JSON object with {names}, each a text. Nothing was erased.", err=True)
+            sys.exit(USAGE)
+        if not marks(person):
+            words = "give email, phone (with its country), user_id or anonymous_id"
+            click.echo(f"line {number}: {words}. Nothing was erased.", err=True)
             sys.exit(USAGE)
         people.append({name: value for name in person.__struct_fields__ if (value := getattr(person, name))})
     return people

@@ -21,7 +21,7 @@ from router.outbox.views import Configs, Destinations, Story
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-LARGEST_BODY = 256 * 1024
+LARGEST_BODY = 1 << 20  # a thousand people by all their identifiers, or a thousand long ids
 STATES = get_args(State)
 WHO = re.compile(r"[A-Za-z0-9._@-]{1,64}", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)  # fits SQLite's integers; str.isdigit takes "²", which int() does not

@@ -28,7 +28,7 @@ _STATUS_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 _STATUS_WORDS = {
     404: "there is nothing at this address: GET / lists what there is",
     405: "this address takes another method: see /openapi.json",
-    413: "the body is too large",
+    413: "the body is too large: send it in parts of 1 MiB at most",
 }
 
 
