@@ -558,6 +558,31 @@ class TestDocument:
         names = [each["operationId"] for path in document["paths"].values() for each in path.values()]
         assert len(names) == len(set(names))
 
+    async def test_what_is_not_ready_answers_as_it_says(self, start: Start):
+        """
+        503 of /readyz is no error to a client made from the document: it has the same form as 200.
+        """
+        client = await start(draining=lambda: True)
+        document = await (await client.get("/openapi.json")).json()
+        answer = await client.get("/readyz")
+
+        told = document["paths"]["/readyz"]["get"]["responses"]
+        assert told["200"]["content"] == told[str(answer.status)]["content"]
+        properties = document["components"]["schemas"]["Health"]["properties"]
+        assert set(properties) == set(await answer.json())
+
+    async def test_a_body_is_needed_where_a_field_is(self, start: Start):
+        """
+        The document says of which acts the body may be left out; the others answer 400 without one.
+        """
+        client = await start()
+        document = await (await client.get("/openapi.json")).json()
+        for path, methods in document["paths"].items():
+            if "post" in methods:
+                needed = methods["post"]["requestBody"]["required"]
+                answer = await client.post(path.format(name="links", number=1))
+                assert needed is (400 == answer.status)
+
     async def test_the_index_leads_to_every_page(self, start: Start):
         """
         GET / names addresses, and each of them answers.

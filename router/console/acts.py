@@ -88,7 +88,7 @@ class Erased(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Again(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which events are to be sent again: received from ``since`` to before ``until`` (ISO 8601), of one source, name, id.
+    """Which events are to be sent again: received from ``since`` to before ``until`` (ISO 8601), of one source and name.
 
     ``states``: what became of them at this destination; "earlier" came before it was there. ``rate`` is in requests.
     """

@@ -41,6 +41,9 @@ def _operation(route: Route, schemas: Mapping[object, Any]) -> dict[str, Any]:
         "summary": route.words,
         "responses": {
             "200": {"description": "Done.", "content": _content(route, schemas)},
+            **(
+                {str(route.also): {"description": "Not so.", "content": _content(route, schemas)}} if route.also else {}
+            ),
             "default": {
                 "description": "Not done.",
                 "content": {"application/json": {"schema": schemas[Error]}},
@@ -51,7 +54,9 @@ def _operation(route: Route, schemas: Mapping[object, Any]) -> dict[str, Any]:
     if parameters:
         operation["parameters"] = parameters
     if route.body is not None:
-        operation["requestBody"] = {"content": {"application/json": {"schema": schemas[route.body]}}}
+        needed = any(field.required for field in msgspec.structs.fields(route.body))
+        content = {"application/json": {"schema": schemas[route.body]}}
+        operation["requestBody"] = {"content": content, "required": needed}
     if route.open:
         operation["security"] = []
     return operation

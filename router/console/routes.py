@@ -37,8 +37,8 @@ class Parameter(NamedTuple):
 
 
 class Route(NamedTuple):
-    """One address. ``answer`` is None where it is not JSON, and one of the messages of an event stream; ``open`` addresses
-    need no token.
+    """One address. ``answer`` is None where it is not JSON, and one of the messages of an event stream; with a status of
+    ``also`` it answers the same. ``open`` addresses need no token.
     """
 
     method: str
@@ -50,6 +50,7 @@ class Route(NamedTuple):
     query: tuple[Parameter, ...] = ()
     open: bool = False
     media: str = JSON
+    also: int | None = None
 
 
 _LIMIT = Parameter("limit", "Entries of one page.", {"type": "integer", "minimum": 1, "maximum": MOST, "default": 100})
@@ -70,7 +71,7 @@ def table(api: Api) -> list[Route]:
     """Every address but the two that are made from this table: the index and the OpenAPI document."""
     return [
         Route("GET", "/healthz", "Does the process answer?", api.healthz, Alive, open=True),
-        Route("GET", "/readyz", "Can it take events? 503 where not.", api.readyz, Health, open=True),
+        Route("GET", "/readyz", "Can it take events? 503 where not.", api.readyz, Health, open=True, also=503),
         Route("GET", "/metrics", "Prometheus metrics.", api.metrics, None),
         Route("GET", "/api/v1/ledger", "What came in, what became of it, and the difference.", api.ledger, Ledger),
         Route("GET", "/api/v1/destinations", "The lanes as they stand.", api.destinations, Destinations),
