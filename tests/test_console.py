@@ -336,6 +336,16 @@ class TestActs:
         assert status == answer.status
         assert False is (await answer.json())["success"]
 
+    async def test_a_body_that_is_not_compressed_as_it_says(self, start: Start):
+        """
+        It is the sender's mistake, and told as one.
+        """
+        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+        client = await start()
+        answer = await client.post("/api/v1/deliveries:retry", data=b'{"to": "links"}', headers=headers)
+
+        assert (400, "malformed") == (answer.status, (await answer.json())["code"])
+
 
 class TestGuard:
     @pytest.mark.parametrize(

@@ -236,7 +236,10 @@ def _invalid(field: str, message: str) -> Fault:
 
 async def _read(request: web.Request, form: type[T]) -> T:
     """The body as ``form``; no body is an empty one. What is not a field of it is refused, never ignored."""
-    raw = await request.read()
+    try:
+        raw = await request.read()
+    except web.RequestPayloadError:
+        raise Fault(400, "malformed", "the body broke off, or is not compressed as its Content-Encoding says") from None
     if raw and request.content_type != JSON:
         raise Fault(415, "unsupported_media_type", "send JSON with Content-Type: application/json")
     try:
