@@ -272,6 +272,16 @@ class TestActs:
         expected = [("resume", "api from 127.0.0.1"), ("hold", "anna@laptop from 127.0.0.1")]
         assert expected == [(each["what"], each["who"]) for each in acts]
 
+    async def test_a_hold_without_words_has_a_reason(self, start: Start):
+        """
+        A held lane says why wherever it is shown: an empty reason would look like none.
+        """
+        client = await start()
+
+        await client.post("/api/v1/destinations/links:hold", json={"reason": " "})
+        links = (await (await client.get("/api/v1/ledger")).json())["destinations"]["links"]
+        assert "held by the operator" == links["hold_reason"]
+
     @pytest.mark.parametrize(
         ("path", "body", "status", "code"),
         [

@@ -175,8 +175,8 @@ class Api:
         return answered(await self._acts.drop(await _read(request, Giving), _who(request)))
 
     async def hold(self, request: web.Request) -> web.Response:
-        body = await _read(request, Reason)
-        return answered(await self._acts.hold(request.match_info["name"], body.reason[:200], _who(request)))
+        reason = (await _read(request, Reason)).reason.strip()[:200] or Reason().reason
+        return answered(await self._acts.hold(request.match_info["name"], reason, _who(request)))
 
     async def resume(self, request: web.Request) -> web.Response:
         await _read(request, Nothing)
