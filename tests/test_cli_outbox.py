@@ -196,6 +196,14 @@ class TestReads:
         second = turnout("outbox", "list", "--config", config, "--limit", "2", "--json", "--after", place)
         assert ["e-3", "e-2"] == [json.loads(each)["id"] for each in second.stdout.splitlines()]
 
+    def test_a_list_goes_on_nowhere_else(self, config: str):
+        """
+        What is no place is refused: the first page again would be taken for the next one.
+        """
+        refused = turnout("outbox", "list", "--config", config, "--after", "e-3")
+
+        assert (2, "") == (refused.exit_code, refused.stdout)
+
     @pytest.mark.parametrize("name", ["e-2", "#2"])
     def test_one_event_is_shown(self, config: str, name: str):
         """

@@ -44,6 +44,10 @@ def command() -> None:
 @json_option
 def list_(path: Path, to: str | None, state: Any, limit: int, after: str | None, as_json: bool) -> None:
     """List deliveries, newest events first."""
+    from router.outbox import pages
+
+    if after is not None and pages.place(after) is None:
+        raise click.UsageError("--after is what the list before ended with, as 33010.1")
 
     async def found(reader: Reader) -> tuple[Deliveries, Ledger] | None:
         known = to is None or await reader.lane_type(to) is not None
