@@ -172,6 +172,13 @@ def _families(ledger: Ledger, lanes: Sequence[LaneView], store: Outbox, now: int
     ended = CounterMetricFamily(
         "turnout_deliveries", "Deliveries that ended, since ever.", labels=["destination", "outcome"]
     )
+    # Parts of the delivered, and apart from them, so that a sum over turnout_deliveries counts each delivery once.
+    duplicate = CounterMetricFamily(
+        "turnout_deliveries_duplicate", "Delivered, and known there already.", labels=["destination"]
+    )
+    unverified = CounterMetricFamily(
+        "turnout_deliveries_unverified", "Delivered, by an answer that proves nothing.", labels=["destination"]
+    )
     filtered = CounterMetricFamily("turnout_events_filtered", "Events not meant for it.", labels=["destination"])
     oldest = GaugeMetricFamily(
         "turnout_outbox_oldest_age_seconds", "Age of the longest waiting event.", labels=["destination"]
@@ -184,8 +191,9 @@ def _families(ledger: Ledger, lanes: Sequence[LaneView], store: Outbox, now: int
     for lane in lanes:
         for state in ("waiting", "dead", "erased"):
             entries.add_metric([lane.name, state], getattr(lane, state))
-        for outcome in ("delivered", "duplicate", "unverified"):
-            ended.add_metric([lane.name, outcome], getattr(lane, outcome))
+        ended.add_metric([lane.name, "delivered"], lane.delivered)
+        duplicate.add_metric([lane.name], lane.duplicate)
+        unverified.add_metric([lane.name], lane.unverified)
         filtered.add_metric([lane.name], lane.filtered)
         oldest.add_metric([lane.name], _age_of(lane.oldest, now))
         up.add_metric([lane.name], 0 if lane.held else 1)
@@ -196,6 +204,8 @@ def _families(ledger: Ledger, lanes: Sequence[LaneView], store: Outbox, now: int
     return [
         entries,
         ended,
+        duplicate,
+        unverified,
         filtered,
         oldest,
         up,

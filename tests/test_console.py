@@ -642,6 +642,23 @@ class TestMetrics:
         ):
             assert line in text.splitlines()
 
+    async def test_each_delivery_counts_once(self, start: Start, store: Outbox):
+        """
+        The sum over turnout_deliveries_total is what the ledger has as delivered, also of what was known there already.
+        """
+        await store.append(many(3))
+        for number, how in enumerate(({}, {"duplicate": True}, {"duplicate": True, "unverified": True}), 1):
+            mark = Mark(seqs=[number], state="delivered", at=NOW, attempts=1, **how)
+            await store.settle(store.lanes["links"], [mark])
+
+        text = await (await (await start()).get("/metrics")).text()
+        told = [line for line in text.splitlines() if line.startswith("turnout_deliveries") and '"links"' in line]
+        assert [
+            'turnout_deliveries_total{destination="links",outcome="delivered"} 3.0',
+            'turnout_deliveries_duplicate_total{destination="links"} 2.0',
+            'turnout_deliveries_unverified_total{destination="links"} 1.0',
+        ] == told
+
     async def test_series_are_bounded(self, store: Outbox):
         """
         Whatever codes, statuses and durations come by, there are at most 60 series and 60 for each destination and source.
