@@ -541,6 +541,21 @@ class TestOperator:
         async with lanes(store, clock, hook={"kind": "webhook"}):
             assert [(None,)] == asked(store, "SELECT hold_by FROM lane WHERE name = 'hook'")
 
+    async def test_a_lane_that_rests_says_why_now(self, store: Outbox, clock: SteppedClock):
+        """
+        Switched off, taken out and put back switched off: the reason is that of the configuration in force.
+        """
+        async with lanes(store, clock, hook={"kind": "webhook"}) as (delivery, _):
+            off = msgspec.structs.replace(delivery.lanes["hook"].destination, enabled=False)
+            for destinations, words in (
+                ({"hook": off}, "enabled = true"),
+                ({}, "add the"),
+                ({"hook": off}, "enabled ="),
+            ):
+                await delivery.apply(destinations)
+                ((reason,),) = asked(store, "SELECT hold_reason FROM lane WHERE name = 'hook'")
+                assert words in reason
+
     async def test_a_reload_that_cannot_hold_what_is_off_begins_the_others(
         self, store: Outbox, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
     ):

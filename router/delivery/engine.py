@@ -125,7 +125,7 @@ class Delivery:
         self.lanes.clear()
 
     async def _keep(self, lane: Lane, reason: str) -> None:
-        if lane.held is None or lane.held.by == "partner":
+        if lane.held is None or (lane.held.by != "operator" and lane.held.reason != reason):
             await self._store.hold(lane, Held(reason=reason, by="config", at=self._clock.now()))
 
     async def _release(self, lane: Lane) -> None:
