@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -87,6 +89,29 @@ class TestCommand:
 
         code, found = findings(outbox)
         assert (1, "fail") == (code, found["permissions"]["level"])
+
+    @pytest.mark.parametrize("below", ["outbox/state.db", "outbox"], ids=["its files", "its directory"])
+    def test_an_outbox_of_another_user_fails(self, outbox: Path, monkeypatch: pytest.MonkeyPatch, below: str):
+        """
+        Whoever may not read it is told as whom to look, by the doctor and by every command that reads.
+        """
+        real_access, real_stat = os.access, Path.stat
+
+        def access(path: Path, mode: int) -> bool:
+            return "outbox/state.db" not in str(path) and real_access(path, mode)
+
+        def look(self: Path, **more: Any) -> os.stat_result:
+            if f"{below}/" in str(self):
+                raise PermissionError(13, "Permission denied")
+            return real_stat(self, **more)
+
+        monkeypatch.setattr(os, "access", access)
+        monkeypatch.setattr(Path, "stat", look)
+        code, found = findings(outbox)
+        assert (1, "fail", "outbox") == (code, found["outbox"]["level"], list(found)[-1])
+        assert "as the user that runs turnout serve" in found["outbox"]["fix"]
+        told = CliRunner().invoke(cli.turnout, ["ledger", "--config", str(outbox.parent / "config.toml")])
+        assert (1, True) == (told.exit_code, "as the user that runs turnout serve" in told.stderr)
 
     def test_a_damaged_file_fails(self, outbox: Path):
         """

@@ -77,6 +77,9 @@ def _print(finding: Finding) -> None:
 
 def examined(path: Path) -> Iterator[Finding]:
     """Every finding, as it is made: the slow ones come last."""
+    from router.outbox.errors import OutboxError
+    from router.outbox.snapshots import readable
+
     yield of_python(sys.version_info[:3])
     yield of_sqlite(SQLITE)
     settings = _settings(path)
@@ -85,7 +88,13 @@ def examined(path: Path) -> Iterator[Finding]:
         return
     outbox = directory(path)
     yield of_file_system(file_system(outbox, _mounts()))
-    if not (outbox / "state.db").exists():
+    try:
+        there = readable(outbox / "state.db")
+    except OutboxError:
+        fix = "run turnout doctor as the user that runs turnout serve"
+        yield Finding("fail", "outbox", f"{outbox} is not this user's to read", fix)
+        return
+    if not there:
         yield Finding(
             "warn", "outbox", f"there is none in {outbox} yet", "turnout serve makes it; or mend [outbox] path"
         )

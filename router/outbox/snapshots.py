@@ -70,7 +70,7 @@ class Snapshots:
     async def state(self, longest: float = LONGEST_READ) -> AsyncIterator[aiosqlite.Connection]:
         """One snapshot of the state file."""
         path = self._directory / "state.db"
-        if not path.exists():
+        if not readable(path):
             raise OutboxError(f"there is no outbox in {self._directory}: check [outbox] path, or start turnout serve")
         async with _opened(path, longest) as connection:
             version = await _version(connection)
@@ -86,11 +86,26 @@ class Snapshots:
     ) -> AsyncIterator[aiosqlite.Connection | None]:
         """One snapshot of a segment; None where its file is not made yet, or gone by retention."""
         path = log.path(self._directory, segment.number)
-        if not path.exists():
+        if not readable(path):
             yield None
             return
         async with _opened(path, longest) as connection:
             yield connection if await _version(connection) else None
+
+
+def readable(path: Path) -> bool:
+    """Is it there? OutboxError where it is another user's. Nothing is opened to find out: to close a file of a database
+    ends the locks that this process has on it (sqlite.org/howtocorrupt.html).
+    """
+    if os.access(path, os.R_OK):
+        return True
+    try:
+        there = path.exists()
+    except PermissionError:  # of a directory above it
+        there = True
+    if there:
+        raise OutboxError(f"{path} is not this user's to read: run the command as the user that runs turnout serve")
+    return False
 
 
 @contextlib.asynccontextmanager
