@@ -110,6 +110,22 @@ class TestCopy:
         with pytest.raises(OutboxError, match="there already"):
             backup.copy(tmp_path / "outbox", tmp_path / "copy")
 
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [("state.db", b""), ("state.db", b"no database" * 1000), ("log/00000001.db", b"no database" * 1000)],
+        ids=["an empty state", "a state that is none", "a segment that is none"],
+    )
+    async def test_what_cannot_be_copied_is_said(self, tmp_path, clock: SteppedClock, name: str, content: bytes):
+        """
+        Of files that are no database any more there is no copy, and the words say what to run.
+        """
+        store = await filled(tmp_path, clock)
+        await store.close()
+        (store.directory / name).write_bytes(content)
+        with pytest.raises(OutboxError, match="run turnout doctor"):
+            backup.copy(store.directory, tmp_path / "copy")
+        assert not (tmp_path / "copy").exists()
+
     async def test_damage_is_found(self, tmp_path, clock: SteppedClock):
         """
         A copy with a lost event or a broken page is not called right: control of the verification.

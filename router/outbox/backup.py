@@ -55,6 +55,8 @@ def copy(directory: Path, target: Path, *, keys: bool = True) -> Copied:
             copied = _copy(directory, part, keys=keys)
         except _Gone:
             continue
+        except sqlite3.DatabaseError as error:
+            raise OutboxError(f"{directory} cannot be copied: run turnout doctor") from error
         failpoint("backup_before_rename")
         if target.exists():
             target.rmdir()
