@@ -1,5 +1,6 @@
 """``turnout`` and ``python -m router``. Imports nothing but the standard library before it knows that the rest is there."""
 
+import io
 import sys
 import time
 
@@ -21,6 +22,8 @@ or without uv:
 def main() -> None:
     if sys.version_info < (3, 11):  # noqa: UP036 - whoever runs this file without installing it may have any
         _leave("it needs Python 3.11 or later, and this is %d.%d" % sys.version_info[:2])  # noqa: UP031 - so that old ones get here
+    if isinstance(sys.stdout, io.TextIOWrapper):  # senders write more than a terminal's encoding may have
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         from router.cli import turnout
 

@@ -25,6 +25,7 @@ from router.outbox.state import Attempt, Held, Mark, Quarantined
 from router.outbox.views import LaneSum, QuotaView
 from router.secret import Secret
 from router.settings import Console, Settings
+from tests import running
 from tests.builders import NOW, an_event, many, rows
 from tests.stepped import SteppedClock
 
@@ -185,6 +186,22 @@ class TestReads:
         assert "e-4" not in shown
         typo = turnout("outbox", "list", "--config", config, "--to", "typo")
         assert (1, "There is no such destination: turnout ledger lists them.\n") == (typo.exit_code, typo.stderr)
+
+    async def test_a_terminal_that_lacks_a_character_is_told_its_number(self, tmp_path: Path):
+        """
+        What a sender wrote is shown as far as the terminal's encoding has it: it ends no command.
+        """
+        store = await Outbox.open(tmp_path / "outbox", SteppedClock())
+        await store.lane("hook", "webhook")
+        await store.append(rows(an_event("été→")))
+        await store.close()
+        (tmp_path / "config.toml").write_text("")
+        path = str(tmp_path / "config.toml")
+        async with running.turnout("outbox", "list", "--config", path, PYTHONIOENCODING="ascii") as listed:
+            code, out, err = await listed.ended()
+
+        assert (0, "") == (code, err)
+        assert "\\xe9t\\xe9\\u2192" in out
 
     def test_a_list_goes_on(self, config: str):
         """
