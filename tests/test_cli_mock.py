@@ -170,6 +170,16 @@ async def test_an_account_of_linktrace(options: list[str], statuses: list[int]):
     assert statuses == found
 
 
+async def test_an_address_that_can_be_copied():
+    """
+    At an IPv6 address it tells a URL, with brackets.
+    """
+    async with turnout("mock", "snap", "--host", "::1", "--json") as mock:
+        url = (await mock.object())["counts"]
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            assert 200 == answer.status
+
+
 async def test_a_port_in_use():
     """
     It says so and ends with 1.
@@ -191,6 +201,9 @@ async def test_a_port_in_use():
         ["snap", "--quota", "3"],
         ["snap", "--share", "2"],
         ["snap", "--status", "99"],
+        ["snap", "--retry-after", "5"],
+        ["snap", "--share", "0.5", "--times", "3"],
+        ["webhook", "--secret", "whsec_no base64"],
         [],
     ],
     ids=[
@@ -199,6 +212,9 @@ async def test_a_port_in_use():
         "a quota of one that has none",
         "a share over 1",
         "no status",
+        "a header of no answer",
+        "a share of no trouble",
+        "a secret that verifies nothing",
         "no type",
     ],
 )

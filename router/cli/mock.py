@@ -107,6 +107,8 @@ def command(
 
     if secret is not None and kind != "webhook":
         raise click.UsageError("--secret is for webhook: the other partners sign nothing")
+    if secret is not None and not _is_base64(secret.removeprefix("whsec_")):
+        raise click.UsageError("--secret is no base64: give the one of [destinations], as whsec_...")
     account = {"links": None if links is None else _codes(links), "quota": quota, "plan": plan}
     account = {name: said for name, said in account.items() if said is not None}
     if account and kind != "linktrace":
@@ -114,6 +116,15 @@ def command(
     partner = _partner(kind, seed, account if secret is None else {"secret": secret})
     partner.trouble = _troubles(**trouble)
     sys.exit(asyncio.run(_run(partner, host, port, as_json=as_json)))
+
+
+def _is_base64(text: str) -> bool:
+    import base64
+
+    try:
+        return bool(base64.b64decode(text, validate=True))
+    except ValueError:
+        return False
 
 
 def _codes(text: str) -> frozenset[str]:
@@ -133,7 +144,13 @@ def _troubles(**given: Any) -> list[Trouble]:
     from router.mocks.partner import Trouble
 
     trouble = Trouble(**given)
-    return [trouble] if trouble.delay or trouble.replaces_answer() else []
+    if trouble.retry_after is not None and trouble.status is None:
+        raise click.UsageError("--retry-after is of an answer: add --status")
+    if trouble.delay or trouble.replaces_answer():
+        return [trouble]
+    if trouble != Trouble():
+        raise click.UsageError("say what happens to those calls: --status, --delay, --reset or --hang")
+    return []
 
 
 async def _run(partner: Partner, host: str, port: int, *, as_json: bool) -> int:
