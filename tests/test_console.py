@@ -582,7 +582,7 @@ class TestDocument:
         """
         503 of /readyz is no error to a client made from the document: it has the same form as 200.
         """
-        client = await start(draining=lambda: True)
+        client = await start(closed=lambda: "draining")
         document = await (await client.get("/openapi.json")).json()
         answer = await client.get("/readyz")
 
