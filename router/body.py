@@ -329,7 +329,7 @@ def _broken(text: bytes, error: DecodeError) -> Malformed:
 def _batch(members: Sequence[bytes | Raw], wrapper: dict[str, Any], *, suspect: bool) -> Body | Malformed:
     if len(members) > MAX_EVENTS:
         return _too_many_events()
-    if any(is_bottomless(bytes(member)) for member in members):
+    if any(len(member) > BOTTOMLESS and is_bottomless(bytes(member)) for member in members):
         return _bottomless()
     return Body(items=Members(members, suspect=suspect), wrapper=wrapper)
 
@@ -377,7 +377,7 @@ def _exceeded(value: Any) -> str | None:
     return "too_many_keys" if keys > MAX_KEYS else None
 
 
-_TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)  # or without an end
 _STEP = {ord("{"): 1, ord("["): 1, ord("}"): -1, ord("]"): -1}
 _NO_BRACKETS = bytes(set(range(256)) - _STEP.keys())
 

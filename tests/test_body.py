@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import re
+import time
 import tracemalloc
 from typing import Any
 from urllib.parse import parse_qsl
@@ -345,6 +346,16 @@ class TestShapes:
 
         assert isinstance(body, Body)
         assert [{"a": 1}, {"a": 1}, [1]] == [item.value for item in body.items]
+
+    def test_a_text_without_an_end(self) -> None:
+        """
+        How deep a broken body is, is known at once: a text that never ends is walked once, not from each quote in it.
+        """
+        began = time.process_time()
+        answer = read(b"[" * 901 + b'"' + rb"\"" * 200_000)
+
+        assert {"status": 400, "code": "too_deep"} == summary(answer)
+        assert time.process_time() - began < 5
 
 
 def nested(text: str) -> list[tuple[str, str]]:
