@@ -203,6 +203,10 @@ class TestReads:
         assert (0, "") == (code, err)
         assert "\\xe9t\\xe9\\u2192" in out
 
+        async with running.turnout("outbox", "list", "--json", "--config", path, PYTHONIOENCODING="ascii") as listed:
+            _, out, _ = await listed.ended()
+        assert "été→" == json.loads(out.splitlines()[0])["id"]
+
     def test_a_list_goes_on(self, config: str):
         """
         Where there is more, stderr says how to see it, and the next page begins there.

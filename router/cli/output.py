@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+import click
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -21,10 +23,10 @@ NARROWEST = 24  # a column of prose; its words are broken rather than made narro
 
 
 def line(value: Any) -> None:
-    """One object as one line of JSON on stdout."""
+    """One object as one line of JSON on stdout: in UTF-8, whatever the terminal's encoding is (RFC 8259)."""
     import msgspec
 
-    print(msgspec.json.encode(value).decode(), flush=True)  # a reader of a pipe waits for each line
+    click.echo(msgspec.json.encode(value))  # and at once: a reader of a pipe waits for each line
 
 
 def counted(count: int, one: str, many: str = "") -> str:
