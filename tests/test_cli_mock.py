@@ -223,3 +223,11 @@ def test_usage(arguments: list[str]):
     What cannot be meant is exit code 2.
     """
     assert 2 == CliRunner().invoke(command_line, ["mock", *arguments]).exit_code
+
+
+async def test_a_secret_without_its_padding_is_taken():
+    """
+    It takes every secret that the destination signs with.
+    """
+    async with turnout("mock", "webhook", "--secret", "whsec_" + 43 * "A", "--json") as mock:
+        assert "url" in await mock.object()

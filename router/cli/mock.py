@@ -122,7 +122,7 @@ def _is_base64(text: str) -> bool:
     import base64
 
     try:
-        return bool(base64.b64decode(text, validate=True))
+        return bool(base64.b64decode(text + "=" * (-len(text) % 4), validate=True))  # some come without it
     except ValueError:
         return False
 
