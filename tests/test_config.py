@@ -449,7 +449,7 @@ def test_a_webhook_in_one_run(tmp_path):
 def test_clear_values_that_are_there(tmp_path):
     """
     A condition may be on a clear value that the destination is given, or that is stored for another one; what is only
-    stored for one that is switched off is not there.
+    stored for one that is switched off is not there. Where both are switched off, the condition stands in nobody's way.
     """
 
     path = tmp_path / "config.toml"
@@ -462,6 +462,10 @@ def test_clear_values_that_are_there(tmp_path):
     path.write_text(f"{SHOP}[destinations.s]\n{snap}{match}[destinations.c]\n{site}enabled = false\n")
     (found,) = config.examine(path, ENVIRON, destinations=destinations.registry()).findings
     assert (7, 'destinations.s.match."clear.country"') == (found.line, found.key)
+
+    off = "enabled = false\n"
+    path.write_text(f"{SHOP}[destinations.s]\n{snap}{off}{match}[destinations.c]\n{site}{off}")
+    assert [] == config.examine(path, ENVIRON, destinations=destinations.registry()).findings
 
 
 def test_a_blank_hides_nothing(tmp_path):

@@ -387,7 +387,7 @@ class _DestinationRules:
                 self.report.error((*self.key, "match", path), str(error))
             else:
                 self._asked_for(path, wanted)
-                if _lacks(path, self.kept | self.destination.clear):
+                if self.destination.enabled and _lacks(path, self.kept):
                     words = f"{path} is not stored: no enabled destination is given it in clear"
                     self.report.error((*self.key, "match", path), words, _INSTEAD)
         for target, origin in self.destination.map.items():
