@@ -104,6 +104,27 @@ class TestSegments:
         await verified(store)
         await store.close()
 
+    async def test_one_that_goes_while_everything_is_counted_lacks_nothing(self, tmp_path, clock, monkeypatch):
+        """
+        Retention takes a segment in the middle of a recount: that is no event too few.
+        """
+        store = await opened(tmp_path, clock)
+        lane = await store.lane("a", "webhook")
+        await full_segments(store)
+        await delivered(store, lane, *range(1, 22))
+        clock.step(8 * DAY)
+        reader = Reader(store.directory)
+        counted = Reader._recount_log
+
+        async def meanwhile(*arguments):
+            await store.retention.look()
+            return await counted(*arguments)
+
+        monkeypatch.setattr(Reader, "_recount_log", meanwhile)
+        assert [] == await reader.recount()
+        assert files(store)[0] == "00000003"
+        await store.close()
+
     async def test_duplicates_that_a_gone_segment_counted_stay_counted(self, tmp_path, clock):
         """
         What was received stays the sum of what it was, whatever files are gone.

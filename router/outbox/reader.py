@@ -113,7 +113,11 @@ class Reader:
             found = [each for lane in lanes for each in await account.recount(state, lane, segments[0].first - 1)]
         for index, segment in enumerate(segments):
             end = segments[index + 1].first - 1 if index + 1 < len(segments) else None
-            found += await self._recount_log(segment, end)
+            wrong = await self._recount_log(segment, end)
+            if wrong and segment.number in {
+                each.number for each in await self._all_segments()
+            }:  # else retention took it
+                found += wrong
         return found
 
     async def _recount_log(self, segment: SegmentFile, end: int | None) -> list[Discrepancy]:
