@@ -353,7 +353,9 @@ def unknown_field(path: str) -> str | None:
         if name not in known:
             nearest = _nearest(part, known)
             hint = f', did you mean "{".".join([*parts[:depth], nearest, *parts[depth + 1 :]])}"?' if nearest else ""
-            return f'unknown field "{path}" of an event{hint or ": what senders add is under properties"}'
+            own = next((name for name, inside in known.items() if inside is None), None) if depth else None
+            under = ".".join([*parts[:depth], own]) if own else "properties"
+            return f'unknown field "{path}" of an event{hint or f": what senders add is under {under}"}'
         known = known[name]
     return None
 
