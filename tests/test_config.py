@@ -340,6 +340,11 @@ FAULTS = [
         '"purchase"',
     ),
     (
+        ADS + 'match = { name = "Lead" }',
+        '5:11 warning "Lead" arrives as "generate_lead", and in Segment\'s dialect as it is',
+        "or both",
+    ),
+    (
         ADS + 'match = { name = { ne = "purchse" } }',
         '5:11 warning no standard event is called "purchse"',
         '"purchase"?',
@@ -357,7 +362,7 @@ FAULTS = [
         "3:11 error destinations.c.max_age is not a secret",
         "write",
     ),
-    (NAMED + 'events = { Purchase = "BUY" }', '3:12 error "Purchase" arrives as "purchase"', 'write "purchase"'),
+    (NAMED + 'events = { Purchase = "BUY" }', '3:12 error "Purchase" arrives as "purchase"', '"purchase", or both'),
     (ADS + 'events = ["Order Completed"]', '5:11 error "Order Completed" arrives as "purchase"', '"purchase"'),
     (POINTING + 'events = { AddToCart = "x" }', '3:12 error "AddToCart" arrives as "add_to_cart"', '"add_to_cart"'),
     (POINTING + 'installs = ["PURCHASE"]', '3:13 error "PURCHASE" arrives as "purchase"', '"purchase"'),

@@ -18,7 +18,7 @@ from router.config.findings import At, Report, dotted
 from router.config.positions import Key
 from router.config.tables import suggestion
 from router.destination import Destination
-from router.dialects.names import NAMES, standard_of_any
+from router.dialects.names import NAMES, standard, standard_of_any
 from router.identifiers.countries import country_code
 from router.identifiers.forms import reads_national_numbers
 from router.secret import Secret
@@ -335,7 +335,9 @@ class _DestinationRules:
             self._partner_names(self.destination.partner_names)
 
     def _spellings(self) -> None:
-        """Every dialect gives an event its standard name first, so another spelling of one is asked for in vain."""
+        """Every dialect gives an event its standard name first, so another spelling of one is asked for in vain. Only those of
+        advertisers' own interfaces stay what they are in Segment's dialect.
+        """
         named = [("events", self.destination.events)]
         named += [(setting, getattr(self.destination, setting)) for setting in self.destination.named]
         for setting, names in named:
@@ -349,8 +351,13 @@ class _DestinationRules:
         defaults, taken = self.destination.default_events or {}, self.destination.partner_names
         arrives = standard_of_any(name)
         if arrives is not None and arrives != name:
-            if arrives not in beside:  # else it is there for senders whose words stay as they are
-                self.report.error(key, f'"{name}" arrives as "{arrives}"', f'write "{arrives}"', at=at)
+            if arrives in beside:  # it is there for senders whose words stay as they are
+                return
+            words, remedy, say = f'"{name}" arrives as "{arrives}"', f'write "{arrives}"', self.report.error
+            if standard(name) is None:
+                words, remedy = f"{words}, and in Segment's dialect as it is", f"{remedy}, or both"
+                say = self.report.warning if key[2] == "match" else say
+            say(key, words, remedy, at=at)
         elif name not in defaults and (at == "key" or taken is None) and (near := _near(name, defaults)) is not None:
             words = f'no standard event is called "{name}"'
             self.report.warning(key, words, f'did you mean "{near}"? A name of your own can stay', at=at)
