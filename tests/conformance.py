@@ -12,6 +12,7 @@ fall between any two units of work on the disk.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import copy
 import datetime as dt
@@ -63,11 +64,17 @@ class OneThread(asyncio.SelectorEventLoop):
     blow: Callable[[], None]
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        return self._done(self.create_future(), func, *args)
+
+    def submit(self, func: Callable[..., Any], *args: Any) -> concurrent.futures.Future[Any]:
+        """As an executor's, for work that is waited for in place."""
+        return self._done(concurrent.futures.Future(), func, *args)
+
+    def _done(self, future: Any, func: Callable[..., Any], *args: Any) -> Any:
         if self.fuse is not None:
             if self.fuse == 0:
                 self.blow()
             self.fuse = None if self.fuse == 0 else self.fuse - 1
-        future = self.create_future()
         try:
             future.set_result(func(*args))
         except Exception as error:  # noqa: BLE001 - it is whose who waits
@@ -89,7 +96,9 @@ class Engine:
     loop: Callable[[], OneThread] = OneThread
 
     async def open(self, directory: Path, clock: Hands, policy: Policy) -> Outbox:
-        return await self.opens.open(directory, clock, policy=policy, segment_events=SEGMENT_EVENTS)
+        store = await self.opens.open(directory, clock, policy=policy, segment_events=SEGMENT_EVENTS)
+        store.journal._writer._pool.submit = asyncio.get_running_loop().submit  # appends are begun there, too
+        return store
 
     def reader(self, store: Outbox) -> Reader:
         return Reader(store.directory)
