@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import msgspec
 import pytest
+import structlog
 
 from router.delivery.floor import Floor
 from router.delivery.lane import LaneRunner
@@ -482,6 +483,52 @@ class TestNothingGetsLost:
             await quiet(lambda: len(peer.requests))
             state.set_progress_handler(None, 0)
             await until(lambda: told or peer.requests, lambda: clock.step(1))
+
+    async def test_a_damaged_event_that_waits_for_a_retry_ends_visibly(self, store: Outbox, clock: SteppedClock):
+        """
+        Its bytes went bad between two tries: it is dead with the reason, the log says so, and the others arrive.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(3))
+        now = clock.now()
+        await store.settle(lane, [Mark(seqs=[1, 2, 3], state="waiting", at=now, attempts=1, due=now)])
+        await store.journal._writer.read(lambda unit: unit.execute("UPDATE event SET crc = crc + 1 WHERE seq = 2"))
+        with structlog.testing.capture_logs() as said:
+            async with partner(lambda *_: http(200)) as peer, running(store, clock, lane, url=peer.url):
+                await until(lambda: sums(store) == {"delivered": 2, "dead": 1})
+
+        ((reason,),) = asked(store, "SELECT reason FROM delivery WHERE state = 'dead'")
+        assert reason == "the stored event is damaged or gone: run turnout doctor"
+        assert [2] == [each["seq"] for each in said if each["event"] == "event_damaged"]
+
+    async def test_who_is_forgotten_as_a_retry_is_taken_is_not_taken_for_damaged(
+        self, store: Outbox, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+    ):
+        """
+        An erasure between the look for what is due and the look into the log: erased, not damaged, and nothing is sent.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(rows(an_event(user=User(id="u-jane"))))
+        now = clock.now()
+        await store.settle(lane, [Mark(seqs=[1], state="waiting", at=now, attempts=1, due=now)])
+        pick = store.pick
+
+        async def forgotten_first(seqs: Sequence[int]) -> list[Any]:
+            monkeypatch.undo()
+            await store.erase([Person(user_id="u-jane")], "cli")
+            return await pick(seqs)
+
+        monkeypatch.setattr(store, "pick", forgotten_first)
+        with structlog.testing.capture_logs() as said:
+            async with (
+                partner(lambda *_: http(200)) as peer,
+                running(store, clock, lane, url=peer.url) as runner,
+            ):
+                await until(lambda: sums(store) == {"erased": 1})
+                parked = await quiet(lambda: {*runner._hand.parked})
+
+        assert [set(), []] == [parked, peer.requests]
+        assert "event_damaged" not in {each["event"] for each in said}
 
     async def test_a_drop_that_met_a_full_disk_is_whole_or_not_at_all(self, store: Outbox, clock: SteppedClock):
         """

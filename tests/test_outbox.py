@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import sqlite3
@@ -306,6 +307,55 @@ class TestSegments:
         assert [True] * 10 == at_once
         assert [True] * 11 + [False] == sealed
 
+    async def test_a_fault_of_sealing_is_told_though_nobody_waits_for_it(
+        self, tmp_path: Path, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+    ):
+        """
+        A sync that fails while a segment is sealed ends the outbox, like any other: it is never tried again.
+        """
+        told: list[object] = []
+        store = await Outbox.open(tmp_path / "outbox", clock, segment_events=2)
+        store.on_failure = told.append
+
+        async def fails(_segment, connection, _found):
+            connection.close()
+            raise OSError(errno.EIO, "the disk")
+
+        monkeypatch.setattr(store.segments, "seal", fails)
+        await store.append(many(2))
+        await store.append(many(1, start=3))
+        await store.journal.settled()
+        with pytest.raises(Broken):
+            await store.append(many(1, start=4))
+        await store.close()
+
+        assert [Broken] == [type(each) for each in told]
+
+    async def test_a_segment_that_cannot_be_begun_costs_nothing(
+        self, tmp_path: Path, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+    ):
+        """
+        No room for a new one: that append is refused, the next one is tried anew, and every number is there after a start.
+        """
+        store = await Outbox.open(tmp_path / "outbox", clock, segment_events=2)
+        await store.append(many(2))
+
+        async def fails(_: object) -> None:
+            raise DiskFull("full")
+
+        with monkeypatch.context() as full:
+            full.setattr(store.journal, "_register", fails)
+            with pytest.raises(DiskFull):
+                await store.append(many(1, start=3))
+        assert [1] == [each.number for each in store.segments.all]
+        assert [True, False] == await store.append(many(2, start=2))
+        await store.close()
+        store = await Outbox.open(tmp_path / "outbox", clock, segment_events=2)
+        read = [*await store.read(0, 10), *await store.read(2, 10)]
+        await store.close()
+
+        assert [(1, "e-1"), (2, "e-2"), (3, "e-3")] == [(each.seq, each.event and each.event.id) for each in read]
+
     async def test_damaged_bytes_are_known_as_such(self, tmp_path: Path, clock: SteppedClock):
         """
         A flipped bit in a payload yields an event that is marked damaged; its neighbours are intact.
@@ -530,6 +580,33 @@ class TestLanes:
         await settling
 
         assert [(3000,)] == query(store.directory / "state.db", "SELECT dead FROM lane")
+
+    async def test_a_stop_that_met_a_full_disk_leaves_no_gap(self, store: Outbox, monkeypatch: pytest.MonkeyPatch):
+        """
+        It waits no longer for space; what comes behind is not written over what could not be, also where it could.
+        """
+        lane = await store.lane("hook", "webhook")
+        await store.append(many(2))
+        behind: list[asyncio.Task[None]] = []
+
+        async def full_once(_: object) -> None:
+            monkeypatch.undo()
+            behind.append(asyncio.create_task(store.settle(lane, [delivered(2)])))
+            await asyncio.sleep(0)
+            raise DiskFull("full")
+
+        monkeypatch.setattr(store._state, "write", full_once)
+        store._settlements._stopping = True
+        with pytest.raises(DiskFull):
+            await store.settle(lane, [delivered(1)])
+        with pytest.raises(DiskFull):
+            await behind[0]
+
+        assert [(0, 0)] == query(store.directory / "state.db", "SELECT cursor, delivered FROM lane")
+
+
+def delivered(seq: int) -> Mark:
+    return Mark(seqs=(seq,), state="delivered", at=NOW, attempts=1)
 
 
 class TestQuarantine:
