@@ -12,7 +12,6 @@ own loop tries again without a pause, and uvloop may close the listener.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import resource
 import socket
@@ -185,7 +184,7 @@ class Connection(RequestHandler):
     before, byte by byte, it is not even parsed.
     """
 
-    __slots__ = ("_answered", "_behind", "_clean", "_collect", "_ends", "_held", "_under_way", "_unread")
+    __slots__ = ("_behind", "_clean", "_collect", "_ends", "_held", "_under_way", "_unread")
 
     def __init__(self, manager: web.Server, collect: Collect, **settings: Any) -> None:
         super().__init__(manager, loop=asyncio.get_running_loop(), **settings)
@@ -196,7 +195,6 @@ class Connection(RequestHandler):
         self._behind = b""  # what came behind it
         self._held = False  # reading, because of that
         self._ends = False  # the connection, with the answer
-        self._answered: asyncio.Future[None] | None = None  # for whoever waits until it is
         self._unread: asyncio.TimerHandle | None = None
         self._parser = cast(Any, _Sieve(self._parser, self._sifted))
 
@@ -237,8 +235,6 @@ class Connection(RequestHandler):
         self._under_way = False
         if self.transport is not None:  # else the peer has gone
             self._write(response)
-        if self._answered is not None and not self._answered.done():
-            self._answered.set_result(None)
         if self._ends:
             super().close()
         elif self._behind:
@@ -306,15 +302,6 @@ class Connection(RequestHandler):
             self._ends = True
         else:
             super().close()
-
-    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's signature
-        if self._under_way:
-            self._ends = True
-            self._answered = self._loop.create_future()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout):
-                    await self._answered
-        await super().shutdown(timeout)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
