@@ -286,19 +286,32 @@ class TestNothingGetsLost:
             await until(lambda: sums(store))
 
     @pytest.mark.parametrize(
-        "wait", [pytest.param(float("inf"), id="for ever"), pytest.param(float("nan"), id="not a number")]
+        ("said", "wait"),
+        [
+            pytest.param({"after": float("inf")}, 500, id="for ever"),
+            pytest.param({"after": float("nan")}, 500, id="not a number"),
+            pytest.param({"after": -5.0}, 500, id="over already"),
+            pytest.param({"after": 30.0}, 30_000, id="half a minute"),
+            pytest.param({"after": 1e9}, 86_400_000, id="years"),
+            pytest.param({"until": NOW + 45_000}, 45_000, id="an instant"),
+            pytest.param({"until": NOW + 45_000, "after": 60.0}, 60_000, id="both"),
+        ],
     )
-    async def test_a_wait_that_is_no_number(self, store: Outbox, clock: SteppedClock, wait: float):
+    async def test_how_long_a_destination_may_have_it_wait(
+        self, store: Outbox, clock: SteppedClock, said: dict[str, Any], wait: int
+    ):
         """
-        A destination that reads such a wait out of an answer does not lose the event.
+        What it reads out of an answer counts where it can be waited for, a day at most; else our own schedule does.
         """
         lane = await store.lane("ids", "ids")
         await store.append(many(1))
         async with (
             partner(lambda *_: http(500)) as peer,
-            running(store, clock, lane, url=peer.url, say=lambda _: Retry("later", after=wait)),
+            running(store, clock, lane, url=peer.url, say=lambda _: Retry("later", **said)),
         ):
             await until(lambda: sums(store).get("parked") == 1)
+
+        assert [(wait,)] == asked(store, "SELECT due - at FROM delivery")
 
     async def test_a_batch_that_falls_apart_while_it_is_bisected(self, store: Outbox, clock: SteppedClock):
         """
