@@ -367,6 +367,23 @@ class TestHolds:
             await settled(store, "hook", delivered=20)
             assert store.lanes["hook"].held is None
 
+    @pytest.mark.parametrize("change", [pytest.param({}, id="the same"), pytest.param({"timeout": "7s"}, id="changed")])
+    async def test_a_reload_finds_out_at_once(self, store: Outbox, clock: SteppedClock, change: dict[str, str]):
+        """
+        Whoever mends something at the partner, or here, and reloads waits for no probe, and for no date that was said before.
+        """
+        trouble = Trouble(status=401)
+        async with lanes(store, clock, hook={"kind": "webhook", "trouble": [trouble]}) as (delivery, partners):
+            await store.append(many(20))
+            await until(lambda: store.lanes["hook"].held)
+            await until(lambda: not delivery.lanes["hook"]._sending.under_way)
+            lane = store.lanes["hook"]
+            await store.hold(lane, msgspec.structs.replace(lane.held, until=clock.now() + 86_400_000))
+            partners["hook"].trouble.clear()
+            again = msgspec.structs.replace(delivery.lanes["hook"].destination, **change)
+            await delivery.apply({"hook": again})
+            await settled(store, "hook", delivered=20, dead=0)
+
     async def test_a_quota_holds_until_the_day_it_resets(self, store: Outbox, clock: SteppedClock):
         """
         LinkTrace's QUOTA_EXCEEDED: held until resetsOn, across a restart, then all of it goes.

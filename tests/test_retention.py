@@ -575,6 +575,33 @@ class TestRemoved:
         await verified(store)
         await store.close()
 
+    async def test_what_cannot_be_given_up_is_given_up_later(self, tmp_path, clock, monkeypatch):
+        """
+        The disk is full at that moment: the lane stands where it stood, and the next look ends its backlog, counted.
+        """
+        store = await opened(tmp_path, clock)
+        lane = await store.lane("a", "webhook")
+        await store.append(many(5))
+        await delivered(store, lane, 2)
+        await store.stop(lane)
+        clock.step(30 * DAY)
+
+        def full(*_, **__):
+            raise DiskFull("full")
+
+        with monkeypatch.context() as now:
+            now.setattr(state, "filter_all", full)
+            with pytest.raises(DiskFull):
+                await store.retention.look()
+        await store.settle(lane, [])
+        await verified(store)
+        await store.retention.look()
+        sums = (await Reader(store.directory).ledger()).destinations["a"]
+
+        assert (1, 0, 4) == (sums.delivered, sums.waiting, sums.filtered)
+        await verified(store)
+        await store.close()
+
 
 class TestRows:
     async def test_the_quarantine_is_bounded_by_age(self, tmp_path, clock):
