@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from pathlib import Path
 
@@ -232,6 +233,45 @@ class TestForgotten:
         assert 1 == backup.restore(tmp_path / "empty", tmp_path / "outbox").forgotten
         assert 1 == backup.restore(copy, tmp_path / "outbox").forgotten  # all of them, by the key that came with them
         assert None is backup.restore(tmp_path / "other", tmp_path / "outbox").forgotten
+
+
+class TestOnDisk:
+    @pytest.fixture
+    def done(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """What is synced, and what gets another name, in order."""
+        found: list[str] = []
+        sync, rename = os.fsync, Path.rename
+
+        def synced(descriptor: int) -> None:
+            found.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+            sync(descriptor)
+
+        def renamed(path: Path, target: Path) -> Path:
+            found.append(f"{path.name} becomes {target.name}")
+            return rename(path, target)
+
+        monkeypatch.setattr(os, "fsync", synced)
+        monkeypatch.setattr(Path, "rename", renamed)
+        return found
+
+    async def test_a_copy_has_its_name_once_all_of_it_is_there(self, tmp_path, clock: SteppedClock, done: list[str]):
+        """
+        Every file and directory is synced, then it is renamed, then its name is synced: after a power loss it is whole, or
+        none. So is what is taken back.
+        """
+        store = await filled(tmp_path, clock)
+        await store.close()
+        for make, place in (
+            (lambda: backup.copy(tmp_path / "outbox", tmp_path / "copy"), tmp_path / "copy"),
+            (lambda: backup.restore(tmp_path / "copy", tmp_path / "outbox"), tmp_path / "outbox"),
+        ):
+            done.clear()
+            await asyncio.to_thread(make)
+            at, part = done.index(f"{place.name}.part becomes {place.name}"), f"{place}.part"
+            there = {str(path).replace(str(place), part, 1) for path in (place, *place.rglob("*"))}
+
+            assert set() == there - set(done[:at])
+            assert str(tmp_path) in done[at:]
 
 
 class TestCommands:
