@@ -21,8 +21,10 @@ import structlog
 from router.delivery.floor import Floor
 from router.delivery.lane import LaneRunner
 from router.delivery.observer import Observer
+from router.delivery.patience import patiently
 from router.destination import Destination, Request, Response, by_status
 from router.event import Clear, Event, User
+from router.outbox.errors import Broken, DiskFull
 from router.outbox.outbox import Lane, Outbox
 from router.outbox.state import Attempt, Held, Mark, Selection
 from router.outcome import Delivered, Hold, Outcome, Rejected, Retry, Split
@@ -542,6 +544,39 @@ class TestNothingGetsLost:
 
         assert [set(), []] == [parked, peer.requests]
         assert "event_damaged" not in {each["event"] for each in said}
+
+    async def test_who_is_forgotten_before_she_is_read_is_not_taken_for_damaged(
+        self, store: Outbox, clock: SteppedClock
+    ):
+        """
+        An empty place in the log is no alarm: the delivery ends as erased, and nothing else is said of it.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append([*many(2), *rows(an_event("e-3", user=User(id="u-jane")))])
+        await store.erase([Person(user_id="u-jane")], "cli")
+        with structlog.testing.capture_logs() as said:
+            async with partner(lambda *_: http(200)) as peer, running(store, clock, lane, url=peer.url):
+                await until(lambda: sums(store) == {"delivered": 2, "erased": 1})
+
+        assert "event_damaged" not in {each["event"] for each in said}
+
+    async def test_who_asks_a_full_outbox_may_stop(self, store: Outbox, clock: SteppedClock):
+        """
+        A question waits while the disk is full; it ends with who asks, and where the outbox has failed for good.
+        """
+
+        async def full() -> None:
+            raise DiskFull("full")
+
+        async with asyncio.timeout(5):
+            with pytest.raises(DiskFull):
+                await patiently(full, store, clock, lambda: True)
+            asking = asyncio.create_task(patiently(full, store, clock))
+            await clock.somebody_sleeps()
+            store._break(Broken("the disk"))
+            clock.step(1)
+            with pytest.raises(DiskFull):
+                await asking
 
     async def test_a_drop_that_met_a_full_disk_is_whole_or_not_at_all(self, store: Outbox, clock: SteppedClock):
         """

@@ -234,6 +234,25 @@ class TestAppend:
                 await store.append(rows(an_event()))
         assert [Broken] == [type(each) for each in told]
 
+    async def test_after_a_fault_nothing_else_is_written_either(self, store: Outbox):
+        """
+        What the disk still takes then would stand beside what it lost: no hold, no audit, no note.
+        """
+        lane = await store.lane("hook", "webhook")
+        store._fail(OSError(errno.EIO, "the disk"))
+        for write in (
+            store.hold(lane, Held(reason="plan", by="partner", at=NOW)),
+            store.audit("cli", "hold", "hook"),
+            store.remember("snitcher", {"key": ("value", NOW + 1)}),
+        ):
+            with pytest.raises(Broken):
+                await write
+
+        assert [(0, 0, None)] == query(
+            store.directory / "state.db",
+            "SELECT (SELECT count(*) FROM audit), (SELECT count(*) FROM note), hold_reason FROM lane",
+        )
+
 
 class TestSegments:
     async def test_a_full_segment_is_sealed_and_still_read(self, tmp_path: Path, clock: SteppedClock):
