@@ -2,16 +2,17 @@
 
 A process works with the real outbox under a recorder (``power.c``, preloaded): every write, truncation, creation,
 unlink and sync of its files in one order, and between them what the outbox acknowledged. Then the plug is pulled, on
-paper: at a random place of the record, what was synced is kept, and of the rest each file loses, keeps, tears (at 512
-bytes), reorders or garbles what it likes; a new name, and the end of one, is certain only when its directory was
-synced. The files that remain are opened, by SQLite alone or by the real recovery, and held against every promise made
-up to that instant. One JSON line says the verdict.
+paper: at a random place of the record, one in four right behind an acknowledgement. What was synced is kept, and of the
+rest each file loses, keeps, tears (at 512 bytes), reorders or garbles what it likes; a new name, and the end of one, is
+certain only when its directory was synced. The files that remain are searched for whoever was erased, opened, by SQLite
+alone or by the real recovery, and held against every promise made up to that instant. One JSON line says the verdict.
 
     python -m tests.proof.power --states 100000 --seed 7
 
-Three controls must fail: ``--sabotage normal`` and ``off`` (``PRAGMA synchronous``), and ``early`` (acknowledged before
-the commit). The states of one record are drawn from the seed; the record itself differs from run to run, because
-threads do. ``--keep DIRECTORY`` leaves the records of failures there.
+Four controls must fail: ``--sabotage normal`` and ``off`` (``PRAGMA synchronous``), ``early`` (acknowledged before the
+commit), and ``unsynced`` (a WAL that is emptied after an erasure stays so only if the disk pleases). The states of one
+record are drawn from the seed; the record itself differs from run to run, because threads do. ``--keep DIRECTORY`` leaves
+the records of failures there.
 
 Not covered: a disk that says it has flushed and has not, and blocks that rot after they were synced.
 """
@@ -49,6 +50,7 @@ from router.outbox.state import Attempt, Held, Mark, Quarantined, Selection
 from router.person import Person
 from tests.builders import an_event, rows
 from tests.stepped import SteppedClock
+from tests.unpacked import unpacked
 
 ROOT = Path(__file__).resolve().parents[2]
 HOUR = 3_600_000
@@ -59,11 +61,12 @@ DONE = {"delivered", "filtered", "erased"}  # ends of which retention keeps noth
 MARKS = "marks"  # the file of acknowledgements, beside those of the outbox
 SECTOR = 512  # bytes that a disk writes whole or not at all
 STATES_OF_A_RECORD = 2_000
+AT_A_MOMENT = 4
 WHOLE_EVERY = 8  # of so many states one is opened by the real recovery
 LONGEST = 30.0  # seconds for one state: whoever hangs has failed
 JUDGES = 2
 
-SABOTAGES = ("normal", "off", "early")
+SABOTAGES = ("normal", "off", "early", "unsynced")
 
 
 def compiled(directory: Path, name: str = "power") -> Path | None:
@@ -235,6 +238,8 @@ def work(directory: Path, seed: str, sabotage: str | None) -> None:
     writer.migrate = migrated
     if sabotage == "early":
         Outbox.append = acknowledged_early(Outbox.append)
+    if sabotage == "unsynced":
+        os.fsync = lambda _: None  # what SQLite does by itself stays
     asyncio.run(Work(directory, seed).run())
 
 
@@ -750,7 +755,10 @@ def judge(job: Job) -> None:
     logs.configure("error", sys.stderr)
     operations = recorded(Path(job.trace))
     numbers = range(job.share, job.states, job.shares)
-    cuts = sorted((random.Random(f"{job.seed} cut {each}").randrange(len(operations) + 1), each) for each in numbers)
+    places = moments(operations)
+    cuts = sorted(
+        (place_of(random.Random(f"{job.seed} cut {each}"), each, operations, places), each) for each in numbers
+    )
     disk, promises, done, known = Disk(Path(job.root)), Promises(), 0, Known()
     progress = os.open(job.progress, os.O_WRONLY | os.O_CREAT)
     for position, (cut, number) in enumerate(cuts):
@@ -770,6 +778,26 @@ def judge(job: Job) -> None:
     os.pwrite(progress, f"{len(cuts):10d}".encode(), 0)
 
 
+def moments(operations: Sequence[Operation]) -> list[list[int]]:
+    """The places right behind an acknowledgement, by what was promised."""
+    marks = next(each.descriptor for each in operations if each.kind == OPEN and each.data.endswith(b"/marks"))
+    asked: dict[int, str] = {}
+    found: dict[str, list[int]] = {}
+    for at, (kind, descriptor, _, data) in enumerate(operations, 1):
+        if kind == WRITE and descriptor == marks:
+            mark = json.loads(data)
+            if "number" in mark:
+                asked[mark["number"]] = list(mark)[1]
+            elif "now" not in mark:
+                found.setdefault(asked.get(mark.get("done"), next(iter(mark))), []).append(at)
+    return [*found.values()]
+
+
+def place_of(dice: random.Random, number: int, operations: Sequence[Operation], places: Sequence[Sequence[int]]) -> int:
+    """Anywhere; of so many states one is cut at such a moment, and the rarest promise has as many as the others."""
+    return dice.choice(dice.choice(places)) if number % AT_A_MOMENT == 1 else dice.randrange(len(operations) + 1)
+
+
 def memory() -> str | None:
     """Where the states of files are written: they need no disk."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -786,13 +814,25 @@ def one(
             (directory / name).mkdir()
         elif name != MARKS:
             (directory / name).write_bytes(content)
+    left = traces(directory, promises.erased)
+    kept = None if left is None else ("kept", left)
     if whole:
-        return asyncio.run(recover(directory, promises))
+        return asyncio.run(recover(directory, promises)) or kept
     with_wal = {
         name.removesuffix("-wal") for name, (content, _) in survivors.items() if name.endswith("-wal") and content
     }
     same = {name: kept for name, (_, kept) in survivors.items() if kept is not None and name not in with_wal}
-    return judged(look(directory, same, known), promises)
+    return judged(look(directory, same, known), promises) or kept
+
+
+def traces(directory: Path, people: Iterable[str]) -> str | None:
+    """Where bytes are that an acknowledged erasure had overwritten; before anybody opens the files, and folds WALs in."""
+    needles = {person: token(person).encode() for person in people}
+    for path in directory.rglob("*") if needles else ():
+        content = unpacked(path) if path.is_file() else b""
+        if back := sorted(person for person, needle in needles.items() if needle in content):
+            return f"of {back}, who were erased, there is still something in {path.name}"
+    return None
 
 
 # The proof
@@ -803,10 +843,10 @@ async def prove(
 ) -> dict[str, Any] | None:
     """Record and judge until so many states were seen. None where nothing can be recorded.
 
-    ``verdict`` is "ok", or the gravest of what was found: "unrecorded", "corrupt", "lost", "wedged", "differs"
-    (the ledger) or "left" (files of what was forgotten).
+    ``verdict`` is "ok", or the gravest of what was found: "unrecorded", "corrupt", "lost", "kept" (bytes of who was
+    erased), "wedged", "differs" (the ledger) or "left" (files of what was forgotten).
     """
-    counts: dict[str, int] = dict.fromkeys(("unrecorded", "corrupt", "lost", "wedged", "differs", "left"), 0)
+    counts: dict[str, int] = dict.fromkeys(("unrecorded", "corrupt", "lost", "kept", "wedged", "differs", "left"), 0)
     first: dict[str, str] = {}
     operations = 0
     with tempfile.TemporaryDirectory() as name:
