@@ -24,7 +24,7 @@ from router.delivery.observer import Observer
 from router.delivery.patience import patiently
 from router.destination import Destination, Request, Response, by_status
 from router.event import Clear, Event, User
-from router.outbox.errors import Broken, DiskFull
+from router.outbox.errors import Broken, Busy, DiskFull
 from router.outbox.outbox import Lane, Outbox
 from router.outbox.state import Attempt, Held, Mark, Selection
 from router.outcome import Delivered, Hold, Outcome, Rejected, Retry, Split
@@ -415,6 +415,21 @@ class TestNothingGetsLost:
 
         assert 10 > len(peer.requests)
 
+    async def test_a_partner_that_blames_a_batch_of_one(self, store: Outbox, clock: SteppedClock):
+        """
+        Somebody in it is bad, and there is only one: it is dead, and is not asked about again.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(1))
+        async with (
+            partner(lambda *_: http(400)) as peer,
+            running(store, clock, lane, url=peer.url, batch=5, say=lambda _: Split("bad")),
+        ):
+            await until(lambda: sums(store) == {"dead": 1})
+            await quiet(lambda: len(peer.requests))
+
+        assert [["e-1"]] == peer.requests
+
     async def test_dropping_what_is_in_hand_forgets_nobody_else(self, store: Outbox, clock: SteppedClock):
         """
         One retry was refused and is dropped; another that became due in between is still sent.
@@ -480,6 +495,31 @@ class TestNothingGetsLost:
                 await clock.somebody_sleeps()
             await store.segments._reading(lambda: connection.set_progress_handler(None, 0))
             await until(lambda: peer.requests, lambda: clock.step(1))
+
+    @pytest.mark.parametrize("fault", [DiskFull("full"), Busy("locked")], ids=["full", "busy"])
+    async def test_a_look_for_what_is_due_is_done_again(
+        self, store: Outbox, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch, fault: Exception
+    ):
+        """
+        The state could not be asked at that moment: the retry is sent once it can, though nothing else comes.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(1))
+        now = clock.now()
+        await store.settle(lane, [Mark(seqs=[1], state="waiting", at=now, attempts=1, due=now)])
+
+        failed = asyncio.Event()
+
+        async def fails_once(_: object) -> None:
+            monkeypatch.undo()
+            failed.set()
+            raise fault
+
+        async with partner(lambda *_: http(200)) as peer:
+            monkeypatch.setattr(store._state, "write", fails_once)
+            async with running(store, clock, lane, url=peer.url):
+                await failed.wait()
+                await until(lambda: peer.requests, lambda: clock.step(1))
 
     async def test_an_error_while_the_state_is_read(self, store: Outbox, clock: SteppedClock):
         """
@@ -912,6 +952,32 @@ class TestNeighbours:
             await until(lambda: sums(store).get("parked") == 16)
 
             assert 10 > runner._gate.closed_for(clock.now())
+
+
+class TestForgotten:
+    async def test_what_was_written_before_is_written_anew(
+        self, store: Outbox, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+    ):
+        """
+        Her request is ready when the lane reads on, and she is forgotten meanwhile: it does not leave with those that follow.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append([*many(60), *rows(an_event("hers", user=User(id="u-jane"))), *many(60, start=100)])
+        read, looks = store.read, itertools.count(1)
+
+        async def forgotten_at_the_second(*asked: Any, **more: Any) -> Sequence[Any]:
+            if next(looks) == 2:
+                await store.erase([Person(user_id="u-jane")], "cli")
+            return await read(*asked, **more)
+
+        monkeypatch.setattr(store, "read", forgotten_at_the_second)
+        async with (
+            partner(lambda *_: http(200)) as peer,
+            running(store, clock, lane, url=peer.url, batch=1, concurrency=1, timeout="5s"),
+        ):
+            await until(lambda: sums(store) == {"delivered": 120, "erased": 1})
+
+        assert "hers" not in peer.seen
 
 
 class TestLeaks:

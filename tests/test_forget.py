@@ -190,6 +190,26 @@ class TestErasure:
         assert {"other-1": 1} == dict(partner.taken)
         await store.close()
 
+    async def test_what_a_partner_said_of_her_goes_and_nothing_else(self, tmp_path, clock: SteppedClock):
+        """
+        Its words about a request that carried one of her events, first, last or in between; those about others stay.
+        """
+        store = await opened(tmp_path, clock)
+        lane = await store.lane("a", "webhook")
+        await store.append(rows(others(1), others(2), janes(1), others(3), others(4)))
+        about = {"hers": [3], "first": [3, 4, 5], "last": [1, 2, 3], "between": [2, 3, 4], "apart": [1, 3, 5]}
+        of_others = {"before": [1, 2], "behind": [4, 5], "around": [1, 2, 4, 5]}
+        tries = [
+            Attempt(seqs=seqs, began=NOW, at=NOW, outcome="retry", status=503, answer=words)
+            for words, seqs in {**about, **of_others}.items()
+        ]
+        await store.settle(lane, [], tries)
+        await store.erase([Person(email=JANE)], "test")
+        left = await store._state.read(lambda unit: unit.execute("SELECT answer FROM attempt ORDER BY id").fetchall())
+        await store.close()
+
+        assert [None] * len(about) + [*of_others] == [words for (words,) in left]
+
     async def test_what_was_cut_short_is_finished_when_asked_again(self, tmp_path, clock: SteppedClock, monkeypatch):
         """
         A process that ended just after the events were emptied has ended their deliveries, answers and sessions before:
