@@ -15,7 +15,7 @@ from router.event import Event
 from router.outbox.errors import Busy
 from router.outbox.log import Stored
 from router.outbox.outbox import Outbox
-from router.outbox.state import Selection
+from router.outbox.state import Mark, Selection
 from router.person import Person
 from tests.builders import NOW, an_event, many, rows
 from tests.stepped import SteppedClock
@@ -185,6 +185,74 @@ class TestNearExpiry:
         assert {f"e-{n}": 1 for n in range(1, BEHIND + 1)} == counted(peer)
 
 
+class TestOnce:
+    async def test_what_ended_before_does_not_go_ahead(self, store: Outbox, clock: SteppedClock):
+        """
+        An earlier process delivered one of the newest and one that expires soon: neither is sent again.
+        """
+        soon = NOW - 7 * DAY + HOUR // 2
+        await backlog(store, "weekly", {390: soon, 350: soon})
+        await store.settle(store.lanes["a"], [Mark(seqs=(390, BEHIND), state="delivered", at=NOW, attempts=1)])
+        async with (
+            partner(lambda *_: http(200)) as peer,
+            running(store, clock, store.lanes["a"], Weekly, url=peer.url, concurrency=1, batch=64),
+        ):
+            await until(lambda: sums(store).get("delivered", 0) == BEHIND)
+
+        assert {f"e-{n}": 1 for n in range(1, BEHIND) if n != 390} == counted(peer)
+
+    @pytest.mark.parametrize("slow", [False, True], ids=["taken at once", "unanswered meanwhile"])
+    async def test_what_is_new_and_expires_soon_goes_ahead_once(self, store: Outbox, clock: SteppedClock, slow: bool):
+        """
+        More than three looks take are about to expire, and the newest are among them: nobody is sent twice.
+        """
+        soon = NOW - 7 * DAY + HOUR // 2
+        await backlog(store, "weekly", {n: soon + n for n in range(401, BEHIND + 1)})
+        await store.append(many(5, start=BEHIND + 1))
+        await store.journal.settled()
+        go = asyncio.Event()
+
+        async def answer(_: int, ids: list[str]) -> bytes:
+            if slow and any(int(each.partition("-")[2]) > 400 for each in ids):
+                await go.wait()
+            return http(200)
+
+        async with (
+            partner(answer) as peer,
+            running(store, clock, store.lanes["a"], Weekly, url=peer.url, concurrency=16, batch=64, timeout="9s"),
+        ):
+            await until(lambda: len(peer.seen) == BEHIND + 5)
+            go.set()
+            await until(lambda: sums(store).get("delivered", 0) == BEHIND + 5)
+
+        assert {f"e-{n}": 1 for n in range(1, BEHIND + 6)} == counted(peer)
+
+
+class TestUnderWay:
+    async def test_what_went_ahead_and_is_unanswered_is_not_sent_again(self, store: Outbox, clock: SteppedClock):
+        """
+        The newest, and those that expire soon, hang at the partner while the order comes by: nobody is sent twice.
+        """
+        soon = NOW - 7 * DAY + HOUR // 2
+        await backlog(store, "weekly", {390: soon, 350: soon})
+        ahead, others_came = {"e-350", "e-390", f"e-{BEHIND}"}, asyncio.Event()
+
+        async def answer(_: int, ids: list[str]) -> bytes:
+            if ahead & set(ids):
+                await others_came.wait()
+            return http(200)
+
+        async with (
+            partner(answer) as peer,
+            running(store, clock, store.lanes["a"], Weekly, url=peer.url, concurrency=4, batch=10, timeout="9s"),
+        ):
+            await until(lambda: len(peer.seen) == BEHIND)
+            others_came.set()
+            await until(lambda: sums(store).get("delivered", 0) == BEHIND)
+
+        assert {f"e-{n}": 1 for n in range(1, BEHIND + 1)} == counted(peer)
+
+
 class TestOperator:
     async def test_dropping_counts_what_went_ahead_once(self, store: Outbox, clock: SteppedClock):
         """
@@ -211,6 +279,32 @@ class TestOperator:
         assert dropped == sums(store).get("dead", 0)
         assert set(counted(peer).values()) == {1}
         assert BEHIND - dropped == len(counted(peer))
+
+    async def test_what_was_dropped_before_it_went_ahead_is_not_sent(self, store: Outbox, clock: SteppedClock):
+        """
+        It was found to expire soon, and an operator gave it up before its turn came.
+        """
+        soon = NOW - 7 * DAY + HOUR // 2
+        await backlog(store, "weekly", {n: soon + n for n in range(201, 401)})
+        came, go = asyncio.Event(), asyncio.Event()
+
+        async def answer(_: int, __: list[str]) -> bytes:
+            came.set()
+            await go.wait()
+            return http(200)
+
+        async with (
+            partner(answer) as peer,
+            running(
+                store, clock, store.lanes["a"], Weekly, url=peer.url, concurrency=1, batch=64, timeout="9s"
+            ) as lane,
+        ):
+            await came.wait()
+            assert 1 == await lane.drop(Selection(state="waiting", seqs=(390,)), "test")
+            go.set()
+            await until(lambda: sums(store) == {"delivered": BEHIND - 1, "dead": 1})
+
+        assert {f"e-{n}": 1 for n in range(1, BEHIND + 1) if n != 390} == counted(peer)
 
     async def test_who_is_forgotten_is_not_sent_from_what_was_read_before(self, store: Outbox, clock: SteppedClock):
         """

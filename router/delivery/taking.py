@@ -180,7 +180,7 @@ class Taking:
         if not self._waiting_urgent and now >= self._look_at:
             await self._look_for_expiry(now, now - self._window)
         seqs, self._waiting_urgent = self._waiting_urgent[:most], self._waiting_urgent[most:]
-        seqs = [seq for seq in seqs if seq > self.taken and not self._passed(seq)]
+        seqs = [seq for seq in seqs if seq > self.taken and self._lane.open(seq) and not self._passed(seq)]
         if not seqs:
             return []
         found = await self._store.pick(seqs)
@@ -190,7 +190,7 @@ class Taking:
     async def _look_for_expiry(self, now: int, oldest: int) -> None:
         since = max(oldest, self._seen)
         found = await self._store.late(self.taken, since, oldest + NEAR_EXPIRY, EXPIRING)
-        self._waiting_urgent = [seq for _, seq in found if self._lane.open(seq) and not self._passed(seq)]
+        self._waiting_urgent = [seq for _, seq in found]
         if len(found) == EXPIRING:  # there is more, and the next look goes on there
             self._seen = max(found[-1][0], since + 1)
         else:
