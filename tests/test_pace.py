@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from router import lifecycle, retry
 from router.delivery.bisection import Bisection
+from router.delivery.holding import PROBE_EVERY, Gate
 from router.delivery.pace import FAILURES_TO_OPEN, RAMP_DOUBLING, Pace, RateLimit
+from router.outbox.lane import Lane
+from router.outbox.state import Held, LaneRow
 
 NOW = 1_795_000_000_000
 
@@ -31,6 +34,16 @@ class TestPace:
             pace.failed(NOW, 0.5)
         assert pace.open
         assert 0 == pace.allowed(NOW)
+        assert 1 == pace.allowed(pace.paused_until)
+
+    def test_however_many_went_at_once_only_one_probe_goes(self):
+        """
+        A lane that was used to a hundred asks a partner that fails with one request, not with the few that are left.
+        """
+        pace = Pace(100)
+        for _ in range(FAILURES_TO_OPEN):
+            pace.failed(NOW, 0.5)
+
         assert 1 == pace.allowed(pace.paused_until)
 
     def test_probes_that_fail_wait_longer_and_longer(self):
@@ -103,6 +116,25 @@ class TestPace:
         pace.pause(NOW + 60_000)
         pace.resume()
         assert 8 == pace.allowed(NOW)
+
+
+class TestGate:
+    def test_a_clock_that_is_set_back_makes_no_wait_longer(self):
+        """
+        A held lane is probed when it would have been, and time that was excused ends when it would have.
+        """
+        held = Held(reason="plan", by="partner", at=NOW)
+        lane = Lane(LaneRow(id=1, name="a", type="webhook", start=0, cursor=0, held=held), (), None)
+        pace = Pace(1)
+        gate = Gate("a", lane, pace, lambda: 0.5, open_since=NOW)
+        gate.passed(NOW)
+        pace.pause(NOW + 1000)
+        gate.set_back(3_600_000)
+        now = NOW - 3_600_000
+
+        assert PROBE_EVERY / 1000 == gate.closed_for(now)
+        assert 0 == gate.closed_for(now + PROBE_EVERY)
+        assert (now, now + 1000) == (gate.open_since, pace.paused_until)
 
 
 class TestTurns:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -194,6 +195,7 @@ class TestReplay:
             partner.trouble = [Trouble(status=401, times=1)]
             await delivery.replay("a", Chosen(rate="1000/s"), 1, "test")
             await until(lambda: store.lanes["a"].held)
+            await until(lambda: asked(store, "SELECT hold_by FROM lane") == [("partner",)])
             for _ in range(28):
                 clock.step(10)
                 await asyncio.sleep(0.01)
@@ -389,6 +391,27 @@ class TestReplay:
             assert await delivery.replay("a", Chosen(), 1, "test") is not None
 
             assert ["running", "cancelled"] == [each.state for each in await store.replays()]
+
+    async def test_one_that_waits_for_its_destination_can_be_cancelled(self, store: Outbox, clock: SteppedClock):
+        """
+        Its destination is switched off, so it does not run: it is that one which ends, and no other.
+        """
+        async with lane(store, clock) as (delivery, _):
+            await store.append(many(2))
+            await settled(store, "a", delivered=2)
+            await delivery.replay("a", Chosen(rate="1000/s"), 1, "test")
+            await ended(store, delivery, clock)
+            await delivery.lanes["a"].hold("later", "test")
+            waits = await delivery.replay("a", Chosen(), 1, "test")
+            off = msgspec.structs.replace(delivery.lanes["a"].destination, enabled=False)
+            await delivery.apply({"a": off})
+            assert not delivery.replays
+            cancelled = await delivery.cancel(waits.id, "test")
+            assert await delivery.cancel(4711, "test") is None
+
+            assert (waits.id, "cancelled") == (cancelled.id, cancelled.state)
+            assert ["cancelled", "done"] == [each.state for each in await store.replays()]
+            assert [(1,)] == asked(store, "SELECT count(*) FROM audit WHERE what = 'cancel'")
 
     async def test_of_two_that_begin_at_once_one_is_refused(self, store: Outbox, clock: SteppedClock):
         """
