@@ -236,6 +236,7 @@ class TestUnderWay:
         """
         soon = NOW - 7 * DAY + HOUR // 2
         await backlog(store, "weekly", {390: soon, 350: soon})
+        store.journal.tail = Tail()
         ahead, others_came = {"e-350", "e-390", f"e-{BEHIND}"}, asyncio.Event()
 
         async def answer(_: int, ids: list[str]) -> bytes:
@@ -262,8 +263,8 @@ class TestOperator:
         await backlog(store, "ids")
         hang, gone = asyncio.Event(), asyncio.Event()
 
-        async def answer(n: int, _: list[str]) -> bytes:
-            if n == 5:
+        async def answer(_: int, ids: list[str]) -> bytes:
+            if "e-540" in ids:  # one of the newest, while most of the backlog waits
                 gone.set()
                 await hang.wait()
             return http(200)
