@@ -489,10 +489,15 @@ class TestNothingGetsLost:
         await store.settle(lane, [Mark(seqs=[1], state="waiting", at=now, attempts=1, due=now)])
         await store.segments._reading(lambda: store.segments._file(store.segments.all[0]))
         connection, _ = store.segments._files[1]
-        await store.segments._reading(lambda: connection.set_progress_handler(lambda: 1, 1))  # SQLITE_INTERRUPT
+        interrupted: list[None] = []
+
+        def interrupt() -> int:
+            interrupted.append(None)
+            return 1
+
+        await store.segments._reading(lambda: connection.set_progress_handler(interrupt, 1))
         async with partner(lambda *_: http(200)) as peer, running(store, clock, lane, url=peer.url):
-            async with asyncio.timeout(5):
-                await clock.somebody_sleeps()
+            await until(lambda: interrupted)
             await store.segments._reading(lambda: connection.set_progress_handler(None, 0))
             await until(lambda: peer.requests, lambda: clock.step(1))
 

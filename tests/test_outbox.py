@@ -582,20 +582,27 @@ class TestLanes:
 
         assert held == lane.held
 
-    async def test_what_a_partner_took_is_written_down_when_space_returns(self, store: Outbox, clock: SteppedClock):
+    async def test_what_a_partner_took_is_written_down_when_space_returns(
+        self, store: Outbox, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+    ):
         """
-        A full disk makes settling wait, not forget.
+        A full disk makes settling wait, not forget; whoever makes room is told, though nobody sends anything.
         """
+        told = asyncio.Event()
+        monkeypatch.setattr(store.space, "refused", told.set)
         lane = await store.lane("hook", "webhook")
         await store.append(many(3000))
         pages = await store._state.read(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
         await store._state.read(lambda c: c.execute(f"PRAGMA max_page_count = {pages}").fetchone())
         marks = [Mark(seqs=range(1, 3001), state="dead", at=NOW, attempts=1, reason="HTTP 400")]
         settling = asyncio.create_task(store.settle(lane, marks))
-        await clock.somebody_sleeps()
+        async with asyncio.timeout(5):
+            await told.wait()
         assert not settling.done()
         await store._state.read(lambda c: c.execute("PRAGMA max_page_count = 1000000").fetchone())
-        clock.step(1)
+        while not settling.done():
+            clock.step(1)
+            await asyncio.sleep(0.005)
         await settling
 
         assert [(3000,)] == query(store.directory / "state.db", "SELECT dead FROM lane")
