@@ -50,6 +50,7 @@ MOST_REFUSAL = 20.0  # ms, p99
 MOST_STALL = 50.0  # ms
 MOST_HEALTH = 250.0  # ms
 MOST_OTHERS = 0.1  # of the server's time
+MOST_HEAD = 17.0  # seconds that a head may drip; the server gives it 15
 RECOVERED = 5.0  # seconds until twenty requests in a row are taken
 
 # Inside the server. Writes how late the loop's timer was (ms), and how much of that is its own: without the time in which
@@ -387,6 +388,7 @@ def rules(idle: int, bombs: float) -> dict[str, Callable[[dict[str, Any]], bool]
         "stall": lambda it: it["stall_ms"] <= MOST_STALL,
         "health": lambda it: it["health_ms"] <= MOST_HEALTH and it["health_failed"] == 0,
         "idle connections": lambda it: it["idle"] >= 0.95 * idle,
+        "dripping heads": lambda it: it["dripping_heads_s"] <= MOST_HEAD,
         "bombs": lambda it: (it["bombs"] or not bombs) and set(it["bombs"]) <= {"400", *map(str, REFUSALS)},
         "recovery": lambda it: it["recovered_s"] <= RECOVERED and it["exit"] == 0,
     }

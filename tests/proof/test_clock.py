@@ -31,7 +31,7 @@ async def test_waits_by_the_wall_clock_are_caught():
     """
     result = await proved(jumps=["a year ahead"], restarts=False, sabotage=True)
 
-    assert "ok" != result["verdict"], result
+    assert "expired" in result["verdict"] or "frozen" in result["verdict"], result
 
 
 @pytest.mark.proof

@@ -29,11 +29,12 @@ async def test_no_acknowledged_event_is_lost_to_the_disk(name: str):
 
 async def test_a_build_that_believes_the_second_sync_is_caught():
     """
-    The control: a sync that failed is tried again and succeeds, and what it was to save is gone.
+    The control: a sync that failed is tried again and succeeds, and what it was to save is gone; where the state knows
+    of more, the next start says so.
     """
     result = await proved("sync", seed=4, rounds=3, sabotage=True)
 
-    assert "ok" != result["verdict"], result
+    assert result["verdict"] in {"lost", "the server did not start"}, result
 
 
 async def test_without_a_ballast_nothing_can_be_written_down():
