@@ -343,10 +343,25 @@ class TestHolds:
             await store.append(many(20))
             await until(lambda: store.lanes["hook"].held)
             assert "partner" == store.lanes["hook"].held.by
+            await until(lambda: (401, "hold") in asked(store, "SELECT status, outcome FROM attempt"))
             partners["hook"].trouble.clear()
             await delivery.lanes["hook"].resume("test")
             await settled(store, "hook", delivered=20, dead=0)
             assert [] == asked(store, "SELECT attempts FROM delivery WHERE attempts > 1")
+
+    async def test_an_operator_does_not_wait_for_a_back_off(self, store: Outbox, clock: SteppedClock):
+        """
+        A partner that failed again and again works, somebody says: what comes now goes now.
+        """
+        trouble = Trouble(status=503)
+        async with lanes(store, clock, hook={"kind": "webhook", "trouble": [trouble]}) as (delivery, partners):
+            runner = delivery.lanes["hook"]
+            await store.append(many(1))
+            await until(lambda: runner._pace.open, lambda: clock.step(1))
+            partners["hook"].trouble.clear()
+            await store.append(many(1, start=2))
+            await runner.resume("test")
+            await settled(store, "hook", delivered=1)
 
     async def test_a_probe_finds_out_that_it_works_again(self, store: Outbox, clock: SteppedClock):
         """

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from router import lifecycle, retry
 from router.delivery.bisection import Bisection
-from router.delivery.holding import PROBE_EVERY, Gate
+from router.delivery.holding import PROBE_EVERY, WRONG_ADDRESS_AFTER, Gate
 from router.delivery.pace import FAILURES_TO_OPEN, RAMP_DOUBLING, Pace, RateLimit
 from router.outbox.lane import Lane
-from router.outbox.state import Held, LaneRow
+from router.outbox.state import Attempt, Held, LaneRow
+from router.outcome import Delivered, Hold, Rejected
 
 NOW = 1_795_000_000_000
 
@@ -119,14 +120,21 @@ class TestPace:
 
 
 class TestGate:
+    @staticmethod
+    def made(held: Held | None = None) -> tuple[Gate, Lane, Pace]:
+        lane, pace = Lane(LaneRow(id=1, name="a", type="webhook", start=0, cursor=0, held=held), (), None), Pace(1)
+        return Gate("a", lane, pace, lambda: 0.5, open_since=0), lane, pace
+
+    @staticmethod
+    def answered(status: int, at: int) -> Attempt:
+        return Attempt(seqs=[1], began=at, at=at, outcome="any", status=status)
+
     def test_a_clock_that_is_set_back_makes_no_wait_longer(self):
         """
         A held lane is probed when it would have been, and time that was excused ends when it would have.
         """
-        held = Held(reason="plan", by="partner", at=NOW)
-        lane = Lane(LaneRow(id=1, name="a", type="webhook", start=0, cursor=0, held=held), (), None)
-        pace = Pace(1)
-        gate = Gate("a", lane, pace, lambda: 0.5, open_since=NOW)
+        gate, _, pace = self.made(Held(reason="plan", by="partner", at=NOW))
+        gate.open_since = NOW
         gate.passed(NOW)
         pace.pause(NOW + 1000)
         gate.set_back(3_600_000)
@@ -136,8 +144,37 @@ class TestGate:
         assert 0 == gate.closed_for(now + PROBE_EVERY)
         assert (now, now + 1000) == (gate.open_since, pace.paused_until)
 
+    def test_an_operator_lets_it_go_whatever_made_it_wait(self):
+        """
+        No back-off, no misses and no answer to what left before: and the time until now is no event's fault.
+        """
+        gate, lane, pace = self.made()
+        for _ in range(FAILURES_TO_OPEN):
+            pace.failed(NOW, 0.5)
+        for _ in range(WRONG_ADDRESS_AFTER - 1):
+            gate.felt(Rejected("who?"), self.answered(404, NOW), current=True)
+            pace.failed(NOW, 0.5)
+        left = gate.epoch
+        gate.resumed(NOW + 1)
+        again = gate.felt(Rejected("who?"), self.answered(404, NOW + 2), current=True)
+        gate.felt(Hold("credentials refused"), self.answered(401, NOW + 2), current=left == gate.epoch)
 
-class TestTurns:
+        assert (0, False, NOW + 1) == (gate.closed_for(NOW + 1), gate.one_at_a_time, gate.open_since)
+        assert (None, Rejected("who?")) == (lane.held, again)
+
+    def test_the_first_answer_that_is_good_lets_it_go(self):
+        """
+        The hold ends, on disk as well; what left before says no more; and the time until then is no event's fault.
+        """
+        gate, lane, _ = self.made(Held(reason="plan", by="partner", at=NOW))
+        left = gate.epoch
+        gate.felt(Delivered(), self.answered(200, NOW + 5), current=True)
+        gate.felt(Hold("credentials refused"), self.answered(401, NOW + 6), current=left == gate.epoch)
+
+        assert (None, True, NOW + 5) == (lane.held, gate.unwritten, gate.open_since)
+
+
+class TestRateLimit:
     @given(st.integers(1, 40), st.lists(st.integers(0, 400), min_size=1, max_size=200))
     def test_no_second_has_more(self, most, pauses):
         """

@@ -4,8 +4,8 @@ For every point of the code and every fault (killed, an error of ours, a stall, 
 through everything there is: events and duplicates and what it cannot accept, new segments, retries, a hold, an erasure,
 a replay, a reload, retention, destroyed keys, a backup, a stop; then the backup is restored. At the n-th pass of the point
 the fault strikes. A process that ends is started again, as a service manager would. Then, in peace: nothing may wait, a
-fresh probe arrives, every acknowledged event was delivered, is dead with a reason, or was erased; the ledger adds up and
-every file is intact. One JSON line says the verdict.
+fresh probe arrives, every acknowledged event was delivered, is one that the partner refuses, or is of somebody who was
+forgotten, of whom nothing is left; the ledger adds up and every file is intact. One JSON line says the verdict.
 
     python -m tests.proof.failpoints --seed 1
     python -m tests.proof.failpoints --points append_after_commit,roll_before_register --faults kill
@@ -337,6 +337,9 @@ class Life:
         async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"}) as session:
             await self._until("a probe is acknowledged", lambda: self.oracle._post(session, probe))
         await self._until("nothing waits", self._nothing_waits)
+        told = await self._ask("POST", "/people:forget", {"people": [{"email": GONE}], "dry_run": True})
+        if told["traces"]["events"]:
+            raise Broken(f"{told['traces']['events']} events of somebody who was forgotten")
         await self._stopped()
         await self._judged(self.outbox)
         await self._restored()
