@@ -207,7 +207,7 @@ class TestTooMany:
         """
         monkeypatch.setattr(connections, "most", lambda: 0)
         monkeypatch.setattr(connections, "MOST_FAREWELLS", 2)
-        monkeypatch.setattr(connections, "FAREWELL", 1.5)
+        monkeypatch.setattr(connections, "FAREWELL", 3.0)
         async with running_app(settings(tmp_path)) as app:
             peers = [await refused(app.collect_port) for _ in range(3)]
             assert [False, False, True] == [await ends(each, 0.2) for each in peers]

@@ -13,7 +13,7 @@ from router.delivery.holding import PROBE_EVERY, WRONG_ADDRESS_AFTER, Gate
 from router.delivery.pace import FAILURES_TO_OPEN, RAMP_DOUBLING, Pace, RateLimit
 from router.outbox.lane import Lane
 from router.outbox.state import Attempt, Held, LaneRow
-from router.outcome import Delivered, Hold, Rejected
+from router.outcome import Delivered, Hold, Rejected, Retry
 
 NOW = 1_795_000_000_000
 
@@ -143,6 +143,19 @@ class TestGate:
         assert PROBE_EVERY / 1000 == gate.closed_for(now)
         assert 0 == gate.closed_for(now + PROBE_EVERY)
         assert (now, now + 1000) == (gate.open_since, pace.paused_until)
+
+    def test_a_partner_that_says_when_is_not_asked_before(self):
+        """
+        By seconds, by an instant, or by both: the later one counts.
+        """
+        for said, wait in (
+            (Retry("later", after=30.0), 30),
+            (Retry("later", until=NOW + 45_000), 45),
+            (Retry("later", after=60.0, until=NOW + 45_000), 60),
+        ):
+            gate, _, _ = self.made()
+            gate.felt(said, self.answered(429, NOW), current=True)
+            assert wait == gate.closed_for(NOW)
 
     def test_an_operator_lets_it_go_whatever_made_it_wait(self):
         """
