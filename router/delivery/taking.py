@@ -91,7 +91,7 @@ class Taking:
         found: list[int] = []
         for start in range(0, len(wanted), AT_ONCE):
             part = wanted[start : start + AT_ONCE]
-            found += [seq for seq in part if self._lane.open(seq) and not self._passed(seq)]
+            found += [seq for seq in part if self._to_come(seq)]
             await asyncio.sleep(0)
         return found
 
@@ -111,7 +111,7 @@ class Taking:
             self.taken = found[-1].seq
             fresh = found
             if self._ahead or self._urgent or not self._lane.untouched(found[0].seq):
-                fresh = [each for each in found if self._lane.open(each.seq) and not self._passed(each.seq)]
+                fresh = [each for each in found if self._to_come(each.seq)]
                 self._urgent.difference_update([each.seq for each in found])
             if jobs := self._intact(fresh, now):
                 return jobs
@@ -132,8 +132,11 @@ class Taking:
         del self._buffer[:most]
         return found
 
-    def _passed(self, seq: int) -> bool:
-        return seq in self._urgent or any(seq in stretch for stretch in self._ahead)
+    def _to_come(self, seq: int) -> bool:
+        """Has it no end yet, and is it not under way ahead of the order?"""
+        if not self._lane.open(seq) or seq in self._urgent:
+            return False
+        return not any(seq in stretch for stretch in self._ahead)
 
     def _intact(self, found: Sequence[Stored], now: int) -> list[Job]:
         """Jobs of what was read. An erased or damaged event ends here, visibly; the others flow."""
@@ -180,7 +183,7 @@ class Taking:
         if not self._waiting_urgent and now >= self._look_at:
             await self._look_for_expiry(now, now - self._window)
         seqs, self._waiting_urgent = self._waiting_urgent[:most], self._waiting_urgent[most:]
-        seqs = [seq for seq in seqs if seq > self.taken and self._lane.open(seq) and not self._passed(seq)]
+        seqs = [seq for seq in seqs if seq > self.taken and self._to_come(seq)]  # some ended since they were found
         if not seqs:
             return []
         found = await self._store.pick(seqs)
@@ -190,7 +193,7 @@ class Taking:
     async def _look_for_expiry(self, now: int, oldest: int) -> None:
         since = max(oldest, self._seen)
         found = await self._store.late(self.taken, since, oldest + NEAR_EXPIRY, EXPIRING)
-        self._waiting_urgent = [seq for _, seq in found]
+        self._waiting_urgent = [seq for _, seq in found if self._to_come(seq)]
         if len(found) == EXPIRING:  # there is more, and the next look goes on there
             self._seen = max(found[-1][0], since + 1)
         else:
