@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from router.collect.visitors import KEPT, Visitors
 from router.event import User
 from router.outbox import log
+from router.person import Person
 from tests.builders import NOW, an_event
 from tests.running import KEY, collect_url, running_app, settings, stored
 
@@ -103,10 +104,10 @@ class TestSession:
         assert [] == seen(visitors, "e", person="a-2")[1]
 
 
-async def post(app, event_id: str, page: str) -> None:
+async def post(app, event_id: str, page: str, **user: str) -> None:
     body = {
         "event_name": "page_view",
-        "user": {"consistent_anonymous_id": "a-1"},
+        "user": {"consistent_anonymous_id": "a-1", **user},
         "context": {"event_id": event_id, "page": {"url": page}},
     }
     url = f"{collect_url(app)}/collect?token={KEY}"
@@ -127,3 +128,20 @@ async def test_a_restart_does_not_end_sessions(tmp_path):
 
     assert CLICK == first.clicks == second.clicks
     assert (KEPT,) == second.notes
+
+
+async def test_the_session_of_who_was_forgotten_is_forgotten(tmp_path):
+    """
+    She is forgotten by her address; the visitor of her events has no click id any more, neither at once nor after a restart.
+    """
+    chosen = settings(tmp_path)
+    async with running_app(chosen) as app:
+        await post(app, "e-1", f"https://shop.example/landing?ScCid={CLICK['ScCid']}", email="jane@example.com")
+        await app.store.erase([Person(email="jane@example.com")], "test")
+        await post(app, "e-2", "https://shop.example/thanks")
+    async with running_app(chosen) as app:
+        await post(app, "e-3", "https://shop.example/thanks")
+        [erased, *others] = await app.store.read(0, 10)
+
+    assert erased.erased
+    assert [("e-2", {}), ("e-3", {})] == [(each.event.id, each.event.clicks) for each in others]
