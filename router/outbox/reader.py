@@ -114,9 +114,7 @@ class Reader:
         for index, segment in enumerate(segments):
             end = segments[index + 1].first - 1 if index + 1 < len(segments) else None
             wrong = await self._recount_log(segment, end)
-            if wrong and segment.number in {
-                each.number for each in await self._all_segments()
-            }:  # else retention took it
+            if wrong and segment.number in [each.number for each in await self._all_segments()]:  # else it is retired
                 found += wrong
         return found
 
