@@ -62,9 +62,9 @@ async def test_an_erasure_that_does_not_wait_for_the_disk_is_caught():
     """
     The control of what must be gone: a WAL that was emptied and not synced is back, and whoever was erased in it.
     """
-    result = await proved(240, seed=2, sabotage="unsynced")
+    result = await proved(400, seed=2, sabotage="unsynced")
 
-    assert ("kept", 0) == (result["verdict"], result["lost"]), result
+    assert 0 < result["kept"], result  # some ten; more is lost where a name goes with its directory
 
 
 @pytest.mark.proof
