@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import hashlib
 import os
 import sqlite3
 import stat
+import subprocess
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -715,6 +717,23 @@ class TestOpening:
         with pytest.raises(Locked, match=str(os.getpid())):
             await Outbox.open(store.directory, clock)
         assert os.getpid() == lock.holder(store.directory)
+
+    @pytest.mark.parametrize("before", [b"", b"%d\n"], ids=["new", "left by a kill"])
+    def test_who_has_just_begun_is_named(self, tmp_path: Path, before: bytes):
+        """
+        A process that has the lock and not yet written its name is waited for; one that has ended is not named for it.
+        """
+        ended = subprocess.Popen(["true"])
+        ended.wait()
+        path = tmp_path / "lock"
+        path.write_bytes(before.replace(b"%d", b"%d" % ended.pid))
+        with path.open("r+b", buffering=0) as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            naming = threading.Timer(0.1, held.write, [b"%d\n" % os.getpid()])
+            naming.start()
+            with pytest.raises(Locked, match=f"process {os.getpid()} already"):
+                lock.Lock(tmp_path)
+            naming.join()
 
     async def test_nobody_holds_a_closed_one(self, tmp_path: Path, clock: SteppedClock):
         """

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from router.outbox.errors import Locked
+
+NAMING = 0.5  # seconds in which whoever has just got the lock writes its name; until then there is the last one's
 
 
 class Lock:
@@ -17,7 +20,7 @@ class Lock:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            holder = os.pread(self._file, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            holder = _named(self._file)
             os.close(self._file)
             raise Locked(
                 f"process {holder} already owns the outbox in {directory.absolute()}: stop it, or use another path"
@@ -30,6 +33,26 @@ class Lock:
         os.close(self._file)
 
 
+def _named(file: int) -> str:
+    """Who has the lock, as soon as that is a process that lives."""
+    until = time.monotonic() + NAMING
+    while True:
+        name = os.pread(file, 32, 0).decode("ascii", "replace").partition("\n")[0]
+        if (name.isdigit() and _lives(int(name))) or time.monotonic() >= until:
+            return name or "unknown"
+        time.sleep(0.01)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
+
+
 def holder(directory: Path) -> int | None:
     """The process that owns the directory now, or None. Reading does not disturb it."""
     try:
@@ -39,7 +62,7 @@ def holder(directory: Path) -> int | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        text = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+        text = os.pread(descriptor, 32, 0).decode("ascii", "replace").partition("\n")[0]
         return int(text) if text.isdigit() else None
     finally:
         os.close(descriptor)
