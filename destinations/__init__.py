@@ -1,7 +1,8 @@
 """The partners, one file each: what to send them and what their answers mean. No IO, no clock.
 
-A destination may import the words, ``router.identifiers``, ``router.bots`` and ``router.destination`` only. To add one: its file, its
-line here, its case files. Packages outside this repository use the entry-point group ``turnout.destinations``.
+A destination may import the words, ``router.identifiers``, ``router.bots`` and ``router.destination`` only. To add
+one: its file, its line here, its case files. Packages outside this repository use the entry-point group
+``turnout.destinations``.
 """
 
 from __future__ import annotations

@@ -37,10 +37,15 @@ def _named(file: int) -> str:
     """Who has the lock, as soon as that is a process that lives."""
     until = time.monotonic() + NAMING
     while True:
-        name = os.pread(file, 32, 0).decode("ascii", "replace").partition("\n")[0]
+        name = _name_in(file)
         if (name.isdigit() and _lives(int(name))) or time.monotonic() >= until:
             return name or "unknown"
         time.sleep(0.01)
+
+
+def _name_in(file: int) -> str:
+    """A shorter name may stand before the rest of the one that it is written over."""
+    return os.pread(file, 32, 0).decode("ascii", "replace").partition("\n")[0]
 
 
 def _lives(process: int) -> bool:
@@ -62,7 +67,7 @@ def holder(directory: Path) -> int | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        text = os.pread(descriptor, 32, 0).decode("ascii", "replace").partition("\n")[0]
+        text = _name_in(descriptor)
         return int(text) if text.isdigit() else None
     finally:
         os.close(descriptor)

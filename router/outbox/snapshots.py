@@ -21,6 +21,7 @@ import aiosqlite
 from router.outbox import log, schema
 from router.outbox.errors import OutboxError
 from router.outbox.views import FileCheck
+from router.outbox.wholeness import filled
 
 LONGEST_READ = 2.0  # seconds
 _STEPS = 20_000  # of SQLite's machine between looks at the time
@@ -140,7 +141,7 @@ def _mode(path: Path) -> str:
 
 
 async def _check(path: Path, longest: float) -> Literal["whole", "damaged", "missing", "unfinished"]:
-    if _missing(path):
+    if not filled(path):
         return "missing"
     try:
         async with _opened(path, longest) as connection:
@@ -150,10 +151,6 @@ async def _check(path: Path, longest: float) -> Literal["whole", "damaged", "mis
     except OutboxError:
         return "damaged"
     return "whole" if verdict == "ok" else "damaged"
-
-
-def _missing(path: Path) -> bool:
-    return not path.exists() or path.stat().st_size == 0
 
 
 async def _version(connection: aiosqlite.Connection) -> int:

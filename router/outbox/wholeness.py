@@ -18,7 +18,7 @@ log: Any = structlog.get_logger()
 
 def need_state(directory: Path) -> None:
     """OutboxError where there is a log and no state."""
-    if not _filled(directory / "state.db") and any((directory / "log").iterdir()):
+    if not filled(directory / "state.db") and any((directory / "log").iterdir()):
         raise OutboxError(f"{directory} has a log but no state.db, or an empty one: restore it from a backup")
 
 
@@ -28,7 +28,7 @@ def need_segments(directory: Path, known: Sequence[Segment], *, killed: bool) ->
     """
     paths = [segment.path(directory) for segment in known]
     for path in paths:
-        if not _filled(path):
+        if not filled(path):
             raise OutboxError(f"{path} is missing or empty: restore it from a backup")
     if paths and killed and not (newest := paths[-1]).with_name(f"{newest.name}-wal").exists():
         reason = "after a kill its -wal is missing: unless a program has folded it in, the last events went with it"
@@ -43,5 +43,9 @@ def refuse_unknown_events(directory: Path, known: Sequence[Segment]) -> None:
             raise OutboxError(f"{path} is newer than state.db: restore both from one backup")
 
 
-def _filled(path: Path) -> bool:
-    return path.exists() and path.stat().st_size > 0
+def filled(path: Path) -> bool:
+    """Is the file there, with anything in it? Retention may take it while it is asked for."""
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
