@@ -36,11 +36,11 @@ from router.collect.workers import Workers
 from router.delivery.engine import Delivery
 from router.failpoint import failpoint
 from router.metrics import Metrics
+from router.outbox.disk.space import Room
 from router.outbox.errors import NotDurable
 from router.outbox.outbox import Outbox
-from router.outbox.reader import Reader
-from router.outbox.retention import Policy
-from router.outbox.space import Room
+from router.outbox.reads.reader import Reader
+from router.outbox.upkeep.retention import Policy
 from router.pull.engine import Pull
 from router.secret import Secret
 from router.settings import Outbox as OutboxSettings

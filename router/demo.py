@@ -29,8 +29,8 @@ from router.config import Finding
 from router.mocks import PARTNERS
 from router.mocks.partner import Counts, Partner, Trouble, running
 from router.mocks.webhook import Webhook
-from router.outbox.reader import Reader
-from router.outbox.views import Ledger
+from router.outbox.reads.reader import Reader
+from router.outbox.reads.views import Ledger
 from router.settings import Settings
 
 SHOP_TOKEN = "demo-shop"  # noqa: S105 - of the demo's own source, for the curl line that people copy

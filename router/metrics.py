@@ -21,10 +21,11 @@ from prometheus_client.utils import floatToGoString
 
 from router.collect.intake import Tally
 from router.delivery.observer import Observer
-from router.outbox import SQLITE, space
+from router.outbox import SQLITE
+from router.outbox.disk import space
 from router.outbox.outbox import Outbox
-from router.outbox.reader import Reader
-from router.outbox.views import LaneView, Ledger
+from router.outbox.reads.reader import Reader
+from router.outbox.reads.views import LaneView, Ledger
 
 _CODES = 32  # different words a label learns before it says "other"
 _STATUSES = {429: "429"}

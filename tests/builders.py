@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from router.event import Event
-from router.outbox import log
+from router.outbox.log import entries
 
 NOW = 1_795_000_000_000
 
@@ -24,9 +24,9 @@ def an_event(event_id: str = "e-1", **fields: Any) -> Event:
     )
 
 
-def rows(*events: Event) -> list[log.Row]:
-    return [log.row(event) for event in events]
+def rows(*events: Event) -> list[entries.Row]:
+    return [entries.row(event) for event in events]
 
 
-def many(count: int, start: int = 1, **fields: Any) -> list[log.Row]:
+def many(count: int, start: int = 1, **fields: Any) -> list[entries.Row]:
     return rows(*(an_event(f"e-{number}", **fields) for number in range(start, start + count)))

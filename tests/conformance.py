@@ -29,16 +29,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from router.event import Clear, Event, User
-from router.outbox import log
-from router.outbox.lane import Lane
-from router.outbox.log import KEPT, Row, Stored
-from router.outbox.memory import Visitor
+from router.outbox.log import entries
+from router.outbox.log.entries import KEPT, Row, Stored
 from router.outbox.outbox import LONGEST_WAIT, Outbox
-from router.outbox.reader import Reader
-from router.outbox.replays import Chosen, Counts, Replay
-from router.outbox.retention import KEEP_QUARANTINE, LONGEST_CLEAR, Policy
-from router.outbox.state import Attempt, Closing, Due, Held, Mark, Quarantined, Selection
-from router.outbox.views import Settled
+from router.outbox.reads.reader import Reader
+from router.outbox.reads.views import Settled
+from router.outbox.state.cursors import Held
+from router.outbox.state.deliveries import Attempt, Closing, Due, Mark
+from router.outbox.state.lane import Lane
+from router.outbox.state.memory import Visitor
+from router.outbox.state.registers import Quarantined
+from router.outbox.state.replays import Chosen, Counts, Replay
+from router.outbox.state.selections import Selection
+from router.outbox.upkeep.retention import KEEP_QUARANTINE, LONGEST_CLEAR, Policy
 from router.person import Part, Person
 from tests.builders import NOW, an_event
 from tests.stepped import SteppedClock
@@ -701,7 +704,7 @@ class Conformance(RuleBasedStateMachine):
         return self.event(f"e-{self.ids}-{whose}", SOURCES[elsewhere], whose, now), whose
 
     def event(self, event_id: str, source: str, person: str, now: int) -> Row:
-        return log.row(
+        return entries.row(
             an_event(
                 event_id,
                 source=source,

@@ -13,11 +13,13 @@ from click.testing import CliRunner, Result
 from router import cli
 from router.cli.backup import faults
 from router.event import Clear, User
-from router.outbox import backup, writer
+from router.outbox.disk import writer
 from router.outbox.errors import Busy, OutboxError
 from router.outbox.outbox import Outbox
-from router.outbox.reader import Reader
-from router.outbox.state import Mark, Quarantined
+from router.outbox.reads.reader import Reader
+from router.outbox.state.deliveries import Mark
+from router.outbox.state.registers import Quarantined
+from router.outbox.upkeep import backup
 from router.person import Part, Person
 from tests.builders import NOW, an_event, many, rows
 from tests.stepped import SteppedClock

@@ -20,9 +20,11 @@ from router.delivery.engine import Delivery
 from router.event import Clear, Digests, User
 from router.metrics import Metrics
 from router.outbox.outbox import Outbox
-from router.outbox.reader import Reader
-from router.outbox.state import Attempt, Held, Mark, Quarantined
-from router.outbox.views import LaneSum, QuotaView
+from router.outbox.reads.reader import Reader
+from router.outbox.reads.views import LaneSum, QuotaView
+from router.outbox.state.cursors import Held
+from router.outbox.state.deliveries import Attempt, Mark
+from router.outbox.state.registers import Quarantined
 from router.secret import Secret
 from router.settings import Console, Settings
 from tests import running

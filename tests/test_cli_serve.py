@@ -20,7 +20,7 @@ from router.cli.serve import loop_factory
 from router.clock import SystemClock
 from router.mocks.partner import running
 from router.mocks.webhook import Webhook
-from router.outbox.reader import Reader
+from router.outbox.reads.reader import Reader
 from tests.running import running_app, settings, turnout
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"

@@ -22,8 +22,8 @@ from router.cli import tail
 from router.cli.console_client import Console
 from router.event import Consent, Event, Money, User
 from router.outbox.outbox import Outbox
-from router.outbox.state import Attempt, Mark
-from router.outbox.views import Gap, Settled, instant
+from router.outbox.reads.views import Gap, Settled, instant
+from router.outbox.state.deliveries import Attempt, Mark
 from router.quality import Match
 from router.secret import Secret
 from router.settings import Console as ConsoleTable
@@ -362,7 +362,7 @@ class TestFiles:
 
 
 def accepted(event: Event, **matches: Match) -> Any:
-    from router.outbox import views
+    from router.outbox.reads import views
 
     return views.accepted(7, event, matches)
 
@@ -420,7 +420,7 @@ class TestLines:
         """
         An event whose bytes are damaged is a line too.
         """
-        from router.outbox import views
+        from router.outbox.reads import views
 
         assert "#9" in tail.event_line(views.accepted(9, None))
 

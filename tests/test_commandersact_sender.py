@@ -20,7 +20,7 @@ from router.door import admit
 from router.event import Event
 from router.mocks.commandersact import CommandersAct as FakeCommandersAct
 from router.mocks.partner import running
-from router.outbox.reader import Reader
+from router.outbox.reads.reader import Reader
 from router.secret import Secret
 from router.visit import Door, TurnedAway, Visit
 from tests.running import KEY, collect_url, running_app, settings, stored

@@ -21,8 +21,10 @@ from router.delivery.engine import Delivery
 from router.metrics import Metrics, bucketed
 from router.outbox.errors import Broken
 from router.outbox.outbox import Outbox
-from router.outbox.reader import Reader
-from router.outbox.state import Held, Mark, Quarantined
+from router.outbox.reads.reader import Reader
+from router.outbox.state.cursors import Held
+from router.outbox.state.deliveries import Mark
+from router.outbox.state.registers import Quarantined
 from router.secret import Secret
 from router.settings import Console, Settings
 from tests.builders import NOW, an_event, many, rows

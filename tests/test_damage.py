@@ -18,8 +18,8 @@ from router.mocks.partner import running
 from router.mocks.webhook import Webhook
 from router.outbox.errors import Broken, OutboxError
 from router.outbox.outbox import Outbox
-from router.outbox.reader import Reader
-from router.outbox.state import Mark
+from router.outbox.reads.reader import Reader
+from router.outbox.state.deliveries import Mark
 from router.secret import Secret
 from tests.builders import NOW, many
 from tests.running import running_app, settings

@@ -22,11 +22,12 @@ from router.delivery.engine import Delivery
 from router.destination import Destination
 from router.event import Digests, Event, Money, Page, User
 from router.mocks.partner import Partner, Trouble, running
+from router.outbox.disk.writer import Unit
 from router.outbox.errors import DiskFull
-from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
-from router.outbox.state import Held, Selection
-from router.outbox.writer import Unit
+from router.outbox.state.cursors import Held
+from router.outbox.state.lane import Lane
+from router.outbox.state.selections import Selection
 from router.secret import Secret
 from tests.builders import NOW, an_event, many, rows
 from tests.stepped import SteppedClock

@@ -13,10 +13,11 @@ from router.delivery import taking
 from router.destination import Request
 from router.event import Event
 from router.outbox.errors import Busy
-from router.outbox.log import Stored
+from router.outbox.log.entries import Stored
+from router.outbox.log.tail import Tail
 from router.outbox.outbox import Outbox
-from router.outbox.state import Mark, Selection
-from router.outbox.tail import Tail
+from router.outbox.state.deliveries import Mark
+from router.outbox.state.selections import Selection
 from router.person import Person
 from tests.builders import NOW, an_event, many, rows
 from tests.stepped import SteppedClock

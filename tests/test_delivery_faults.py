@@ -26,7 +26,9 @@ from router.destination import Destination, Request, Response, by_status
 from router.event import Clear, Event, User
 from router.outbox.errors import Broken, Busy, DiskFull
 from router.outbox.outbox import Lane, Outbox
-from router.outbox.state import Attempt, Held, Mark, Selection
+from router.outbox.state.cursors import Held
+from router.outbox.state.deliveries import Attempt, Mark
+from router.outbox.state.selections import Selection
 from router.outcome import Delivered, Hold, Outcome, Rejected, Retry, Split
 from router.person import Person
 from router.secret import Secret

@@ -24,12 +24,13 @@ from router.delivery.subjects import Subjects
 from router.destination import Destination, Request, Response
 from router.event import Event, User
 from router.mocks.partner import Answer, Call, Partner, Trouble, running
-from router.outbox import state
 from router.outbox.errors import Busy
-from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
-from router.outbox.reader import Reader
-from router.outbox.state import Mark, Selection
+from router.outbox.reads.reader import Reader
+from router.outbox.state import deliveries
+from router.outbox.state.deliveries import Mark
+from router.outbox.state.lane import Lane
+from router.outbox.state.selections import Selection
 from router.outcome import Closed, Delivered, Hold, Outcome, Rejected, Retry
 from router.person import Person
 from tests.builders import NOW, an_event, rows
@@ -418,9 +419,9 @@ class TestRaces:
             await store.append(rows(click(1, "a"), click(5, "b")))
             await settled(store, "clicks", parked=2)
             partner.trouble = [Trouble(status=503, times=1, delay=0.02, match='"e-001"')]
-            due, settle = state.due, state.settle
-            monkeypatch.setattr(state, "due", lambda *given: (time.sleep(0.005), due(*given))[1])
-            monkeypatch.setattr(state, "settle", lambda *given: (time.sleep(0.03), settle(*given))[1])
+            due, settle = deliveries.due, deliveries.settle
+            monkeypatch.setattr(deliveries, "due", lambda *given: (time.sleep(0.005), due(*given))[1])
+            monkeypatch.setattr(deliveries, "settle", lambda *given: (time.sleep(0.03), settle(*given))[1])
             clock.step(5)
             await until(lambda: asked(store, "SELECT delivered, parked FROM lane") == [(1, 1)] and not partner.trouble)
             await until(lambda: delivery.lanes["clicks"]._settling.waiting == 0)

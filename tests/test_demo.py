@@ -22,8 +22,8 @@ from router.cli.demo import Look, sentence
 from router.demo import TROUBLE, Answers, faults
 from router.mocks import PARTNERS
 from router.mocks.partner import Counts
-from router.outbox.reader import Reader
-from router.outbox.views import LaneSum, Ledger
+from router.outbox.reads.reader import Reader
+from router.outbox.reads.views import LaneSum, Ledger
 from tests.running import ROOT, turnout
 
 STATES = ("delivered", "waiting", "filtered", "dead", "erased")

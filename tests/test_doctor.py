@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from router import cli
 from router.cli import doctor
 from router.outbox.outbox import Outbox
-from router.outbox.state import Mark
+from router.outbox.state.deliveries import Mark
 from tests.builders import NOW, many
 from tests.stepped import SteppedClock
 

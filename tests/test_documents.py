@@ -46,8 +46,8 @@ from router.cli.destinations import Partner, Setting, partner, setting_of
 from router.clock import SystemClock
 from router.destination import Destination
 from router.event import Event
-from router.outbox.reader import Reader
-from router.outbox.views import LaneSum
+from router.outbox.reads.reader import Reader
+from router.outbox.reads.views import LaneSum
 from router.preview import preview
 from router.secret import Secret
 from router.settings import Collect, Console, Outbox, Settings, Snitcher, Source

@@ -21,12 +21,13 @@ from router.event import Clear, Money, User
 from router.identifiers import Raw
 from router.mocks.partner import Trouble, running
 from router.mocks.webhook import Webhook as Partner
-from router.outbox import writer
+from router.outbox.disk import writer
 from router.outbox.errors import Busy
-from router.outbox.memory import Visitor
 from router.outbox.outbox import Outbox
-from router.outbox.reader import Reader
-from router.outbox.state import Attempt, Mark, Quarantined
+from router.outbox.reads.reader import Reader
+from router.outbox.state.deliveries import Attempt, Mark
+from router.outbox.state.memory import Visitor
+from router.outbox.state.registers import Quarantined
 from router.person import Part, Person, marks, marks_of
 from router.secret import Secret
 from router.settings import Source

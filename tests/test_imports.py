@@ -35,6 +35,7 @@ EDGES = ["failpoint", "clock", "outbox", "wire", "transport", "sources", "mocks"
 ENGINES = ["collect", "delivery", "pull", "console"]
 WIRING = ["terminal", "metrics", "logs", "config", "worker", "app", "demo", "cli", "__main__"]
 ROOMS = [*WORDS, *RULES, *EDGES, *ENGINES, *WIRING]
+OUTBOX = ["errors", "disk", "log", "state", "reads", "upkeep", "outbox"]
 
 IO = {
     "aiohttp",
@@ -87,6 +88,20 @@ def test_imports_point_one_way(path: Path):
 
     assert set() == wrong
     assert rooms_imported(path) <= set(ROOMS), "a new room has no place in the list yet"
+
+
+@pytest.mark.parametrize("path", modules("router/outbox"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_rooms_of_the_outbox_know_those_before_them(path: Path):
+    """
+    The same within the outbox: the files, what was accepted, what became of it, and then who reads or forgets it.
+    """
+    if path == ROOT / "router" / "outbox" / "__init__.py":
+        return
+    here = path.relative_to(ROOT / "router" / "outbox").with_suffix("").parts[0]
+    before = OUTBOX[: OUTBOX.index(here) + 1]
+    wrong = {name for name in imported(path) if name.startswith("router.outbox.") and name.split(".")[2] not in before}
+
+    assert wrong <= {"router.outbox.SQLITE"}
 
 
 @pytest.mark.parametrize("path", modules("destinations"), ids=lambda path: path.name)

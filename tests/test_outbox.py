@@ -21,17 +21,22 @@ import pytest
 from router.delivery.ends import Job
 from router.delivery.settling import Settling
 from router.event import Clear
-from router.outbox import journal, lock, log, schema, state
-from router.outbox.compression import _FIRST, pack, unpack
-from router.outbox.dedup import Seen, marks
+from router.outbox.disk import lock, schema
+from router.outbox.disk.writer import FOLD, PAGE, Begun
 from router.outbox.errors import Broken, Busy, DiskFull, Locked, NotDurable, OutboxError
-from router.outbox.log import Row
+from router.outbox.log import entries, journal
+from router.outbox.log.compression import _FIRST, pack, unpack
+from router.outbox.log.dedup import Seen, marks
+from router.outbox.log.entries import Row
+from router.outbox.log.tail import Tail
+from router.outbox.log.vault import Vault, new_key
 from router.outbox.outbox import Outbox
-from router.outbox.retention import Policy
-from router.outbox.state import Attempt, Held, Mark, Quarantined, Selection
-from router.outbox.tail import Tail
-from router.outbox.vault import Vault, new_key
-from router.outbox.writer import FOLD, PAGE, Begun
+from router.outbox.state import deliveries
+from router.outbox.state.cursors import Held
+from router.outbox.state.deliveries import Attempt, Mark
+from router.outbox.state.registers import Quarantined
+from router.outbox.state.selections import Selection
+from router.outbox.upkeep.retention import Policy
 from router.outcome import Delivered
 from tests.builders import NOW, an_event, many, rows
 from tests.stepped import SteppedClock
@@ -85,7 +90,7 @@ class TestAppend:
         The event loop stands still for it for a moment and then for a while not again. Who comes meanwhile is stored in
         order, without gaps, each answered for itself, and all of them by one commit.
         """
-        gate, written, honest = threading.Event(), list[int](), log.append
+        gate, written, honest = threading.Event(), list[int](), entries.append
 
         def slow(connection: sqlite3.Connection, first: int, those: Sequence[Row], *more: Any) -> None:
             gate.wait(60)
@@ -101,7 +106,7 @@ class TestAppend:
         ended = Begun.ended
         monkeypatch.setattr(Begun, "ended", counted)
         monkeypatch.setattr(journal, "ASIDE", 60.0)
-        monkeypatch.setattr(log, "append", slow)
+        monkeypatch.setattr(entries, "append", slow)
         first = store.append(many(1))
         others = [store.append(many(3, start=10 * n)) for n in range(1, 17)]
         await asyncio.sleep(0)
@@ -127,7 +132,7 @@ class TestAppend:
 
         told: list[object] = []
         store.on_failure = told.append
-        monkeypatch.setattr(log, "append", fail)
+        monkeypatch.setattr(entries, "append", fail)
         with pytest.raises(Broken):
             await store.append(many(1))
 
@@ -183,7 +188,7 @@ class TestAppend:
         """
         Beyond the cap of bytes that wait for the disk, senders are told to come back.
         """
-        monkeypatch.setattr("router.outbox.journal.WAITING_BYTES", 10)
+        monkeypatch.setattr("router.outbox.log.journal.WAITING_BYTES", 10)
         with pytest.raises(Busy):
             await store.append(rows(an_event()))
         assert 0 == store.waiting_bytes()
@@ -313,7 +318,7 @@ class TestSegments:
 
         with monkeypatch.context() as broken:
             broken.setattr(store.segments, "seal", fails)
-            broken.setattr(log, "known", never)
+            broken.setattr(entries, "known", never)
             await store.append(many(10))
             assert [False] == await store.append(many(1, start=11))
             await store.journal.settled()
@@ -452,7 +457,7 @@ class TestLanes:
             await store.settle(lane, [Mark(seqs=[seq], state="delivered", at=NOW, attempts=1)], patient=patient)
 
         await settled(1)
-        monkeypatch.setattr("router.outbox.settlements.GATHER", 3600.0)  # only who hurries ends it
+        monkeypatch.setattr("router.outbox.state.settlements.GATHER", 3600.0)  # only who hurries ends it
         patient = [asyncio.create_task(settled(seq)) for seq in range(2, 5)]
         await asyncio.sleep(0)
         assert [1] == groups
@@ -464,7 +469,7 @@ class TestLanes:
         store.hurry()
         await asyncio.gather(*patient)
         assert [1, 4, 3] == groups
-        monkeypatch.setattr("router.outbox.settlements.GATHER", 0.05)
+        monkeypatch.setattr("router.outbox.state.settlements.GATHER", 0.05)
         await asyncio.gather(*(settled(seq) for seq in range(9, 12)))  # nobody hurries: they wait for the time alone
         assert [1, 4, 3, 3] == groups
 
@@ -493,7 +498,7 @@ class TestLanes:
 
         deliver(1)
         await settling.written()
-        monkeypatch.setattr("router.outbox.settlements.GATHER", 3600.0)
+        monkeypatch.setattr("router.outbox.state.settlements.GATHER", 3600.0)
         deliver(2)
         await asyncio.sleep(0.05)
         assert {1} == written
@@ -652,7 +657,7 @@ class TestQuarantine:
         R17: a flood of refused items fills no disk; the ledger counts each, the alarm is raised, and room that is made
         is used again.
         """
-        monkeypatch.setattr("router.outbox.bounds.QUARANTINE_BYTES", 10_000)
+        monkeypatch.setattr("router.outbox.state.bounds.QUARANTINE_BYTES", 10_000)
         item = Quarantined(at=NOW, source="shop", code="missing", message="add event_name", item='"' + "x" * 998 + '"')
         for _ in range(20):
             await store.quarantine([item])
@@ -696,7 +701,7 @@ class TestAttempts:
         """
         R17: that there was a try is kept, the partner's words are not.
         """
-        monkeypatch.setattr("router.outbox.bounds.ANSWER_BYTES", 1_000)
+        monkeypatch.setattr("router.outbox.state.bounds.ANSWER_BYTES", 1_000)
         lane = await store.lane("a", "webhook")
         for number in range(4):
             await store.settle(lane, [], [attempt([number + 1], number, answer="x" * 300)])
@@ -932,7 +937,7 @@ class TestCompression:
         """
         Packed, plain and empty payloads come back in their order, one or many at a time.
         """
-        payloads = [log.row(an_event(f"e-{n}", properties={"n": n})).payload for n in range(20)]
+        payloads = [entries.row(an_event(f"e-{n}", properties={"n": n})).payload for n in range(20)]
         stored = [*pack(payloads), payloads[3], b"", *pack(payloads[:1])]
 
         assert [*payloads, payloads[3], b"", payloads[0]] == unpack(stored)
@@ -942,9 +947,9 @@ class TestCompression:
         """
         Of several payloads only the damaged ones cannot be read.
         """
-        one, two = pack([log.row(an_event(each)).payload for each in ("e-1", "e-2")])
+        one, two = pack([entries.row(an_event(each)).payload for each in ("e-1", "e-2")])
 
-        assert [None, log.row(an_event("e-2")).payload, None] == unpack([b"\x01nonsense", two, one[:-4]])
+        assert [None, entries.row(an_event("e-2")).payload, None] == unpack([b"\x01nonsense", two, one[:-4]])
 
     def test_the_dictionary_is_for_ever(self):
         """
@@ -966,11 +971,11 @@ class TestStretches:
         """
         Runs are as long as they can be.
         """
-        assert expected == list(state.stretches(seqs))
+        assert expected == list(deliveries.stretches(seqs))
 
 
 def test_a_row_never_carries_clear_values():
     """
     The payload of the log is encoded without the clear values, whoever calls.
     """
-    assert b"203.0.113.42" not in log.row(an_event(clear=Clear(ip="203.0.113.42"))).payload
+    assert b"203.0.113.42" not in entries.row(an_event(clear=Clear(ip="203.0.113.42"))).payload

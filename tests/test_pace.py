@@ -11,8 +11,9 @@ from router import lifecycle, retry
 from router.delivery.bisection import Bisection
 from router.delivery.holding import PROBE_EVERY, WRONG_ADDRESS_AFTER, Gate
 from router.delivery.pace import FAILURES_TO_OPEN, RAMP_DOUBLING, Pace, RateLimit
-from router.outbox.lane import Lane
-from router.outbox.state import Attempt, Held, LaneRow
+from router.outbox.state.cursors import Held, LaneRow
+from router.outbox.state.deliveries import Attempt
+from router.outbox.state.lane import Lane
 from router.outcome import Delivered, Hold, Rejected, Retry
 
 NOW = 1_795_000_000_000

@@ -22,8 +22,8 @@ from router.mocks.snitcher import Snitcher as Fake
 from router.mocks.webhook import Webhook as WebhookPartner
 from router.outbox.errors import DiskFull
 from router.outbox.outbox import Outbox
-from router.outbox.reader import Reader
-from router.outbox.retention import Policy
+from router.outbox.reads.reader import Reader
+from router.outbox.upkeep.retention import Policy
 from router.pull.engine import Pull
 from router.pull.memory import State, state_of
 from router.pull.puller import UNLISTED, window

@@ -18,13 +18,16 @@ from destinations.webhook import Webhook
 from router import route
 from router.event import Clear, Digests, User
 from router.identifiers import sha256
-from router.outbox import snapshots
 from router.outbox.errors import OutboxError
 from router.outbox.outbox import Outbox
-from router.outbox.reader import Reader
-from router.outbox.snapshots import ReadTooLong
-from router.outbox.state import Attempt, Held, Mark, Quarantined, Selection
-from router.outbox.views import Found, instant
+from router.outbox.reads import snapshots
+from router.outbox.reads.reader import Reader
+from router.outbox.reads.snapshots import ReadTooLong
+from router.outbox.reads.views import Found, instant
+from router.outbox.state.cursors import Held
+from router.outbox.state.deliveries import Attempt, Mark
+from router.outbox.state.registers import Quarantined
+from router.outbox.state.selections import Selection
 from tests.builders import NOW, an_event, many, rows
 from tests.stepped import SteppedClock
 

@@ -23,9 +23,9 @@ from router.mocks.partner import Partner, Trouble, running
 from router.mocks.webhook import Webhook
 from router.outbox.errors import Broken, Busy, DiskFull
 from router.outbox.outbox import Outbox
-from router.outbox.reader import Reader
-from router.outbox.replays import Chosen
-from router.outbox.state import Mark
+from router.outbox.reads.reader import Reader
+from router.outbox.state.deliveries import Mark
+from router.outbox.state.replays import Chosen
 from router.person import Person
 from tests.builders import NOW, an_event, many, rows
 from tests.running import running_app

@@ -12,14 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.event import Clear
-from router.outbox import erasure, pruning, retention, state
 from router.outbox.errors import DiskFull
-from router.outbox.lane import Lane
-from router.outbox.log import KEPT
+from router.outbox.log.entries import KEPT
 from router.outbox.outbox import Outbox
-from router.outbox.reader import Reader
-from router.outbox.retention import LONGEST_CLEAR, Policy
-from router.outbox.state import Attempt, LaneRow, Mark, Quarantined, Selection
+from router.outbox.reads.reader import Reader
+from router.outbox.state import cursors, selections
+from router.outbox.state.cursors import LaneRow
+from router.outbox.state.deliveries import Attempt, Mark
+from router.outbox.state.lane import Lane
+from router.outbox.state.registers import Quarantined
+from router.outbox.state.selections import Selection
+from router.outbox.upkeep import erasure, pruning, retention
+from router.outbox.upkeep.retention import LONGEST_CLEAR, Policy
 from tests.builders import NOW, an_event, many, rows
 from tests.stepped import SteppedClock
 
@@ -278,7 +282,9 @@ class TestSegments:
         store = await opened(tmp_path, clock)
         await full_segments(store)
         clock.step(8 * DAY)
-        monkeypatch.setattr("router.outbox.retention.unlink", lambda path: (_ for _ in ()).throw(OSError("killed")))
+        monkeypatch.setattr(
+            "router.outbox.upkeep.retention.unlink", lambda path: (_ for _ in ()).throw(OSError("killed"))
+        )
         with pytest.raises(OSError, match="killed"):
             await store.retention.look()
         await store.close()
@@ -300,7 +306,7 @@ class TestSegments:
         await delivered(store, lane, *(set(range(1, 22)) - {3}))
         await delivered(store, lane, 3, state="dead", reason="refused")
         clock.step(8 * DAY)
-        monkeypatch.setattr("router.outbox.pruning.retire_segment", lambda *_, **__: 1 / 0)
+        monkeypatch.setattr("router.outbox.upkeep.pruning.retire_segment", lambda *_, **__: 1 / 0)
         with pytest.raises(Exception, match="outbox"):
             await store.retention.look()
         await store.close()
@@ -355,8 +361,12 @@ class TestPlans:
         [
             pytest.param(lambda unit: pruning.forget_answers(unit, 99, 10), id="answers"),
             pytest.param(lambda unit: erasure.end(unit, [1, 2], NOW), id="an erasure"),
-            pytest.param(lambda unit: state.revive(unit, 1, Selection(state="dead", seqs=(1,)), NOW), id="a retry"),
-            pytest.param(lambda unit: state.drop(unit, 1, Selection(state="waiting", seqs=(1,)), NOW), id="a drop"),
+            pytest.param(
+                lambda unit: selections.revive(unit, 1, Selection(state="dead", seqs=(1,)), NOW), id="a retry"
+            ),
+            pytest.param(
+                lambda unit: selections.drop(unit, 1, Selection(state="waiting", seqs=(1,)), NOW), id="a drop"
+            ),
         ],
     )
     async def test_deliveries_are_found_by_their_number(self, tmp_path, clock: SteppedClock, unit):
@@ -590,7 +600,7 @@ class TestRemoved:
             raise DiskFull("full")
 
         with monkeypatch.context() as now:
-            now.setattr(state, "filter_all", full)
+            now.setattr(cursors, "filter_all", full)
             with pytest.raises(DiskFull):
                 await store.retention.look()
         await store.settle(lane, [])
@@ -624,7 +634,7 @@ class TestRows:
         """
         A flood of bad events keeps the newest ones only.
         """
-        monkeypatch.setattr(f"router.outbox.retention.{name}", 10)
+        monkeypatch.setattr(f"router.outbox.upkeep.retention.{name}", 10)
         store = await opened(tmp_path, clock)
         await store.quarantine(
             [Quarantined(at=NOW, source="shop", code="x", message=str(number)) for number in range(25)]

@@ -24,7 +24,7 @@ from segment.analytics.client import Client as SegmentClient
 
 from router.app import App
 from router.event import Event
-from router.outbox.reader import Reader
+from router.outbox.reads.reader import Reader
 from tests.running import KEY, Seen, Wire, collect_url, running_app, settings, stored
 
 EMAIL = "jane@example.com"

@@ -28,15 +28,17 @@ from router.destination import Destination
 from router.event import Clear, Consent, Digests, User
 from router.mocks.partner import Trouble, running
 from router.mocks.webhook import Webhook as Receiver
-from router.outbox import log, schema
-from router.outbox.log import KEPT, Segment
+from router.outbox.disk import schema
+from router.outbox.disk.writer import connect
+from router.outbox.log import entries
+from router.outbox.log.entries import KEPT, Segment
+from router.outbox.log.tail import Tail
+from router.outbox.log.vault import Vault
 from router.outbox.outbox import Outbox
-from router.outbox.reader import Reader
-from router.outbox.state import Attempt, Mark, Selection
-from router.outbox.tail import Tail
-from router.outbox.vault import Vault
-from router.outbox.views import Gap
-from router.outbox.writer import connect
+from router.outbox.reads.reader import Reader
+from router.outbox.reads.views import Gap
+from router.outbox.state.deliveries import Attempt, Mark
+from router.outbox.state.selections import Selection
 from router.secret import Secret
 from router.settings import Console
 from tests.builders import NOW, an_event, many, rows
@@ -320,7 +322,7 @@ class TestResume:
         outbox.segments.all.insert(0, home)
         with contextlib.closing(connect(home.path(outbox.directory), schema.LOG)) as connection:
             for number in kept:
-                log.append(connection, number, many(1, number), Vault(None), 0)
+                entries.append(connection, number, many(1, number), Vault(None), 0)
         feed = stream.Feed(Reader(outbox.directory), outbox, Delivery(outbox, clock))
         late = stream.Stream(feed, stream.Question(after=0))
         told = b""

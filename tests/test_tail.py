@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from router.outbox import log
-from router.outbox.tail import Tail
+from router.outbox.log import entries
+from router.outbox.log.tail import Tail
 from tests.builders import an_event, many
 
 
@@ -24,7 +24,7 @@ def test_every_lane_reads_its_own_events_wherever_it_is(monkeypatch: pytest.Monk
     """
     Near the front and far behind, in turns, while more is kept; no more than DECODED events stay decoded.
     """
-    monkeypatch.setattr("router.outbox.tail.DECODED", decoded)
+    monkeypatch.setattr("router.outbox.log.tail.DECODED", decoded)
     tail = Tail()
     for first in range(1, 400, 20):
         rows = many(20, first)
@@ -39,7 +39,7 @@ def test_it_forgets_the_oldest_and_says_so(monkeypatch: pytest.MonkeyPatch):
     """
     A lane that is further behind must read from disk.
     """
-    monkeypatch.setattr("router.outbox.tail.MOST_EVENTS", 10)
+    monkeypatch.setattr("router.outbox.log.tail.MOST_EVENTS", 10)
     tail = Tail()
     for first in range(1, 101, 5):
         tail.keep(first, many(5, first))
@@ -68,8 +68,8 @@ def test_an_event_that_somebody_waits_for_comes_as_it_is(monkeypatch: pytest.Mon
     Where a reader keeps up, the log remembers what the door has made, until all that are near to the first have read it;
     for one far behind it nothing stays decoded.
     """
-    monkeypatch.setattr("router.outbox.tail.NEAR", 50)
-    monkeypatch.setattr("router.outbox.tail.DECODED", 50)
+    monkeypatch.setattr("router.outbox.log.tail.NEAR", 50)
+    monkeypatch.setattr("router.outbox.log.tail.DECODED", 50)
     tail = Tail()
     tail.keep(1, many(10))
     assert not tail.followed
@@ -77,7 +77,7 @@ def test_an_event_that_somebody_waits_for_comes_as_it_is(monkeypatch: pytest.Mon
         tail.read(0, 10, reader)
     assert tail.followed
 
-    made = [log.row(an_event(f"e-{number}"), remember=True) for number in range(11, 31)]
+    made = [entries.row(an_event(f"e-{number}"), remember=True) for number in range(11, 31)]
     events = [row.event for row in made]
     tail.keep(11, made)
     for reader, upto in ((1, 30), (2, 20)):
@@ -100,7 +100,7 @@ def test_readers_that_are_behind_together_read_the_same_events(monkeypatch: pyte
     What one of them had decoded the next one gets as it is, however far the end has gone on meanwhile: if each decoded for
     itself, they would never catch up again.
     """
-    monkeypatch.setattr("router.outbox.tail.NEAR", 50)
+    monkeypatch.setattr("router.outbox.log.tail.NEAR", 50)
     tail = Tail()
     for reader in (1, 2, 3):
         tail.keep(1 + 10 * reader, many(10, 1 + 10 * reader))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from router.collect.visitors import KEPT, Visitors
 from router.event import User
-from router.outbox import log
+from router.outbox.log import entries
 from router.person import Person
 from tests.builders import NOW, an_event
 from tests.running import KEY, collect_url, running_app, settings, stored
@@ -20,7 +20,7 @@ CLICK = {"ScCid": "7b3a7917-a82a-47e8-9728-e1b3b045abb2"}
 
 def seen(visitors: Visitors, event_id: str, *, person: str | None = "a-1", at: int = 0, **fields):
     event = an_event(event_id, user=User(anonymous_id=person), received=NOW + at, **fields)
-    [attended], written = visitors.attend([log.row(event)])
+    [attended], written = visitors.attend([entries.row(event)])
     return attended.read(), written
 
 

@@ -22,7 +22,7 @@ from router.collect.keys import Sender
 from router.collect.link import Order, Remote, Wire
 from router.collect.preparing import Job
 from router.outbox.errors import Busy, DiskFull, NotDurable
-from router.outbox.reader import Reader
+from router.outbox.reads.reader import Reader
 from router.person import Person
 from router.secret import Secret
 from router.settings import Settings, Snitcher, Source

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from zstandard import ZstdDecompressor, ZstdError
 
-from router.outbox.compression import _PACKED, _dictionary
+from router.outbox.log.compression import _PACKED, _dictionary
 
 _BEGIN = _PACKED + b"\x28\xb5\x2f\xfd"  # a zstd frame's magic number (RFC 8878, 3.1.1)
 

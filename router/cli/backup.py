@@ -28,8 +28,8 @@ def command(path: Path, target: Path, without_keys: bool, as_json: bool) -> None
     """
     import asyncio
 
-    from router.outbox import backup
     from router.outbox.errors import OutboxError
+    from router.outbox.upkeep import backup
 
     try:
         copied = backup.copy(outbox_of(path), target, keys=not without_keys)
@@ -53,8 +53,8 @@ def command(path: Path, target: Path, without_keys: bool, as_json: bool) -> None
 
 async def faults(target: Path) -> list[str]:
     """What is wrong with an outbox that nobody runs on: every file read, the ledger counted again. Empty where nothing."""
-    from router.outbox.reader import Reader
-    from router.outbox.snapshots import Snapshots
+    from router.outbox.reads.reader import Reader
+    from router.outbox.reads.snapshots import Snapshots
 
     checks = await Snapshots(target).check(3600.0)
     if damaged := [f"{each.file} is {each.verdict}" for each in checks if each.verdict != "whole"]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from router.demo import Demo
     from router.mocks.partner import Counts
-    from router.outbox.views import LaneSum, Ledger
+    from router.outbox.reads.views import LaneSum, Ledger
 
 SHOWN_RATE = 20.0  # events a second, to look at
 FAST_RATE = 200.0  # with --exit
@@ -40,7 +40,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
 
     elapsed: float
     first_delivery: float | None
-    ledger: Any  # router.outbox.views.Ledger, which --help does not wait for
+    ledger: Any  # router.outbox.reads.views.Ledger, which --help does not wait for
     partners: dict[str, Any]  # name -> router.mocks.partner.Counts
 
 

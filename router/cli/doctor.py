@@ -26,8 +26,8 @@ from router.outbox import SQLITE
 from router.terminal import escaped
 
 if TYPE_CHECKING:
-    from router.outbox.reader import Reader
-    from router.outbox.snapshots import Snapshots
+    from router.outbox.reads.reader import Reader
+    from router.outbox.reads.snapshots import Snapshots
     from router.settings import Settings
 
 NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "vboxsf", "fuse.sshfs"})
@@ -78,7 +78,7 @@ def _print(finding: Finding) -> None:
 def examined(path: Path) -> Iterator[Finding]:
     """Every finding, as it is made: the slow ones come last."""
     from router.outbox.errors import OutboxError
-    from router.outbox.snapshots import readable
+    from router.outbox.reads.snapshots import readable
 
     yield of_python(sys.version_info[:3])
     yield of_sqlite(SQLITE)
@@ -200,8 +200,8 @@ def _free(outbox: Path) -> int:
 
 
 def _of_room(outbox: Path, settings: Settings | None) -> Iterator[Finding]:
-    from router.outbox import space
-    from router.outbox.lock import holder
+    from router.outbox.disk import space
+    from router.outbox.disk.lock import holder
     from router.settings import size
 
     if settings is None:
@@ -220,7 +220,7 @@ def of_ballast(*, whole: bool) -> Finding:
 
 
 def of_space(free: int, least: int = LEAST_SPACE) -> Finding:
-    from router.outbox.space import LITTLE
+    from router.outbox.disk.space import LITTLE
 
     words = f"{free >> 20} MiB free"
     if free < least:
@@ -263,7 +263,7 @@ def _mode(path: Path) -> int:
 
 
 def _of_owner(outbox: Path) -> Finding:
-    from router.outbox.lock import holder
+    from router.outbox.disk.lock import holder
 
     process = holder(outbox)
     return Finding("ok", "owner", "nobody: the server is not running" if process is None else f"process {process}")
@@ -283,8 +283,8 @@ def _of_contents(outbox: Path) -> Iterator[Finding]:
     import asyncio
 
     from router.outbox.errors import OutboxError
-    from router.outbox.reader import Reader
-    from router.outbox.snapshots import Snapshots
+    from router.outbox.reads.reader import Reader
+    from router.outbox.reads.snapshots import Snapshots
 
     try:
         yield from asyncio.run(_read(Reader(outbox), Snapshots(outbox)))

@@ -18,8 +18,8 @@ from router.terminal import escaped
 if TYPE_CHECKING:
     import datetime as dt
 
-    from router.outbox.reader import Reader
-    from router.outbox.views import AttemptView, Chapter, QuarantineView, Story
+    from router.outbox.reads.reader import Reader
+    from router.outbox.reads.views import AttemptView, Chapter, QuarantineView, Story
 
 _UNKNOWN = "No event of this id is kept: check the id. One whose person was forgotten has none any more."
 _ANSWER = 120  # characters of a partner's words on one line; --json has them whole

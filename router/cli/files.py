@@ -20,7 +20,7 @@ from router.terminal import escaped
 if TYPE_CHECKING:
     import datetime as dt
 
-    from router.outbox.reader import Reader
+    from router.outbox.reads.reader import Reader
     from router.route import Rule
 
 T = TypeVar("T")
@@ -65,7 +65,7 @@ def ask(path: Path, question: Callable[[Reader], Awaitable[T]]) -> T:
     import asyncio
 
     from router.outbox.errors import OutboxError
-    from router.outbox.reader import Reader
+    from router.outbox.reads.reader import Reader
 
     async def asked() -> T:
         return await question(Reader(directory(path)))

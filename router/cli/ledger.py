@@ -14,8 +14,8 @@ from router.cli.options import config_option, json_option
 from router.cli.output import line, table
 
 if TYPE_CHECKING:
-    from router.outbox.reader import Reader
-    from router.outbox.views import Discrepancy, LaneSum, Ledger
+    from router.outbox.reads.reader import Reader
+    from router.outbox.reads.views import Discrepancy, LaneSum, Ledger
 
 
 @click.command("ledger")

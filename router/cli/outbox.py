@@ -18,8 +18,8 @@ from router.terminal import escaped
 
 if TYPE_CHECKING:
     from router.cli.console_client import Console
-    from router.outbox.reader import Reader
-    from router.outbox.views import Deliveries, DeliveryView, Ledger, Story
+    from router.outbox.reads.reader import Reader
+    from router.outbox.reads.views import Deliveries, DeliveryView, Ledger, Story
 
 _AGAIN = ("Send {} of {} again?", "{} would be sent again.", "{} will be sent again.")
 _UP = ("Give {} of {} up?", "{} would be given up.", "{} given up.")
@@ -44,7 +44,7 @@ def command() -> None:
 @json_option
 def list_(path: Path, to: str | None, state: Any, limit: int, after: str | None, as_json: bool) -> None:
     """List deliveries, newest events first."""
-    from router.outbox import pages
+    from router.outbox.reads import pages
 
     if after is not None and pages.place(after) is None:
         raise click.UsageError("--after is what the list before ended with, as 33010.1")

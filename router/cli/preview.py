@@ -210,9 +210,9 @@ def _admitted(content: bytes, door: Door, now: int, remarks: tuple[str, ...]) ->
 def _stored(path: Path, event_id: str) -> Given:
     """The newest event of this id in the outbox. What is kept apart of it, encrypted, stays closed."""
     from router.cli.files import ask, directory
-    from router.outbox.log import Segment
-    from router.outbox.reader import Reader
-    from router.outbox.segments import Segments
+    from router.outbox.log.entries import Segment
+    from router.outbox.log.segments import Segments
+    from router.outbox.reads.reader import Reader
 
     async def told(reader: Reader) -> tuple[Event | None, bool]:
         for each in await reader.find(event_id):

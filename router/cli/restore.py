@@ -27,8 +27,8 @@ def command(path: Path, source: Path, yes: bool) -> None:
     import asyncio
 
     from router.cli.backup import faults
-    from router.outbox import backup
     from router.outbox.errors import OutboxError
+    from router.outbox.upkeep import backup
 
     target = outbox_of(path)
     try:

@@ -19,7 +19,7 @@ from router.cli.output import counted, line, table
 from router.terminal import escaped
 
 if TYPE_CHECKING:
-    from router.outbox.reader import Reader
+    from router.outbox.reads.reader import Reader
     from router.pull.memory import State
 
 SENDER = "sender"  # a source without a type: it sends to us

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import datetime as dt
 
     from router.cli.console_client import Console
-    from router.outbox.reader import Reader
-    from router.outbox.views import Accepted, Message, Settled
+    from router.outbox.reads.reader import Reader
+    from router.outbox.reads.views import Accepted, Message, Settled
     from router.quality import Level
 
 SILENCE = 45.0  # seconds without even a heartbeat, of which the server sends one every 15: the connection is dead
@@ -139,7 +139,7 @@ class Choice:
         return shown
 
     def shows(self, message: Message) -> bool:
-        from router.outbox.views import Accepted, Settled
+        from router.outbox.reads.views import Accepted, Settled
 
         if isinstance(message, Accepted):
             return self.event(message)
@@ -165,7 +165,7 @@ class Tail:
 
     def following(self, since: int | None, limit: int | None) -> Iterator[Message]:
         """For ever, or until so many events were shown."""
-        from router.outbox.views import Accepted
+        from router.outbox.reads.views import Accepted
 
         self._after = since
         for message in self._all():
@@ -218,7 +218,7 @@ class Tail:
         """Server-sent events: an empty line ends a message, and every field is on one line of ours."""
         import msgspec
 
-        from router.outbox.views import Message
+        from router.outbox.reads.views import Message
 
         decode = msgspec.json.Decoder(Message).decode
         number, data = b"", b""
@@ -254,7 +254,7 @@ class Tail:
             sys.exit(FAILED)
 
     async def _look(self, reader: Reader) -> list[Message]:
-        from router.outbox.views import Gap
+        from router.outbox.reads.views import Gap
 
         await self._known(reader)
         if self._after is None:
@@ -272,7 +272,7 @@ class Tail:
         """A delivery with the id of its event, which was shown before it."""
         import msgspec
 
-        from router.outbox.views import Settled
+        from router.outbox.reads.views import Settled
 
         if not isinstance(message, Settled):
             return message
@@ -307,7 +307,7 @@ WINDOW = 500  # events looked at in one go
 
 def show(message: Message, *, as_json: bool) -> None:
     """One line on stdout; what is missing is said on stderr where people read."""
-    from router.outbox.views import Accepted, Settled
+    from router.outbox.reads.views import Accepted, Settled
 
     if as_json:
         line(message)

@@ -22,10 +22,10 @@ from router.collect.preparing import Job, Prepared, Refused
 from router.collect.rounds import Rounds
 from router.collect.visitors import Visitors
 from router.failpoint import failpoint
-from router.outbox.log import Row
-from router.outbox.memory import Visitor
+from router.outbox.log.entries import Row
 from router.outbox.outbox import Outbox
-from router.outbox.state import Quarantined
+from router.outbox.state.memory import Visitor
+from router.outbox.state.registers import Quarantined
 from router.problem import Problem
 from router.visit import Visit
 

@@ -20,8 +20,8 @@ from router.collect import keys
 from router.collect.keys import Sender
 from router.event import Event
 from router.failpoint import failpoint
-from router.outbox import log
-from router.outbox.log import Row
+from router.outbox.log import entries
+from router.outbox.log.entries import Row
 from router.problem import Malformed, Problem
 from router.visit import TurnedAway, Visit
 
@@ -114,7 +114,7 @@ class Job:
             worked += item.size + OVERHEAD
             entered = _entered(item, sender, self.visit, new_id)  # type: ignore[arg-type]  # it has begun
             if isinstance(entered, Event):
-                prepared.rows.append(log.row(entered, remember=remember))
+                prepared.rows.append(entries.row(entered, remember=remember))
                 prepared.places.append(at)
             else:
                 prepared.refused.append(_refused(entered, at))

@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
-from router.outbox import log
-from router.outbox.log import Row
-from router.outbox.memory import Visitor
+from router.outbox.log import entries
+from router.outbox.log.entries import Row
+from router.outbox.state.memory import Visitor
 
 MOST = 200_000  # visitors with click ids; the one longest gone gives way
 KEPT = "click_kept"  # the note of an event that was given its session's click ids
@@ -65,7 +65,7 @@ class Visitors:
         if len(clicks) == len(row.clicks):
             return row
         event = row.read()
-        return log.row(msgspec.structs.replace(event, clicks=clicks, notes=(*event.notes, KEPT)))
+        return entries.row(msgspec.structs.replace(event, clicks=clicks, notes=(*event.notes, KEPT)))
 
     def _put(self, visitor: Visitor) -> None:
         key = (visitor.source, visitor.person)

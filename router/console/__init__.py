@@ -2,7 +2,7 @@
 
 ``server`` makes the application, ``routes`` is the table of its addresses, which is also its OpenAPI document;
 ``api`` answers them, ``acts`` are the operator's, ``guard`` keeps strangers and strange pages out. Reads go through
-``router.outbox.reader``; acts go to the lanes, and each leaves a row in the audit.
+``router.outbox.reads``; acts go to the lanes, and each leaves a row in the audit.
 """
 
 from router.console.server import application

@@ -15,13 +15,13 @@ from router.console.answers import Fault
 from router.delivery.engine import Delivery
 from router.delivery.lane import LaneRunner
 from router.delivery.replay import preview
-from router.outbox.erasure import Receipt
-from router.outbox.forgetting import Traces
-from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
-from router.outbox.reader import Reader
-from router.outbox.replays import Chosen, Counts, Replay
-from router.outbox.state import Selection
+from router.outbox.reads.reader import Reader
+from router.outbox.state.lane import Lane
+from router.outbox.state.replays import Chosen, Counts, Replay
+from router.outbox.state.selections import Selection
+from router.outbox.upkeep.erasure import Receipt
+from router.outbox.upkeep.forgetting import Traces
 from router.person import Person, marks
 from router.settings import per_second
 

@@ -14,10 +14,10 @@ from router.console.answers import JSON, Fault, answered
 from router.console.stream import EVENT_STREAM, Question, Streams
 from router.delivery.engine import Delivery
 from router.lifecycle import State
-from router.outbox import pages
 from router.outbox.outbox import Outbox
-from router.outbox.reader import MOST, Reader
-from router.outbox.views import Configs, Destinations, Story
+from router.outbox.reads import pages
+from router.outbox.reads.reader import MOST, Reader
+from router.outbox.reads.views import Configs, Destinations, Story
 
 T = TypeVar("T", bound=msgspec.Struct)
 

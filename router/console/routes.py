@@ -13,8 +13,8 @@ from router.console.acts import Again, Choice, Done, Erased, Forgotten, Giving, 
 from router.console.answers import JSON
 from router.console.api import STATES, Alive, Api, Health
 from router.console.stream import EVENT_STREAM
-from router.outbox.reader import MOST
-from router.outbox.views import (
+from router.outbox.reads.reader import MOST
+from router.outbox.reads.views import (
     Audit,
     Configs,
     Deliveries,

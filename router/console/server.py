@@ -16,8 +16,8 @@ from router.console.api import LARGEST_BODY, Api, Exposition
 from router.delivery.engine import Delivery
 from router.outbox.errors import NotDurable, OutboxError
 from router.outbox.outbox import Outbox
-from router.outbox.reader import Reader
-from router.outbox.snapshots import ReadTooLong
+from router.outbox.reads.reader import Reader
+from router.outbox.reads.snapshots import ReadTooLong
 from router.settings import Settings
 
 log: Any = structlog.get_logger()

@@ -26,11 +26,11 @@ from router.console.answers import Fault
 from router.delivery.engine import Delivery
 from router.event import Event
 from router.outbox.errors import OutboxError
-from router.outbox.log import KEPT, Stored
+from router.outbox.log.entries import KEPT, Stored
 from router.outbox.outbox import Outbox
-from router.outbox.reader import Reader
-from router.outbox.state import Mark
-from router.outbox.views import Accepted, EventView, Gap, Message, Settled, accepted, instant, maybe
+from router.outbox.reads.reader import Reader
+from router.outbox.reads.views import Accepted, EventView, Gap, Message, Settled, accepted, instant, maybe
+from router.outbox.state.deliveries import Mark
 
 log: Any = structlog.get_logger()
 

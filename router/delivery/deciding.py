@@ -22,8 +22,8 @@ from router.delivery.sender import Sender
 from router.delivery.sending import Sending
 from router.delivery.settling import Settling
 from router.destination import Destination
-from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
+from router.outbox.state.lane import Lane
 from router.settings import seconds
 
 T = TypeVar("T")

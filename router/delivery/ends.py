@@ -10,7 +10,7 @@ import msgspec
 from router import retry
 from router.destination import Destination
 from router.event import Event
-from router.outbox.state import Attempt, Closing, Mark
+from router.outbox.state.deliveries import Attempt, Closing, Mark
 from router.outcome import Delivered, Outcome, Rejected
 from router.settings import seconds
 

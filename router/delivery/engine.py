@@ -12,10 +12,10 @@ from router.delivery.lane import LaneRunner
 from router.delivery.observer import Observer
 from router.delivery.replay import Replayer
 from router.destination import Destination
-from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
-from router.outbox.replays import Chosen, Replay
-from router.outbox.state import Held
+from router.outbox.state.cursors import Held
+from router.outbox.state.lane import Lane
+from router.outbox.state.replays import Chosen, Replay
 
 PATIENCE = 5.0  # seconds for requests that are under way when a reload changes their lane
 DISABLED = "disabled in the configuration: set enabled = true to go on"

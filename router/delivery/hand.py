@@ -12,8 +12,8 @@ import msgspec
 from router.delivery.ends import Job
 from router.delivery.subjects import Subjects
 from router.destination import Request
-from router.outbox.lane import Lane
-from router.outbox.state import Mark
+from router.outbox.state.deliveries import Mark
+from router.outbox.state.lane import Lane
 
 
 class Ready(msgspec.Struct, frozen=True):

@@ -13,8 +13,9 @@ import structlog
 
 from router.delivery.ends import LONGEST_QUOTA
 from router.delivery.pace import Pace
-from router.outbox.lane import Lane
-from router.outbox.state import Attempt, Held
+from router.outbox.state.cursors import Held
+from router.outbox.state.deliveries import Attempt
+from router.outbox.state.lane import Lane
 from router.outcome import Hold, Outcome, Rejected, Retry, Split
 
 log: Any = structlog.get_logger()

@@ -35,9 +35,11 @@ from router.delivery.taking import Taking
 from router.destination import Destination, Request
 from router.failpoint import failpoint
 from router.outbox.errors import NotDurable
-from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
-from router.outbox.state import Attempt, Held, Mark, Selection
+from router.outbox.state.cursors import Held
+from router.outbox.state.deliveries import Attempt, Mark
+from router.outbox.state.lane import Lane
+from router.outbox.state.selections import Selection
 from router.outcome import Outcome
 from router.settings import per_second
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import structlog
 
-from router.outbox import memory
-from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
-from router.outbox.state import Mark
+from router.outbox.state import memory
+from router.outbox.state.deliveries import Mark
+from router.outbox.state.lane import Lane
 
 log: Any = structlog.get_logger()
 

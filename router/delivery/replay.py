@@ -27,10 +27,10 @@ from router.destination import Destination
 from router.event import Event
 from router.failpoint import failpoint
 from router.outbox.errors import NotDurable
-from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
-from router.outbox.replays import Chosen, Counts, Replay
-from router.outbox.state import Attempt
+from router.outbox.state.deliveries import Attempt
+from router.outbox.state.lane import Lane
+from router.outbox.state.replays import Chosen, Counts, Replay
 from router.outcome import Delivered, Hold, Rejected, Retry, Split
 from router.settings import per_second
 

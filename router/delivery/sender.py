@@ -17,7 +17,7 @@ from router.delivery.redact import redacted
 from router.delivery.subjects import key
 from router.destination import Destination, Request, Response
 from router.event import Event, telling, withheld, without
-from router.outbox.state import Attempt
+from router.outbox.state.deliveries import Attempt
 from router.outcome import Delivered, Hold, Outcome, Refusal, Rejected, Retry, Split
 from router.transport import Failure, Transport
 

@@ -27,9 +27,9 @@ from router.delivery.settling import Settling
 from router.destination import Request
 from router.failpoint import failpoint
 from router.outbox.errors import NotDurable
-from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
-from router.outbox.state import Attempt, Closing, Mark
+from router.outbox.state.deliveries import Attempt, Closing, Mark
+from router.outbox.state.lane import Lane
 from router.outcome import Delivered, Hold, Outcome, Rejected, Retry, Split
 
 log: Any = structlog.get_logger()

@@ -17,9 +17,9 @@ import structlog
 from router.delivery.ends import Job
 from router.failpoint import failpoint
 from router.outbox.errors import NotDurable
-from router.outbox.lane import Lane
 from router.outbox.outbox import Outbox
-from router.outbox.state import Attempt, Closing, Mark
+from router.outbox.state.deliveries import Attempt, Closing, Mark
+from router.outbox.state.lane import Lane
 from router.outcome import Delivered
 
 log: Any = structlog.get_logger()

@@ -21,10 +21,10 @@ from router.delivery import ends
 from router.delivery.ends import Job
 from router.delivery.hand import Hand
 from router.failpoint import failpoint
-from router.outbox.lane import Lane
-from router.outbox.log import Stored
+from router.outbox.log.entries import Stored
 from router.outbox.outbox import Outbox
-from router.outbox.state import Mark
+from router.outbox.state.deliveries import Mark
+from router.outbox.state.lane import Lane
 
 log: Any = structlog.get_logger()
 

@@ -17,25 +17,31 @@ import structlog
 
 from router.clock import Clock
 from router.failpoint import failpoint
-from router.outbox import crashes, memory, replays, schema, state, suppression, wholeness
-from router.outbox.erasure import Receipt
+from router.outbox.disk import schema
+from router.outbox.disk.lock import Lock
+from router.outbox.disk.space import Room, Space
+from router.outbox.disk.sql import parts
+from router.outbox.disk.writer import Unit, Writer, fold, folded, sync
 from router.outbox.errors import NO_ROOM, Busy, DiskFull, NotDurable, OutboxError, meaning
-from router.outbox.forgetting import Forgetting, Traces
-from router.outbox.inhand import InHand
-from router.outbox.journal import SEGMENT_EVENTS, Journal
-from router.outbox.lane import Lane
-from router.outbox.lock import Lock
-from router.outbox.log import Row, Segment, Stored
-from router.outbox.memory import Visitor
-from router.outbox.replays import Chosen, Replay
-from router.outbox.retention import Owner, Policy, Retention, sweep
-from router.outbox.segments import Segments
-from router.outbox.settlements import Settlements
-from router.outbox.space import Room, Space
-from router.outbox.sql import parts
-from router.outbox.state import DROPPED, Attempt, Closing, Due, Held, Mark, Quarantined, Selection, Settlement
-from router.outbox.suppression import Suppression
-from router.outbox.writer import Unit, Writer, fold, folded, sync
+from router.outbox.log import wholeness
+from router.outbox.log.entries import Row, Segment, Stored
+from router.outbox.log.journal import SEGMENT_EVENTS, Journal
+from router.outbox.log.segments import Segments
+from router.outbox.state import crashes, cursors, deliveries, memory, registers, replays, selections
+from router.outbox.state.cursors import Held
+from router.outbox.state.deliveries import Attempt, Closing, Due, Mark, Settlement
+from router.outbox.state.inhand import InHand
+from router.outbox.state.lane import Lane
+from router.outbox.state.memory import Visitor
+from router.outbox.state.registers import Quarantined
+from router.outbox.state.replays import Chosen, Replay
+from router.outbox.state.selections import DROPPED, Selection
+from router.outbox.state.settlements import Settlements
+from router.outbox.upkeep import suppression
+from router.outbox.upkeep.erasure import Receipt
+from router.outbox.upkeep.forgetting import Forgetting, Traces
+from router.outbox.upkeep.retention import Owner, Policy, Retention, sweep
+from router.outbox.upkeep.suppression import Suppression
 from router.person import Person
 
 log: Any = structlog.get_logger()
@@ -146,7 +152,7 @@ class Outbox:
     async def _recover(self, policy: Policy, segment_events: int) -> None:
         wholeness.need_state(self.directory)
         await self._state.open(self.directory / "state.db", schema.STATE)
-        segments = Segments(self.directory, await self._state.read(state.segments))
+        segments = Segments(self.directory, await self._state.read(registers.segments))
         killed = await self._state.read(crashes.unfinished)
         wholeness.need_segments(self.directory, segments.all, killed=killed)
         self._segments = segments
@@ -174,7 +180,7 @@ class Outbox:
         await asyncio.to_thread(wholeness.refuse_unknown_events, self.directory, segments.all)
         await asyncio.to_thread(sweep, self.directory, segments.all)
         await self._journal.open()
-        reached = await self._state.read(state.reached)
+        reached = await self._state.read(cursors.reached)
         if reached > self.last:
             raise OutboxError(
                 f"the log ends at event {self.last}, but event {reached} was settled: restore both from one backup"
@@ -182,18 +188,18 @@ class Outbox:
         now = self.clock.now()
         self._in_hand = hand = InHand(self.directory / "in-hand")
         failpoint("open_before_begin")
-        await self._state.write(lambda unit: state.clamp_due(unit, now, now + LONGEST_WAIT))
+        await self._state.write(lambda unit: deliveries.clamp_due(unit, now, now + LONGEST_WAIT))
         self.past = await self._state.write(lambda unit: crashes.begin(unit, now, hand.found()))
         hand.release()
-        last = await self._state.read(state.last_attempt)
+        last = await self._state.read(deliveries.last_attempt)
         self.away_until = now if last is not None and now - last > LONGEST_PAUSE else 0
 
     async def _register(self, segment: Segment) -> None:
-        await self._state.write(lambda unit: state.add_segment(unit, segment))
+        await self._state.write(lambda unit: registers.add_segment(unit, segment))
 
     async def _note_sealed(self, segment: Segment) -> None:
         segment.sealed = self.clock.now()
-        await self._state.write(lambda unit: state.seal_segment(unit, segment))
+        await self._state.write(lambda unit: registers.seal_segment(unit, segment))
 
     async def _every_lane(self) -> list[Lane]:
         await self.other_lanes(())
@@ -298,7 +304,7 @@ class Outbox:
     async def quarantine(self, rows: Sequence[Quarantined]) -> None:
         """Count what could not be accepted, and keep it where there is room; returns once that is on disk."""
         self._takes()
-        kept = await self._transact(lambda unit: state.quarantine(unit, rows))
+        kept = await self._transact(lambda unit: registers.quarantine(unit, rows))
         if not kept and not self.quarantine_full:
             log.error("quarantine_full", reason="what is turned away is counted and not kept: mend what sends it")
         self.quarantine_full = not kept
@@ -397,7 +403,7 @@ class Outbox:
     async def configure(self, digest: str, text: str) -> None:
         """Remember under which configuration decisions are made from now on; ``text`` holds no secrets."""
         now = self.clock.now()
-        self.config = await self._transact(lambda unit: state.config(unit, now, digest, text))
+        self.config = await self._transact(lambda unit: registers.config(unit, now, digest, text))
 
     async def lane(self, name: str, kind: str, quota: int | None = None) -> Lane:
         """The lane of a destination, where it left off. A new one takes events from now on."""
@@ -405,9 +411,9 @@ class Outbox:
             return self.lanes[name]
         last = self.last
 
-        def take(unit: sqlite3.Connection) -> tuple[state.LaneRow, Lane]:
-            row = state.lane(unit, name, kind, last, quota)
-            return row, Lane(row, state.ended_beyond(unit, row.id, row.cursor), state.next_due(unit, row.id))
+        def take(unit: sqlite3.Connection) -> tuple[cursors.LaneRow, Lane]:
+            row = cursors.lane(unit, name, kind, last, quota)
+            return row, Lane(row, cursors.ended_beyond(unit, row.id, row.cursor), deliveries.next_due(unit, row.id))
 
         row, made = await self._transact(take)
         known = self.lanes.setdefault(name, made)
@@ -417,13 +423,13 @@ class Outbox:
     async def other_lanes(self, names: Iterable[str]) -> list[Lane]:
         """Lanes of destinations that have none of these names any more."""
         known = set(names)
-        rows = await self._transact(state.lanes)
+        rows = await self._transact(cursors.lanes)
         return [await self.lane(row.name, row.type, row.quota) for row in rows if row.name not in known]
 
     async def stop(self, lane: Lane) -> None:
         """The lane's destination is gone: what comes from now on is not for it."""
         last, now = self.last, self.clock.now()
-        await self._transact(lambda unit: state.stop(unit, lane.id, last, now))
+        await self._transact(lambda unit: cursors.stop(unit, lane.id, last, now))
         lane.stop, lane.stopped_at = last, now
 
     async def go_on(self, lane: Lane) -> None:
@@ -431,7 +437,7 @@ class Outbox:
         if lane.stop is None:
             return
         first, last, now = lane.stop + 1, self.last, self.clock.now()
-        await self._transact(lambda unit: state.go_on(unit, lane.id, first, last, now, self.config))
+        await self._transact(lambda unit: cursors.go_on(unit, lane.id, first, last, now, self.config))
         lane.stop = lane.stopped_at = None
         if last >= first:
             lane.pass_by(range(first, last + 1))
@@ -442,7 +448,7 @@ class Outbox:
         held = list(besides)
 
         def look(unit: sqlite3.Connection) -> tuple[list[Due], int | None]:
-            return state.due(unit, lane.id, now, limit, held), state.next_due(unit, lane.id, held)
+            return deliveries.due(unit, lane.id, now, limit, held), deliveries.next_due(unit, lane.id, held)
 
         lane.next_due = None  # what is settled while this looks says so itself
         try:
@@ -456,14 +462,14 @@ class Outbox:
 
     async def set_back(self, lane: Lane, by: int) -> None:
         """The clock was set back by so many ms: nothing of this lane waits longer than it would have."""
-        await self._transact(lambda unit: state.set_back(unit, lane.id, by))
+        await self._transact(lambda unit: deliveries.set_back(unit, lane.id, by))
         lane.next_due = 0
 
     async def hold(self, lane: Lane, held: Held | None) -> None:
         """Hold a lane, or let it go with None: at once in memory, and on disk when this returns."""
         lane.held = held
         failpoint("hold_before_write")
-        await self._transact(lambda unit: state.hold(unit, lane.id, held))
+        await self._transact(lambda unit: cursors.hold(unit, lane.id, held))
         failpoint("hold_after_write")
         lane.more.set()
 
@@ -493,7 +499,7 @@ class Outbox:
     async def _write_settlements(self, settlements: Sequence[Settlement]) -> None:
         if self.failed is not None:
             raise self.failed
-        await self._state.write(lambda unit: state.settle(unit, settlements, self.config))
+        await self._state.write(lambda unit: deliveries.settle(unit, settlements, self.config))
 
     def _tell_settled(self, lane: str, marks: Sequence[Mark]) -> None:
         for watcher in self.watchers:
@@ -506,8 +512,8 @@ class Outbox:
         now = self.clock.now()
 
         def unit(connection: sqlite3.Connection) -> int:
-            count = state.revive(connection, lane.id, chosen, now)
-            state.audit(connection, now, who, "retry", f"{lane.name} {chosen.state}", count)
+            count = selections.revive(connection, lane.id, chosen, now)
+            registers.audit(connection, now, who, "retry", f"{lane.name} {chosen.state}", count)
             return count
 
         count = await self._transact(unit)
@@ -519,7 +525,7 @@ class Outbox:
     async def drop(self, lane: Lane, chosen: Selection, fresh: Sequence[int], who: str) -> int:
         """Give up waiting rows that are ``chosen``, and ``fresh`` events that have no row yet. Returns how many."""
         now = self.clock.now()
-        count = await self._transact(lambda unit: state.drop(unit, lane.id, chosen, now)) + len(fresh)
+        count = await self._transact(lambda unit: selections.drop(unit, lane.id, chosen, now)) + len(fresh)
         for part in parts(fresh):
             await self.settle(lane, [Mark(seqs=part, state="dead", at=now, reason=DROPPED)])
         await self.audit(who, "drop", f"{lane.name} {chosen.state}", count)
@@ -534,7 +540,7 @@ class Outbox:
         def unit(connection: sqlite3.Connection) -> Replay | None:
             if (made := replays.begin(connection, lane.id, chosen, first - 1, last, now, who)) is None:
                 return None
-            state.audit(connection, now, who, "replay", f"{lane.name} {made.id}", last - first + 1)
+            registers.audit(connection, now, who, "replay", f"{lane.name} {made.id}", last - first + 1)
             return made
 
         return await self._transact(unit)
@@ -577,4 +583,4 @@ class Outbox:
     async def audit(self, who: str, what: str, selection: str, count: int = 1) -> None:
         """Write an operator's act into the audit."""
         now = self.clock.now()
-        await self._transact(lambda unit: state.audit(unit, now, who, what, selection, count))
+        await self._transact(lambda unit: registers.audit(unit, now, who, what, selection, count))

@@ -39,7 +39,7 @@ from router.clock import SystemClock
 from router.destination import Destination, Header, Request
 from router.door import admit
 from router.event import Event
-from router.outbox import log
+from router.outbox.log import entries
 from router.outbox.outbox import Outbox
 from router.secret import Secret
 from router.visit import Door, Visit
@@ -93,7 +93,7 @@ async def fill(directory: Path, kind: str, found: list[Event]) -> None:
     """An outbox in which these wait for the lane, as a held one leaves them."""
     store = await Outbox.open(directory, SystemClock())
     await store.lane("lane", "webhook" if kind == "single" else "snap")
-    rows = [log.row(event) for event in found]
+    rows = [entries.row(event) for event in found]
     for start in range(0, len(rows), 2000):
         await store.append(rows[start : start + 2000])
     await store.close()

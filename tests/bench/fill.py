@@ -22,8 +22,8 @@ from router import door, identifiers
 from router.clock import SystemClock
 from router.event import Clear, Event, User
 from router.identifiers import Raw
-from router.outbox import log
-from router.outbox.log import Row
+from router.outbox.log import entries
+from router.outbox.log.entries import Row
 from router.outbox.outbox import Outbox
 from router.visit import Door, Visit
 from tests.bench.accept import EVENT
@@ -68,7 +68,7 @@ def events(count: int, now: int) -> Iterator[Event]:
 def batches(made: Iterator[Event]) -> Iterator[Sequence[Row]]:
     part: list[Row] = []
     for event in made:
-        part.append(log.row(event))
+        part.append(entries.row(event))
         if len(part) == AT_ONCE:
             yield part
             part = []

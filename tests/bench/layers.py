@@ -24,9 +24,10 @@ import msgspec
 from router import body, dialects, identifiers
 from router.door import admit
 from router.event import Event
-from router.outbox import compression, log, schema
-from router.outbox.vault import Vault, new_key
-from router.outbox.writer import connect
+from router.outbox.disk import schema
+from router.outbox.disk.writer import connect
+from router.outbox.log import compression, entries
+from router.outbox.log.vault import Vault, new_key
 from router.visit import Door, Visit
 from tests.bench.accept import EVENT, Noop, Turnout, load
 from tests.bench.load import MARK
@@ -69,8 +70,8 @@ def events() -> list[Event]:
     return [let_in(item) for item in items()]
 
 
-def groups() -> list[list[log.Row]]:
-    rows = [log.row(event) for event in events()]
+def groups() -> list[list[entries.Row]]:
+    rows = [entries.row(event) for event in events()]
     return [rows[start : start + GROUP] for start in range(0, len(rows), GROUP)]
 
 
@@ -85,8 +86,8 @@ class Store:
         self._bare.execute("CREATE TABLE event(seq INTEGER PRIMARY KEY, payload BLOB)")
         self._vault, self._last = Vault(new_key()), 0
 
-    def append(self, rows: list[log.Row]) -> None:
-        log.append(self._log, self._last + 1, rows, self._vault, 0)
+    def append(self, rows: list[entries.Row]) -> None:
+        entries.append(self._log, self._last + 1, rows, self._vault, 0)
         self._last += len(rows)
 
     def bare(self, payloads: list[bytes]) -> None:
@@ -133,7 +134,7 @@ def main() -> None:
     say("dialect", reading, None, "which key means what")
     whole = layer(let_in, items)
     say("door", round(whole - reading, 2), None, "identifiers, scrub, normalise")
-    encoded = layer(log.row, events)
+    encoded = layer(entries.row, events)
     plain = layer(msgspec.json.encode, events)
     say("row", encoded, plain, "the payload; limit: msgspec encodes the event")
     packed = layer(compression.pack, lambda: [[row.payload for row in each] for each in groups()]) / GROUP

@@ -23,7 +23,7 @@ from typing import Any
 
 from router.clock import SystemClock
 from router.mocks.partner import Trouble
-from router.outbox.reader import Reader
+from router.outbox.reads.reader import Reader
 from tests.proof.disk import ROOM, Broken, Case, Disk, Unavailable, case
 
 YEAR = 365 * 86_400

@@ -23,10 +23,10 @@ import hypothesis
 from hypothesis import HealthCheck, Phase
 from hypothesis.stateful import run_state_machine_as_test
 
-from router.outbox.lane import Lane
-from router.outbox.log import Row
+from router.outbox.log.entries import Row
 from router.outbox.outbox import Outbox
-from router.outbox.state import Attempt, Closing, Mark
+from router.outbox.state.deliveries import Attempt, Closing, Mark
+from router.outbox.state.lane import Lane
 from tests.conformance import Conformance, Engine, suite
 
 

@@ -43,7 +43,7 @@ import aiohttp
 from router.clock import SystemClock
 from router.mocks.partner import Trouble, running
 from router.mocks.webhook import Webhook
-from router.outbox.reader import Reader
+from router.outbox.reads.reader import Reader
 from tests.proof.kill import KEY, SIGNING, Oracle, Server, _intact
 from tests.proof.power import compiled
 
@@ -62,7 +62,7 @@ BACKLOG = 400
 SOON, READY_WITHIN = 1.0, 5.0  # seconds until senders are told; until events are taken again
 STALL = 1.0  # seconds that a sync takes
 HEARTBEAT = 0.1  # seconds in which the console answers
-FEW_BYTES = "from router.outbox import journal\njournal.WAITING_BYTES = 20_000\n"
+FEW_BYTES = "from router.outbox.log import journal\njournal.WAITING_BYTES = 20_000\n"
 
 
 class Broken(AssertionError):

@@ -35,7 +35,7 @@ from router.clock import SystemClock
 from router.failpoint import EVERY, VARIABLE
 from router.mocks.partner import Trouble, running
 from router.mocks.webhook import Webhook
-from router.outbox.reader import Reader
+from router.outbox.reads.reader import Reader
 from tests.proof.kill import KEY, SABOTAGE, SIGNING, Oracle, _intact
 from tests.running import ROOT, free_port
 
@@ -48,7 +48,7 @@ FAULTS = ("kill", "raise", "sleep", "eio")
 
 # Small segments, and retention that looks all the time: a life takes seconds instead of weeks.
 HASTE = """
-from router.outbox import retention
+from router.outbox.upkeep import retention
 from router.outbox.outbox import Outbox
 retention.EVERY, retention.LONGEST_CLEAR = 0.2, 200
 Outbox.open.__func__.__kwdefaults__["segment_events"] = 60

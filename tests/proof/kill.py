@@ -37,8 +37,8 @@ import aiohttp
 from router.clock import SystemClock
 from router.mocks.partner import running
 from router.mocks.webhook import Webhook
-from router.outbox.reader import Reader
-from router.outbox.views import Ledger
+from router.outbox.reads.reader import Reader
+from router.outbox.reads.views import Ledger
 from tests.running import ROOT, free_port
 
 SENDERS = 16

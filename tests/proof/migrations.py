@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from router import failpoint
-from router.outbox import schema, writer
+from router.outbox.disk import schema, writer
+from router.outbox.disk.schema import Migration
 from router.outbox.outbox import Outbox
-from router.outbox.schema import Migration
-from router.outbox.state import Mark
+from router.outbox.state.deliveries import Mark
 from tests.builders import NOW, many
 from tests.stepped import SteppedClock
 

@@ -110,7 +110,7 @@ http.Collector._busy = lambda self: told
 """,
     "unlimited": """
 from router.collect import admission
-from router.outbox import journal
+from router.outbox.log import journal
 admission.Admission.full = property(lambda self: False)
 journal.WAITING_BYTES = 1 << 40
 """,

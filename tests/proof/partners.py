@@ -52,7 +52,7 @@ from router.delivery.sender import Sender
 from router.destination import Destination, Request, Response
 from router.event import Clear, Digests, Event, Money, Page, User
 from router.outbox.outbox import Outbox
-from router.outbox.reader import Reader
+from router.outbox.reads.reader import Reader
 from router.outcome import Delivered, Outcome, Retry
 from router.secret import Secret
 from router.transport import MAX_ANSWER, Transport

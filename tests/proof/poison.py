@@ -18,8 +18,8 @@ from router.clock import SystemClock
 from router.delivery.engine import Delivery
 from router.event import Event
 from router.outbox.outbox import Outbox
-from router.outbox.reader import Reader
-from router.outbox.replays import Chosen
+from router.outbox.reads.reader import Reader
+from router.outbox.state.replays import Chosen
 from router.secret import Secret
 
 SIGNING = Secret("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")

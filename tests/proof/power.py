@@ -40,13 +40,16 @@ from typing import Any, NamedTuple
 
 from router import logs
 from router.event import Clear, User
-from router.outbox import writer
+from router.outbox.disk import writer
 from router.outbox.errors import OutboxError
-from router.outbox.log import KEPT
+from router.outbox.log.entries import KEPT
 from router.outbox.outbox import Outbox
-from router.outbox.reader import Reader
-from router.outbox.retention import Policy
-from router.outbox.state import Attempt, Held, Mark, Quarantined, Selection
+from router.outbox.reads.reader import Reader
+from router.outbox.state.cursors import Held
+from router.outbox.state.deliveries import Attempt, Mark
+from router.outbox.state.registers import Quarantined
+from router.outbox.state.selections import Selection
+from router.outbox.upkeep.retention import Policy
 from router.person import Person
 from tests.builders import an_event, rows
 from tests.stepped import SteppedClock

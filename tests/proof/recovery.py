@@ -42,9 +42,9 @@ from router.delivery.engine import Delivery
 from router.delivery.lane import LaneRunner
 from router.delivery.pace import Pace
 from router.event import Event
-from router.outbox import log
+from router.outbox.log import entries
 from router.outbox.outbox import Outbox
-from router.outbox.reader import Reader
+from router.outbox.reads.reader import Reader
 from router.secret import Secret
 from tests.running import turnout
 from tests.stepped import SteppedClock
@@ -119,10 +119,10 @@ class Partner:
         self.working -= 1
 
 
-def rows(prefix: str, count: int, received: int, happened: Sequence[int] | None = None) -> list[log.Row]:
+def rows(prefix: str, count: int, received: int, happened: Sequence[int] | None = None) -> list[entries.Row]:
     times = happened or [received] * count
     return [
-        log.row(
+        entries.row(
             Event(
                 id=f"{prefix}{number}",
                 name="sale",

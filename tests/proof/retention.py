@@ -25,12 +25,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from router.event import Event
-from router.outbox import backup, log
-from router.outbox.lane import Lane
+from router.outbox.log import entries
 from router.outbox.outbox import Outbox
-from router.outbox.reader import Reader
-from router.outbox.retention import EVERY, Policy
-from router.outbox.state import Mark
+from router.outbox.reads.reader import Reader
+from router.outbox.state.deliveries import Mark
+from router.outbox.state.lane import Lane
+from router.outbox.upkeep import backup
+from router.outbox.upkeep.retention import EVERY, Policy
 from tests.bench.fill import events
 from tests.stepped import SteppedClock
 
@@ -68,7 +69,7 @@ class Loaded:
 
     async def _send(self) -> None:
         while self.acked < self._until:
-            rows = [log.row(event) for _, event in zip(range(AT_ONCE), self._made, strict=False)]
+            rows = [entries.row(event) for _, event in zip(range(AT_ONCE), self._made, strict=False)]
             await self.store.append(rows)
             self.acked += len(rows)
             self.clock.step(len(rows) * self._step)

@@ -10,13 +10,13 @@ from pathlib import Path
 from router.clock import SystemClock
 from router.mocks.partner import running
 from router.mocks.webhook import Webhook
-from router.outbox import crashes
-from router.outbox.crashes import Suspect, suspected
-from router.outbox.inhand import InHand, Marked
-from router.outbox.log import Row
+from router.outbox.log.entries import Row
 from router.outbox.outbox import Outbox
-from router.outbox.reader import Reader
-from router.outbox.state import Mark
+from router.outbox.reads.reader import Reader
+from router.outbox.state import crashes
+from router.outbox.state.crashes import Suspect, suspected
+from router.outbox.state.deliveries import Mark
+from router.outbox.state.inhand import InHand, Marked
 from tests.builders import NOW, an_event, rows
 from tests.running import ROOT
 from tests.stepped import SteppedClock

@@ -1,7 +1,4 @@
-"""What became of the accepted events: lanes with their cursors, runs for what is simply done, rows for the rest.
-
-Everything of this module runs on the state file's own thread, as one transaction a call. Counters change in the
-transaction of the rows they count.
+"""What became of deliveries: runs for what is simply done, rows for the rest, attempts for what went wrong.
 
 A delivery that ends at its first try, or is filtered, is part of a *run*: consecutive events with the same end. Every
 other delivery has a row of its own. All events up to a lane's cursor are in one of the two; beyond the cursor some may
@@ -15,13 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from router.lifecycle import State, may_move
-from router.outbox import bounds, memory
-from router.outbox.log import Segment
-from router.outbox.sql import array
-
-DROPPED = "dropped by the operator"
-AWAY = "its destination was not in the configuration when the event came"
+from router.lifecycle import State
+from router.outbox.disk.sql import array
+from router.outbox.state import bounds, memory
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,27 +84,6 @@ class Due(msgspec.Struct, frozen=True):
     seq: int
     attempts: int
     since: int
-
-
-class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a lane waits. ``by`` is "partner" or "operator"; only the first is probed."""
-
-    reason: str
-    by: str
-    at: int
-    until: int | None = None
-
-
-class LaneRow(msgspec.Struct, frozen=True, kw_only=True):
-    id: int
-    name: str
-    type: str
-    start: int
-    cursor: int
-    held: Held | None
-    quota: int | None = None
-    stop: int | None = None
-    stopped_at: int | None = None
 
 
 def settle(connection: sqlite3.Connection, settlements: Sequence[Settlement], config: int) -> None:
@@ -263,67 +235,6 @@ def add_attempt(connection: sqlite3.Connection, lane: int, attempt: Attempt, con
     bounds.forget_old_tries(connection, lane, seqs[0][0], seqs[-1][1])
 
 
-def lane(connection: sqlite3.Connection, name: str, kind: str, last: int, quota: int | None) -> LaneRow:
-    """The lane of a destination; a new one begins behind the events that are already there."""
-    connection.execute(
-        "INSERT INTO lane(name, type, start, cursor, quota) VALUES(?, ?, ?, ?, ?)"
-        " ON CONFLICT(name) DO UPDATE SET type = excluded.type, quota = excluded.quota",
-        (name, kind, last, last, quota),
-    )
-    return next(row for row in lanes(connection) if row.name == name)
-
-
-def lanes(connection: sqlite3.Connection) -> list[LaneRow]:
-    found = connection.execute(
-        "SELECT id, name, type, start, cursor, hold_reason, hold_until, hold_by, held_at, quota, stop, stopped_at FROM lane ORDER BY id"
-    )
-    return [
-        LaneRow(
-            id=number,
-            name=name,
-            type=kind,
-            start=start,
-            cursor=cursor,
-            held=Held(reason=reason, by=by, at=at, until=until) if reason is not None else None,
-            quota=quota,
-            stop=stop,
-            stopped_at=stopped_at,
-        )
-        for number, name, kind, start, cursor, reason, until, by, at, quota, stop, stopped_at in found
-    ]
-
-
-def ended_beyond(connection: sqlite3.Connection, number: int, cursor: int) -> list[range]:
-    """Stretches above the cursor that already have an end or a row: requests finish out of order."""
-    rows = connection.execute("SELECT seq FROM delivery WHERE lane = ? AND seq > ?", (number, cursor))
-    runs = connection.execute("SELECT first, last FROM run WHERE lane = ? AND first > ?", (number, cursor))
-    single = [range(first, last + 1) for first, last in stretches([seq for (seq,) in rows])]
-    return single + [range(first, last + 1) for first, last in runs]
-
-
-def stop(connection: sqlite3.Connection, number: int, last: int, now: int) -> None:
-    """The lane's destination is gone: what comes after ``last`` is not for it."""
-    connection.execute("UPDATE lane SET stop = ?, stopped_at = ? WHERE id = ?", (last, now, number))
-
-
-def go_on(connection: sqlite3.Connection, number: int, first: int, last: int, now: int, config: int) -> None:
-    """The lane's destination is back: what came from ``first`` to ``last``, while it was away, is not for it."""
-    connection.execute("UPDATE lane SET stop = NULL, stopped_at = NULL WHERE id = ?", (number,))
-    filter_all(connection, number, first, last, now, AWAY, config)
-
-
-def filter_all(
-    connection: sqlite3.Connection, number: int, first: int, last: int, now: int, reason: str, config: int
-) -> None:
-    """These events, of which nothing was written down yet, are not for the lane: one run, however many they are."""
-    if last < first:
-        return
-    connection.execute(
-        "INSERT INTO run VALUES(?,?,?,'filtered',?,NULL,NULL,?,?)", (number, first, last, now, reason, config)
-    )
-    connection.execute("UPDATE lane SET filtered = filtered + ? WHERE id = ?", (last - first + 1, number))
-
-
 def due(connection: sqlite3.Connection, number: int, now: int, limit: int, besides: Sequence[int] = ()) -> list[Due]:
     """Waiting rows whose time has come, the longest overdue first, without those that are in hand."""
     found = connection.execute(
@@ -365,127 +276,3 @@ def set_back(connection: sqlite3.Connection, number: int, by: int) -> None:
         "UPDATE delivery SET due = due - ?1, since = since - ?1, at = at - ?1 WHERE lane = ?2 AND state = 'waiting'",
         (by, number),
     )
-
-
-def reached(connection: sqlite3.Connection) -> int:
-    """The highest sequence number that anything was written about."""
-    found = connection.execute(
-        "SELECT max(max(cursor, coalesce((SELECT max(seq) FROM delivery WHERE delivery.lane = lane.id), 0),"
-        " coalesce((SELECT last FROM run WHERE run.lane = lane.id ORDER BY first DESC LIMIT 1), 0))) FROM lane"
-    )
-    return int(found.fetchone()[0] or 0)
-
-
-def segments(connection: sqlite3.Connection) -> list[Segment]:
-    found = connection.execute("SELECT number, first, opened, key, sealed, passed FROM segment ORDER BY number")
-    return [
-        Segment(number=number, first=first, opened=opened, key=secret, sealed=sealed, passed=passed)
-        for number, first, opened, secret, sealed, passed in found
-    ]
-
-
-def add_segment(connection: sqlite3.Connection, segment: Segment) -> None:
-    connection.execute(
-        "INSERT INTO segment(number, first, key, opened) VALUES(?,?,?,?)",
-        (segment.number, segment.first, segment.key, segment.opened),
-    )
-
-
-def seal_segment(connection: sqlite3.Connection, segment: Segment) -> None:
-    connection.execute("UPDATE segment SET sealed = ? WHERE number = ?", (segment.sealed, segment.number))
-
-
-def hold(connection: sqlite3.Connection, number: int, held: Held | None) -> None:
-    connection.execute(
-        "UPDATE lane SET hold_reason = ?, hold_until = ?, hold_by = ?, held_at = ? WHERE id = ?",
-        (held.reason, held.until, held.by, held.at, number) if held else (None, None, None, None, number),
-    )
-
-
-class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """Which rows an operator means: all of a state or ``seqs``, without ``besides``, which are under way."""
-
-    state: State
-    seqs: Sequence[int] | None = None
-    besides: Sequence[int] = ()
-
-    @property
-    def where(self) -> str:
-        """One of two conditions: with an OR between them SQLite would read all rows of the state for a single one."""
-        some = "" if self.seqs is None else " AND seq IN (SELECT value FROM json_each(?))"
-        return f"state = ? AND seq NOT IN (SELECT value FROM json_each(?)){some}"  # noqa: S608 - constants
-
-    def values(self) -> tuple[object, ...]:
-        """To bind in ``where``."""
-        some = () if self.seqs is None else (array(self.seqs),)
-        return self.state, array(self.besides), *some
-
-
-def revive(connection: sqlite3.Connection, number: int, chosen: Selection, now: int) -> int:
-    """An operator tries dead deliveries again, or waiting ones at once. Returns how many."""
-    if not may_move(chosen.state, "waiting"):
-        return 0
-    about = f"SELECT subject FROM delivery WHERE lane = ? AND {chosen.where}"  # noqa: S608 - a constant
-    found = connection.execute(about, (number, *chosen.values())).fetchall()
-    subjects = [(number, subject) for (subject,) in found if subject is not None]
-    connection.executemany("DELETE FROM closed WHERE lane = ? AND subject = ? AND final = 0", subjects)
-    moved = connection.execute(
-        f"UPDATE delivery SET state = 'waiting', due = ?, at = ?, since = ? WHERE lane = ? AND {chosen.where}",  # noqa: S608 - a constant
-        (now, now, now, number, *chosen.values()),
-    ).rowcount
-    if chosen.state == "dead":
-        connection.execute("UPDATE lane SET dead = dead - ?, parked = parked + ? WHERE id = ?", (moved, moved, number))
-    return moved
-
-
-def drop(connection: sqlite3.Connection, number: int, chosen: Selection, now: int) -> int:
-    """An operator gives waiting deliveries up. Returns how many; dead ones stay as they are."""
-    if not may_move(chosen.state, "dead"):
-        return 0
-    moved = connection.execute(
-        f"UPDATE delivery SET state = 'dead', due = NULL, at = ?, reason = ? WHERE lane = ? AND {chosen.where}",  # noqa: S608 - a constant
-        (now, DROPPED, number, *chosen.values()),
-    ).rowcount
-    connection.execute("UPDATE lane SET dead = dead + ?, parked = parked - ? WHERE id = ?", (moved, moved, number))
-    return moved
-
-
-class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
-    """A parseable event that could not be accepted: its reason, and what may be kept of it, scrubbed, as JSON."""
-
-    at: int
-    source: str
-    code: str
-    message: str
-    event_id: str | None = None
-    field: str | None = None
-    item: str | None = None
-
-
-def quarantine(connection: sqlite3.Connection, rows: Sequence[Quarantined]) -> bool:
-    """Count what was turned away, and keep it where there is room. Returns whether there was."""
-    room = not bounds.quarantine_full(connection)
-    connection.executemany(
-        "INSERT INTO quarantine(at, source, event_id, code, field, message, item) VALUES(?,?,?,?,?,?,?)",
-        [(row.at, row.source, row.event_id, row.code, row.field, row.message, row.item) for row in rows if room],
-    )
-    connection.execute(
-        "INSERT INTO counter VALUES('rejected', ?) ON CONFLICT(name) DO UPDATE SET value = value + excluded.value",
-        (len(rows),),
-    )
-    return room
-
-
-def audit(connection: sqlite3.Connection, at: int, who: str, what: str, selection: str, count: int) -> None:
-    connection.execute(
-        "INSERT INTO audit(at, who, what, selection, count) VALUES(?,?,?,?,?)", (at, who, what, selection, count)
-    )
-
-
-def config(connection: sqlite3.Connection, at: int, digest: str, text: str) -> int:
-    """The version number of a configuration: the newest one's where nothing changed, else a new one."""
-    newest = connection.execute("SELECT version, digest FROM config ORDER BY version DESC LIMIT 1").fetchone()
-    if newest is not None and newest[1] == digest:
-        return int(newest[0])
-    connection.execute("INSERT INTO config(at, digest, text) VALUES(?,?,?)", (at, digest, text))
-    return int(connection.execute("SELECT max(version) FROM config").fetchone()[0])

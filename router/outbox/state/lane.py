@@ -6,7 +6,7 @@ import asyncio
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
-from router.outbox import state
+from router.outbox.state import cursors, deliveries
 
 
 class Lane:
@@ -16,7 +16,7 @@ class Lane:
     ``stop`` is the last event that is for this lane, where its destination left the configuration.
     """
 
-    def __init__(self, row: state.LaneRow, ended: Iterable[range], next_due: int | None) -> None:
+    def __init__(self, row: cursors.LaneRow, ended: Iterable[range], next_due: int | None) -> None:
         self.id, self.name, self.start, self.cursor, self.held = row.id, row.name, row.start, row.cursor, row.held
         self.quota, self.stop, self.stopped_at = row.quota, row.stop, row.stopped_at
         self.written = row.cursor  # the cursor as the disk has it
@@ -60,7 +60,7 @@ class Lane:
 
     def end(self, seqs: Sequence[int]) -> None:
         """These are no longer simply waiting; the cursor moves over every gapless stretch of such."""
-        for first, last in state.stretches(seqs):
+        for first, last in deliveries.stretches(seqs):
             self._add(first, last + 1)
         self._move()
 

@@ -15,15 +15,15 @@ import msgspec
 
 from router.clock import Clock
 from router.failpoint import failpoint
-from router.outbox import erasure, suppression
-from router.outbox.erasure import Receipt, Theirs
-from router.outbox.journal import Journal
-from router.outbox.log import Segment
-from router.outbox.retention import Owner
-from router.outbox.segments import Segments
-from router.outbox.sql import parts
-from router.outbox.suppression import Suppression
-from router.outbox.writer import fold, folded
+from router.outbox.disk.sql import parts
+from router.outbox.disk.writer import fold, folded
+from router.outbox.log.entries import Segment
+from router.outbox.log.journal import Journal
+from router.outbox.log.segments import Segments
+from router.outbox.upkeep import erasure, suppression
+from router.outbox.upkeep.erasure import Receipt, Theirs
+from router.outbox.upkeep.retention import Owner
+from router.outbox.upkeep.suppression import Suppression
 from router.person import Person, marks, possible
 
 ROUNDS = 3  # of identifiers that lead to further ones

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from router.event import Event
-from router.outbox.sql import transaction
+from router.outbox.disk.sql import transaction
 from router.person import Part, marks_of
 
 _SECRET = "suppression"  # noqa: S105 - the name of a row

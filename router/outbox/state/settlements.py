@@ -17,8 +17,8 @@ import msgspec
 from router.clock import Clock
 from router.failpoint import failpoint
 from router.outbox.errors import Busy, DiskFull, NotDurable
-from router.outbox.lane import Lane
-from router.outbox.state import Attempt, Closing, Mark, Settlement
+from router.outbox.state.deliveries import Attempt, Closing, Mark, Settlement
+from router.outbox.state.lane import Lane
 
 GATHER = 0.02  # seconds between two times of writing
 

@@ -9,8 +9,8 @@ import aiosqlite
 import msgspec
 
 from router.lifecycle import State
-from router.outbox.account import Account
-from router.outbox.views import DeliveryView, EventView, instant, maybe
+from router.outbox.reads.account import Account
+from router.outbox.reads.views import DeliveryView, EventView, instant, maybe
 
 _SCANNED = 20_000  # rows looked at for one page; the page then ends early and says where to go on
 _PLACE = re.compile(r"([0-9]{1,18})\.([0-9]{1,9})", re.ASCII)

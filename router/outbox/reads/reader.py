@@ -18,11 +18,11 @@ import msgspec
 from router import route, scrub
 from router.event import Event
 from router.lifecycle import State
-from router.outbox import account, pages, story
-from router.outbox.log import KEPT, intact
-from router.outbox.snapshots import SegmentFile, Snapshots, segment_files, segment_of
-from router.outbox.sql import array
-from router.outbox.views import (
+from router.outbox.disk.sql import array
+from router.outbox.log.entries import KEPT, intact
+from router.outbox.reads import account, pages, story
+from router.outbox.reads.snapshots import SegmentFile, Snapshots, segment_files, segment_of
+from router.outbox.reads.views import (
     Accepted,
     Audit,
     AuditView,

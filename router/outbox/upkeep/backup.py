@@ -16,11 +16,14 @@ from pathlib import Path
 import msgspec
 
 from router.failpoint import failpoint
-from router.outbox import crashes, lock, log, suppression
+from router.outbox.disk import lock
+from router.outbox.disk.writer import sync
 from router.outbox.errors import OutboxError
-from router.outbox.log import Segment
-from router.outbox.state import segments
-from router.outbox.writer import sync
+from router.outbox.log import entries
+from router.outbox.log.entries import Segment
+from router.outbox.state import crashes
+from router.outbox.state.registers import segments
+from router.outbox.upkeep import suppression
 
 TRIES = 5  # while segments go away under our hands
 
@@ -134,7 +137,7 @@ def _segments(state: Path) -> list[Segment]:
 
 def _last(path: Path, segment: Segment) -> int:
     with closing(sqlite3.connect(path)) as connection:
-        return log.last(connection, segment)
+        return entries.last(connection, segment)
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):

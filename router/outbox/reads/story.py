@@ -10,9 +10,9 @@ import msgspec
 from router import route
 from router.event import Event
 from router.lifecycle import State
-from router.outbox.account import Account
-from router.outbox.state import AWAY
-from router.outbox.views import AttemptView, Chapter, CheckView, instant, maybe
+from router.outbox.reads.account import Account
+from router.outbox.reads.views import AttemptView, Chapter, CheckView, instant, maybe
+from router.outbox.state.cursors import AWAY
 
 
 async def chapter(state: aiosqlite.Connection, lane: Account, seq: int) -> Chapter:

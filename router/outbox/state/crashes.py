@@ -16,9 +16,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from router.outbox import state
-from router.outbox.inhand import Marked
-from router.outbox.state import Mark
+from router.outbox.state import deliveries, registers
+from router.outbox.state.deliveries import Mark
+from router.outbox.state.inhand import Marked
 
 TIMES = 3  # that the same event was in hand
 MOST = 100  # suspects remembered, the latest ones
@@ -88,10 +88,10 @@ def _set_aside(connection: sqlite3.Connection, suspect: Suspect, now: int) -> No
     if cursor is None or (row is not None and row[0] != "waiting") or (row is None and _ended(connection, lane, seq)):
         return  # it has an end already
     mark = Mark(seqs=(seq,), state="dead", at=now, parked=row is not None, attempts=TIMES, reason=SET_ASIDE)
-    settlement = state.Settlement(lane=lane, cursor=cursor[0], marks=[mark])
+    settlement = deliveries.Settlement(lane=lane, cursor=cursor[0], marks=[mark])
     config = connection.execute("SELECT coalesce(max(version), 0) FROM config").fetchone()[0]
-    state.settle(connection, [settlement], config)
-    state.audit(connection, now, "turnout", "set aside", f"lane {lane} event {seq}", 1)
+    deliveries.settle(connection, [settlement], config)
+    registers.audit(connection, now, "turnout", "set aside", f"lane {lane} event {seq}", 1)
 
 
 def _ended(connection: sqlite3.Connection, lane: int, seq: int) -> bool:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import aiosqlite
 import msgspec
 
-from router.outbox.views import Discrepancy, EventView, LaneSum, LaneView, QuotaView, maybe
+from router.outbox.reads.views import Discrepancy, EventView, LaneSum, LaneView, QuotaView, maybe
 
 
 class Account(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from router.outbox.errors import OutboxError
-from router.outbox.log import Segment, has_events
+from router.outbox.log.entries import Segment, has_events
 
 log: Any = structlog.get_logger()
 

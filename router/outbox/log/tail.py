@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Sequence
 
-from router.outbox.log import Row, Stored
+from router.outbox.log.entries import Row, Stored
 
 MOST_BYTES = 32 * 1024 * 1024  # payloads
 MOST_EVENTS = 16_384  # three seconds of the most that is taken: lanes may be behind for that long without the disk

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from router.outbox.sql import array
+from router.outbox.disk.sql import array
 
 AT_ONCE = 1_000  # expired rows taken away by one transaction
 

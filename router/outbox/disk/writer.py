@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from router.failpoint import failpoint
+from router.outbox.disk.schema import Migration, migrate
+from router.outbox.disk.sql import transaction
 from router.outbox.errors import Busy, OutboxError, fault
-from router.outbox.schema import Migration, migrate
-from router.outbox.sql import transaction
 
 T = TypeVar("T")
 Unit = Callable[[sqlite3.Connection], T]

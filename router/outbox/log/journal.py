@@ -19,14 +19,15 @@ from typing import Any, NamedTuple, TypeVar
 
 from router.clock import Clock
 from router.failpoint import failpoint
-from router.outbox import log, schema
-from router.outbox.dedup import key, marks
+from router.outbox.disk import schema
+from router.outbox.disk.writer import Begun, Unit, Writer
 from router.outbox.errors import Busy, NotDurable
-from router.outbox.log import Row, Segment
-from router.outbox.segments import Segments, Suspects
-from router.outbox.tail import Tail
-from router.outbox.vault import Vault, new_key
-from router.outbox.writer import Begun, Unit, Writer
+from router.outbox.log import entries
+from router.outbox.log.dedup import key, marks
+from router.outbox.log.entries import Row, Segment
+from router.outbox.log.segments import Segments, Suspects
+from router.outbox.log.tail import Tail
+from router.outbox.log.vault import Vault, new_key
 
 T = TypeVar("T")
 
@@ -107,12 +108,14 @@ class Journal:
             newest = self._segments.newest
             await self._writer.open(newest.path(self._segments.directory), schema.LOG)
             self._vault = Vault(newest.key)
-            self.last = await self._writer.read(lambda connection: log.last(connection, newest))
-            self._ids = dict(await self._writer.read(lambda connection: list(log.keys(connection))))
+            self.last = await self._writer.read(lambda connection: entries.last(connection, newest))
+            self._ids = dict(await self._writer.read(lambda connection: list(entries.keys(connection))))
         await self._segments.load(self._clock.now() - self._dedup)
         for segment in self._segments.all[:-1]:
             if segment.sealed is None:
-                self._unsealed[segment.number] = await self._segments.ask(segment, lambda unit: dict(log.keys(unit)))
+                self._unsealed[segment.number] = await self._segments.ask(
+                    segment, lambda unit: dict(entries.keys(unit))
+                )
         self.sealing = asyncio.create_task(self._catch_up(), name="outbox-seal")
 
     def start(self) -> None:
@@ -214,7 +217,7 @@ class Journal:
         """What waits now, up to one statement's worth of rows."""
         group = [self._queue.popleft()]
         rows = len(group[0].rows)
-        while self._queue and rows + len(self._queue[0].rows) <= log.ROWS_PER_STATEMENT:
+        while self._queue and rows + len(self._queue[0].rows) <= entries.ROWS_PER_STATEMENT:
             group.append(self._queue.popleft())
             rows += len(group[-1].rows)
         return group
@@ -260,7 +263,7 @@ class Journal:
             return None
         vault = self._vault
         return self._writer.begin(
-            lambda connection: log.append(connection, ready.first, ready.fresh, vault, ready.duplicates)
+            lambda connection: entries.append(connection, ready.first, ready.fresh, vault, ready.duplicates)
         )
 
     def _finish(self, ready: _Sorted, begun: Begun[None] | None) -> None:

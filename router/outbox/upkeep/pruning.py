@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from router.outbox.log import Segment
-from router.outbox.sql import array
+from router.outbox.disk.sql import array
+from router.outbox.log.entries import Segment
 
 _OF_LANES = "lane IN (SELECT id FROM lane) AND seq > ? AND seq <= ?"  # so that the primary key is of use
 

@@ -18,10 +18,11 @@ from urllib.parse import quote
 
 import aiosqlite
 
-from router.outbox import log, schema
+from router.outbox.disk import schema
 from router.outbox.errors import OutboxError
-from router.outbox.views import FileCheck
-from router.outbox.wholeness import filled
+from router.outbox.log import entries
+from router.outbox.log.wholeness import filled
+from router.outbox.reads.views import FileCheck
 
 LONGEST_READ = 2.0  # seconds
 _STEPS = 20_000  # of SQLite's machine between looks at the time
@@ -65,7 +66,7 @@ class Snapshots:
 
     async def _segment_paths(self) -> list[Path]:
         async with self.state() as state:
-            return [log.path(self._directory, segment.number) for segment in reversed(await segment_files(state))]
+            return [entries.path(self._directory, segment.number) for segment in reversed(await segment_files(state))]
 
     @contextlib.asynccontextmanager
     async def state(self, longest: float = LONGEST_READ) -> AsyncIterator[aiosqlite.Connection]:
@@ -86,7 +87,7 @@ class Snapshots:
         self, segment: SegmentFile, longest: float = LONGEST_READ
     ) -> AsyncIterator[aiosqlite.Connection | None]:
         """One snapshot of a segment; None where its file is not made yet, or gone by retention."""
-        path = log.path(self._directory, segment.number)
+        path = entries.path(self._directory, segment.number)
         if not readable(path):
             yield None
             return

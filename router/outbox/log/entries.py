@@ -1,4 +1,4 @@
-"""The log: every accepted event once, in order, cut into segment files of which only the newest is written.
+"""The events of one segment: appended, read, indexed and sealed.
 
 One append is one multi-row statement. A full segment is sealed off the hot path: its indexes are built, its WAL is
 folded in, and it never changes again but by erasure. Sequence numbers begin at 1 and have no gaps, so the number of
@@ -18,12 +18,13 @@ import msgspec
 
 from router.event import NOTHING, Clear, Event, opened, payload, written
 from router.failpoint import failpoint
-from router.outbox import dedup, sql
-from router.outbox.compression import pack, unpack
-from router.outbox.dedup import Marks, key
-from router.outbox.schema import LATE, SEALED_INDEXES
-from router.outbox.vault import Vault
-from router.outbox.writer import fold
+from router.outbox.disk import sql
+from router.outbox.disk.schema import LATE, SEALED_INDEXES
+from router.outbox.disk.writer import fold
+from router.outbox.log import dedup
+from router.outbox.log.compression import pack, unpack
+from router.outbox.log.dedup import Marks, key
+from router.outbox.log.vault import Vault
 
 COLUMNS = 9
 ROWS_PER_STATEMENT = 32_766 // COLUMNS  # SQLite's limit of bound values (limits.html, SQLITE_MAX_VARIABLE_NUMBER)

@@ -16,12 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from router.outbox import log, schema
-from router.outbox.dedup import Marks, Seen, key
+from router.outbox.disk import schema
+from router.outbox.disk.writer import Unit, connect, once
 from router.outbox.errors import Busy, damaged, fault
-from router.outbox.log import Segment, Stored
-from router.outbox.vault import Vault
-from router.outbox.writer import Unit, connect, once
+from router.outbox.log import entries
+from router.outbox.log.dedup import Marks, Seen, key
+from router.outbox.log.entries import Segment, Stored
+from router.outbox.log.vault import Vault
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ class Segments:
         return []
 
     def _above(self, segment: Segment, after: int, limit: int) -> list[Stored]:
-        return log.read(*self._file(segment), after, limit)
+        return entries.read(*self._file(segment), after, limit)
 
     async def pick(self, seqs: Sequence[int]) -> list[Stored]:
         """The events with these numbers, in order; those that are gone are left out."""
@@ -67,7 +68,9 @@ class Segments:
 
         def look() -> list[Stored]:
             return [
-                stored for number, part in wanted.items() for stored in log.pick(*self._file(by_number[number]), part)
+                stored
+                for number, part in wanted.items()
+                for stored in entries.pick(*self._file(by_number[number]), part)
             ]
 
         return await self._reading(look)
@@ -78,8 +81,8 @@ class Segments:
         """
         found: list[tuple[int, int]] = []
         for segment, following in itertools.pairwise(self.all):
-            if segment.sealed is not None and segment.number != log.KEPT and following.first > after + 1:
-                found += await self.ask(segment, lambda unit: log.late(unit, after, since, until, limit))
+            if segment.sealed is not None and segment.number != entries.KEPT and following.first > after + 1:
+                found += await self.ask(segment, lambda unit: entries.late(unit, after, since, until, limit))
         return sorted(found)[:limit]
 
     async def known(self, suspects: Suspects, since: int) -> set[str]:
@@ -88,7 +91,7 @@ class Segments:
             return set()
 
         def look() -> set[str]:
-            return {key(*pair) for each, part in suspects for pair in log.known(self._file(each)[0], part, since)}
+            return {key(*pair) for each, part in suspects for pair in entries.known(self._file(each)[0], part, since)}
 
         return await self._reading(look)
 
@@ -129,7 +132,7 @@ class Segments:
 
         def seal() -> None:
             try:
-                log.seal(connection or connect(path, schema.LOG), found)
+                entries.seal(connection or connect(path, schema.LOG), found)
             except sqlite3.Error as error:
                 raise fault(error) from error
             self._seen.add(segment.number, found)
@@ -201,4 +204,4 @@ def _reading(path: Path) -> sqlite3.Connection:
 def _marks(path: Path) -> Marks:
     """Of a sealed segment. The connection is not kept: its pages would be."""
     with contextlib.closing(_reading(path)) as connection:
-        return log.marks(connection)
+        return entries.marks(connection)

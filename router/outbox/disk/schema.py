@@ -10,8 +10,8 @@ import sqlite3
 from collections.abc import Sequence
 
 from router.failpoint import failpoint
+from router.outbox.disk.sql import transaction
 from router.outbox.errors import OutboxError
-from router.outbox.sql import transaction
 
 Migration = Sequence[str]
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from router.outbox.state import Attempt, add_attempt
+from router.outbox.state.deliveries import Attempt, add_attempt
 
 KEPT = 100  # replays that are remembered
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
-from router.outbox.compression import unpack
-from router.outbox.sql import ROWS_AT_ONCE, array, parts
+from router.outbox.disk.sql import ROWS_AT_ONCE, array, parts
+from router.outbox.log.compression import unpack
 from router.person import Part, marks_of
 
 

@@ -21,14 +21,16 @@ import structlog
 
 from router.clock import Clock
 from router.failpoint import failpoint
-from router.outbox import log as events
-from router.outbox import pruning, schema, state
+from router.outbox.disk import schema
+from router.outbox.disk.sql import ROWS_AT_ONCE, parts
+from router.outbox.disk.writer import Unit, once, sync
 from router.outbox.errors import Busy, DiskFull, NotDurable
-from router.outbox.lane import Lane
-from router.outbox.log import KEPT, Segment
-from router.outbox.segments import Segments
-from router.outbox.sql import ROWS_AT_ONCE, parts
-from router.outbox.writer import Unit, once, sync
+from router.outbox.log import entries
+from router.outbox.log.entries import KEPT, Segment
+from router.outbox.log.segments import Segments
+from router.outbox.state import cursors
+from router.outbox.state.lane import Lane
+from router.outbox.upkeep import pruning
 
 log: Any = structlog.get_logger()
 
@@ -175,7 +177,7 @@ class Retention:
         await self._keep(segment, before, last)
         failpoint("retention_after_keep")
         await self._repeat(pruning.forget_answers, last)
-        duplicates = await self._segments.ask(segment, events.duplicates)
+        duplicates = await self._segments.ask(segment, entries.duplicates)
         await self._owner.transact(partial(pruning.retire_segment, number=segment.number, duplicates=duplicates))
         self._segments.forget(segment)  # with nothing in between: a second time its duplicates would count again
         failpoint("retention_before_unlink")
@@ -186,8 +188,8 @@ class Retention:
     async def _keep(self, segment: Segment, after: int, last: int) -> None:
         while seqs := await self._owner.transact(partial(pruning.kept, after=after, last=last, limit=ROWS_AT_ONCE)):
             home = await self._home()
-            rows = await self._segments.ask(segment, partial(events.rows, seqs=seqs))
-            await self._segments.rewrite(home, partial(events.keep, found=rows))
+            rows = await self._segments.ask(segment, partial(entries.rows, seqs=seqs))
+            await self._segments.rewrite(home, partial(entries.keep, found=rows))
             after = seqs[-1]
 
     async def _home(self) -> Segment:
@@ -196,7 +198,7 @@ class Retention:
         if first.number == KEPT:
             return first
         home = Segment(number=KEPT, first=1, opened=0, key=None, sealed=1, passed=1)
-        await asyncio.to_thread(once, home.path(self._segments.directory), schema.LOG, events.index)
+        await asyncio.to_thread(once, home.path(self._segments.directory), schema.LOG, entries.index)
         await self._owner.transact(partial(pruning.add_kept, segment=home))
         self._segments.all.insert(0, home)
         return home
@@ -205,10 +207,10 @@ class Retention:
         home = self._segments.all[0]
         if home.number != KEPT:
             return
-        seqs = await self._segments.ask(home, events.seqs)
+        seqs = await self._segments.ask(home, entries.seqs)
         for part in parts(seqs):
             if gone := await self._owner.transact(partial(pruning.unneeded, seqs=part)):
-                await self._segments.rewrite(home, partial(events.discard, gone=gone))
+                await self._segments.rewrite(home, partial(entries.discard, gone=gone))
 
     # Rows
 
@@ -221,7 +223,7 @@ class Retention:
             await self._repeat(pruning.give_up, lane.id, now, GIVEN_UP)
             for stretch in lane.unfinished(stop):
                 unit = partial(
-                    state.filter_all, number=lane.id, first=stretch[0], last=stretch[-1], now=now, reason=GIVEN_UP
+                    cursors.filter_all, number=lane.id, first=stretch[0], last=stretch[-1], now=now, reason=GIVEN_UP
                 )
                 await self._owner.transact(partial(unit, config=self._owner.config()))
                 lane.pass_by(stretch)
