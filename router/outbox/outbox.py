@@ -19,7 +19,7 @@ from router.clock import Clock
 from router.failpoint import failpoint
 from router.outbox.disk import schema
 from router.outbox.disk.lock import Lock
-from router.outbox.disk.space import Room, Space
+from router.outbox.disk.space import Room, Space, make_way
 from router.outbox.disk.sql import parts
 from router.outbox.disk.writer import Unit, Writer, fold, folded, sync
 from router.outbox.errors import NO_ROOM, Busy, DiskFull, NotDurable, OutboxError, meaning
@@ -40,7 +40,8 @@ from router.outbox.state.settlements import Settlements
 from router.outbox.upkeep import suppression
 from router.outbox.upkeep.erasure import Receipt
 from router.outbox.upkeep.forgetting import Forgetting, Traces
-from router.outbox.upkeep.retention import Owner, Policy, Retention, sweep
+from router.outbox.upkeep.owner import Owner
+from router.outbox.upkeep.retention import Policy, Retention, sweep
 from router.outbox.upkeep.suppression import Suppression
 from router.person import Person
 
@@ -65,8 +66,20 @@ class Watcher(Protocol):
 class Outbox:
     """Open with ``await Outbox.open(...)``; one per directory and process. Every method is for the event loop."""
 
-    def __init__(self, directory: Path, clock: Clock, lock: Lock) -> None:
-        self.directory = directory
+    def __init__(
+        self,
+        directory: Path,
+        clock: Clock,
+        *,
+        lock: Lock,
+        state: Writer,
+        segments: Segments,
+        known: Suppression,
+        policy: Policy,
+        room: Room,
+        segment_events: int,
+    ) -> None:
+        self.directory, self.clock, self.segments = directory, clock, segments
         self.config = 0
         self.quarantine_full = False
         self.failed: NotDurable | None = None  # set once; from then on nothing is acknowledged or settled
@@ -77,17 +90,32 @@ class Outbox:
         self.on_failure: Callable[[NotDurable], None] = lambda _fault: None
         self.on_erase: Callable[[Collection[str]], None] = lambda _anonymous_ids: None  # what else remembers people
         self.watchers: set[Watcher] = set()
-        self.clock, self._lock = clock, lock
-        self._state = Writer("turnout-state")
+        self.in_hand = InHand(directory / "in-hand")
+        self.space = Space(directory, clock, room, self._relieve)
+        self._lock, self._state = lock, state
+        self.journal = Journal(
+            segments,
+            clock,
+            dedup=policy.dedup,
+            segment_events=segment_events,
+            register=self._register,
+            sealed=self._note_sealed,
+            committed=self._wake_lanes,
+            failed=self._fail,
+        )
         self._settlements = Settlements(
             clock, write=self._write_settlements, failed=self._fail, broken=self._break, told=self._tell_settled
         )
-        self._journal: Journal | None = None
-        self._segments: Segments | None = None
-        self._retention: Retention | None = None
-        self._forgetting: Forgetting | None = None
-        self._in_hand: InHand | None = None
-        self.space = Space(directory, clock, Room(), self._relieve)
+        owner = Owner(
+            transact=self._transact,
+            settle=lambda lane: self.settle(lane, []),
+            lanes=self._every_lane,
+            roll=self._roll,
+            checkpoint=self._fold,
+            config=lambda: self.config,
+        )
+        self.retention = Retention(segments, clock, policy, owner)
+        self.forgetting = Forgetting(segments, self.journal, clock, owner, known, self.retention.looking)
 
     # Opening and closing
 
@@ -111,16 +139,32 @@ class Outbox:
         directory.chmod(0o700)  # noqa: ASYNC240 - once, before anything is served
         for each in (directory, directory.parent):  # else a power loss may leave no directory of this name
             sync(each)
-        outbox = cls(directory, clock, Lock(directory))
-        outbox.space = Space(directory, clock, room or Room(), outbox._relieve)
-        try:
-            outbox.space.make_way()
-            await outbox._recover(policy or Policy(), segment_events)
+        async with contextlib.AsyncExitStack() as undo:
+            lock, state = Lock(directory), Writer("turnout-state")
+            undo.callback(lock.release)
+            undo.push_async_callback(_let_go, state)
+            make_way(directory, room or Room())
+            wholeness.need_state(directory)
+            await state.open(directory / "state.db", schema.STATE)
+            segments = Segments(directory, await state.read(registers.segments))
+            wholeness.need_segments(directory, segments.all, killed=await state.read(crashes.unfinished))
+            outbox = cls(
+                directory,
+                clock,
+                lock=lock,
+                state=state,
+                segments=segments,
+                known=Suppression(*await state.write(suppression.load)),
+                policy=policy or Policy(),
+                room=room or Room(),
+                segment_events=segment_events,
+            )
+            undo.pop_all()
+            undo.push_async_callback(outbox._shut)
+            await outbox._recover()
             outbox.journal.start()
             await outbox._forget_again()
-        except BaseException:
-            await outbox._shut()
-            raise
+            undo.pop_all()
         outbox._settlements.start()
         outbox.retention.start()
         if room is not None:
@@ -139,58 +183,26 @@ class Outbox:
         await self._shut()
 
     async def _shut(self) -> None:
-        if self._journal is not None:
-            await self._journal.close()
-        if self._segments is not None:
-            await self._segments.close()
-        with contextlib.suppress(sqlite3.Error):  # a failing disk: what was acknowledged is in the WAL
-            await self._state.close()
-        if self._in_hand is not None:
-            self._in_hand.close()
+        await self.journal.close()
+        await self.segments.close()
+        await _let_go(self._state)
+        self.in_hand.close()
         self._lock.release()
 
-    async def _recover(self, policy: Policy, segment_events: int) -> None:
-        wholeness.need_state(self.directory)
-        await self._state.open(self.directory / "state.db", schema.STATE)
-        segments = Segments(self.directory, await self._state.read(registers.segments))
-        killed = await self._state.read(crashes.unfinished)
-        wholeness.need_segments(self.directory, segments.all, killed=killed)
-        self._segments = segments
-        self._journal = Journal(
-            segments,
-            self.clock,
-            dedup=policy.dedup,
-            segment_events=segment_events,
-            register=self._register,
-            sealed=self._note_sealed,
-            committed=self._wake_lanes,
-            failed=self._fail,
-        )
-        owner = Owner(
-            transact=self._transact,
-            settle=lambda lane: self.settle(lane, []),
-            lanes=self._every_lane,
-            roll=self._roll,
-            checkpoint=self._fold,
-            config=lambda: self.config,
-        )
-        known = Suppression(*await self._state.write(suppression.load))
-        self._retention = Retention(segments, self.clock, policy, owner)
-        self._forgetting = Forgetting(segments, self.journal, self.clock, owner, known, self._retention.looking)
-        await asyncio.to_thread(wholeness.refuse_unknown_events, self.directory, segments.all)
-        await asyncio.to_thread(sweep, self.directory, segments.all)
-        await self._journal.open()
+    async def _recover(self) -> None:
+        await asyncio.to_thread(wholeness.refuse_unknown_events, self.directory, self.segments.all)
+        await asyncio.to_thread(sweep, self.directory, self.segments.all)
+        await self.journal.open()
         reached = await self._state.read(cursors.reached)
         if reached > self.last:
             raise OutboxError(
                 f"the log ends at event {self.last}, but event {reached} was settled: restore both from one backup"
             )
         now = self.clock.now()
-        self._in_hand = hand = InHand(self.directory / "in-hand")
         failpoint("open_before_begin")
         await self._state.write(lambda unit: deliveries.clamp_due(unit, now, now + LONGEST_WAIT))
-        self.past = await self._state.write(lambda unit: crashes.begin(unit, now, hand.found()))
-        hand.release()
+        self.past = await self._state.write(lambda unit: crashes.begin(unit, now, self.in_hand.found()))
+        self.in_hand.release()
         last = await self._state.read(deliveries.last_attempt)
         self.away_until = now if last is not None and now - last > LONGEST_PAUSE else 0
 
@@ -249,30 +261,6 @@ class Outbox:
             raise self._fail(error) from error
 
     # Accepting and reading
-
-    @property
-    def journal(self) -> Journal:
-        if self._journal is None:
-            raise OutboxError("this outbox is not open")
-        return self._journal
-
-    @property
-    def segments(self) -> Segments:
-        if self._segments is None:
-            raise OutboxError("this outbox is not open")
-        return self._segments
-
-    @property
-    def retention(self) -> Retention:
-        if self._retention is None:
-            raise OutboxError("this outbox is not open")
-        return self._retention
-
-    @property
-    def forgetting(self) -> Forgetting:
-        if self._forgetting is None:
-            raise OutboxError("this outbox is not open")
-        return self._forgetting
 
     @property
     def suppression(self) -> Suppression:
@@ -378,12 +366,6 @@ class Outbox:
         """Subject -> (sequence number, due) of the first delivery about it that waits for another try."""
         asked = list(subjects)
         return await self._transact(lambda unit: memory.behind(unit, lane.id, asked))
-
-    @property
-    def in_hand(self) -> InHand:
-        if self._in_hand is None:
-            raise OutboxError("this outbox is not open")
-        return self._in_hand
 
     def suspects(self, lane: Lane) -> list[range]:
         """Events of a lane that may have killed the last process: they are looked at one by one."""
@@ -584,3 +566,8 @@ class Outbox:
         """Write an operator's act into the audit."""
         now = self.clock.now()
         await self._transact(lambda unit: registers.audit(unit, now, who, what, selection, count))
+
+
+async def _let_go(state: Writer) -> None:
+    with contextlib.suppress(sqlite3.Error):  # a failing disk: what was acknowledged is in the WAL
+        await state.close()

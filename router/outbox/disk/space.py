@@ -52,11 +52,6 @@ class Space:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def make_way(self) -> None:
-        """Before the files are opened: where less is free than the ballast is worth, it goes."""
-        if self._free() < self._room.ballast:
-            drop(self._ballast)
-
     async def start(self) -> None:
         """The first look is done when this returns."""
         await self._look()
@@ -92,7 +87,7 @@ class Space:
             with contextlib.suppress(OSError):  # read-only: nothing goes, and nothing comes
                 await asyncio.to_thread(drop, self._ballast)
             await self._relieve()
-        free = await asyncio.to_thread(self._free)
+        free = await asyncio.to_thread(_free, self._directory)
         if not self.full and free >= self._room.least:
             self._tell_low(free)
             await self._keep_ballast(free)
@@ -131,8 +126,15 @@ class Space:
             drop(self._ballast)
         return made
 
-    def _free(self) -> int:
-        return shutil.disk_usage(self._directory).free
+
+def make_way(directory: Path, room: Room) -> None:
+    """Before the files are opened: where less is free than the ballast is worth, it goes."""
+    if _free(directory) < room.ballast:
+        drop(directory / FILE)
+
+
+def _free(directory: Path) -> int:
+    return shutil.disk_usage(directory).free
 
 
 def whole(ballast: Path, size: int) -> bool:

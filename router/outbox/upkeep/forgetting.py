@@ -22,7 +22,7 @@ from router.outbox.log.journal import Journal
 from router.outbox.log.segments import Segments
 from router.outbox.upkeep import erasure, suppression
 from router.outbox.upkeep.erasure import Receipt, Theirs
-from router.outbox.upkeep.retention import Owner
+from router.outbox.upkeep.owner import Owner
 from router.outbox.upkeep.suppression import Suppression
 from router.person import Person, marks, possible
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,14 @@ from router.clock import Clock
 from router.failpoint import failpoint
 from router.outbox.disk import schema
 from router.outbox.disk.sql import ROWS_AT_ONCE, parts
-from router.outbox.disk.writer import Unit, once, sync
+from router.outbox.disk.writer import once, sync
 from router.outbox.errors import Busy, DiskFull, NotDurable
 from router.outbox.log import entries
 from router.outbox.log.entries import KEPT, Segment
 from router.outbox.log.segments import Segments
 from router.outbox.state import cursors
-from router.outbox.state.lane import Lane
 from router.outbox.upkeep import pruning
+from router.outbox.upkeep.owner import Owner
 
 log: Any = structlog.get_logger()
 
@@ -51,17 +51,6 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     delivered: int = 7 * 86_400_000
     dead: int = 30 * 86_400_000
     dedup: int = 86_400_000
-
-
-class Owner(msgspec.Struct, frozen=True, kw_only=True):
-    """What retention needs of the owner of the outbox."""
-
-    transact: Callable[[Unit[Any]], Awaitable[Any]]  # one transaction on the state
-    settle: Callable[[Lane], Awaitable[None]]  # write a lane's cursor down, behind everything of it that waits
-    lanes: Callable[[], Awaitable[list[Lane]]]  # every lane there is
-    roll: Callable[[], Awaitable[Any]]  # begin a new segment where the open one is old
-    checkpoint: Callable[[], Awaitable[None]]  # fold the WAL of the state in
-    config: Callable[[], int]
 
 
 class Retention:
