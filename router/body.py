@@ -329,7 +329,8 @@ def _broken(text: bytes, error: DecodeError) -> Malformed:
 def _batch(members: Sequence[bytes | Raw], wrapper: dict[str, Any], *, suspect: bool) -> Body | Malformed:
     if len(members) > MAX_EVENTS:
         return _too_many_events()
-    if any(len(member) > BOTTOMLESS and is_bottomless(bytes(member)) for member in members):
+    # So many levels are as many brackets twice, because what was cut is whole.
+    if any(len(member) > 2 * BOTTOMLESS and is_bottomless(bytes(member)) for member in members):
         return _bottomless()
     return Body(items=Members(members, suspect=suspect), wrapper=wrapper)
 
