@@ -423,11 +423,12 @@ class TestTask:
         await full_segments(store)
         faults = [sqlite3.OperationalError("database or disk is full"), OSError("no space"), ZeroDivisionError()]
 
-        async def failing(now: int) -> None:
+        async def failing(now: int) -> bool:
             if faults:
                 raise faults.pop()
+            return True
 
-        monkeypatch.setattr(store.retention, "_not_ahead", failing)
+        monkeypatch.setattr(store.retention, "_believed", failing)
         clock.step(8 * DAY)
         while faults:
             await clock.somebody_sleeps()
@@ -456,6 +457,67 @@ class TestTask:
         await store.retention.look()
 
         assert "00000001" in files(store)
+        await store.close()
+
+
+class TestClock:
+    @pytest.mark.parametrize("wrong", [-57 * 365 * DAY, -30 * DAY, 365 * DAY])
+    async def test_a_wrong_clock_that_is_put_right_takes_nothing(self, tmp_path, clock, wrong):
+        """
+        A machine's clock is years behind, or ahead, for some minutes: events, their ids and what waits for its address stay.
+        """
+        store = await opened(tmp_path, clock)
+        lane = await store.lane("a", "ipsnare")
+        await store.append(rows(an_event("e-0", clear=Clear(ip="198.51.100.7"))))
+        await full_segments(store)
+        await delivered(store, lane, *range(2, 23))
+        await delivered(store, lane, 1, state="waiting", due=NOW)
+        await store.retention.look()
+        before = set(files(store))
+        clock.jump(wrong)
+        for _ in range(3):
+            await store.retention.look()
+            clock.step(60)
+        clock.jump(-wrong)
+        await store.retention.look()
+
+        assert before <= set(files(store))  # one that is a year ahead begins a new one
+        assert "198.51.100.7" == (await store.pick([1]))[0].event.clear.ip
+        assert [True] == await store.append(rows(an_event("e-0")))
+        await store.close()
+
+    async def test_a_start_by_a_clock_that_is_behind_takes_nothing(self, tmp_path, clock):
+        """
+        A machine without a clock starts in 1970 and is told the time later.
+        """
+        store = await opened(tmp_path, clock)
+        await full_segments(store)
+        await store.retention.look()
+        await store.close()
+        clock.jump(-57 * 365 * DAY)
+        store = await opened(tmp_path, clock)
+        before = files(store)
+        await store.retention.look()
+        clock.jump(57 * 365 * DAY)
+        await store.retention.look()
+
+        assert before == files(store)
+        await store.close()
+
+    @pytest.mark.parametrize("by", [-365 * DAY, 365 * DAY])
+    async def test_a_clock_that_stays_is_believed_in_the_end(self, tmp_path, clock, by):
+        """
+        What was stored before it was set goes a day and the usual time later at the latest.
+        """
+        store = await opened(tmp_path, clock)
+        await full_segments(store)
+        clock.jump(by)
+        for _ in range(2 * 9):
+            await store.retention.look()
+            clock.step(DAY / 2)
+        await store.retention.look()
+
+        assert "00000001" not in files(store)
         await store.close()
 
 

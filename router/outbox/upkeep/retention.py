@@ -40,6 +40,8 @@ EMPTY_EVERY = 3_600_000  # ms between two looks for kept events that nobody need
 KEEP_QUARANTINE = 14 * 86_400_000  # ms
 MOST_QUARANTINED = 100_000
 MOST_ATTEMPTS = 1_000_000
+SET = 3_600_000  # ms by which the clock moves that was set, and does not merely run badly
+DOUBT = 86_400.0  # seconds that pass before a clock that was set is believed
 GIVEN_UP = "given up: its destination has been out of the configuration for as long as dead deliveries are kept"
 
 
@@ -59,6 +61,8 @@ class Retention:
     def __init__(self, segments: Segments, clock: Clock, policy: Policy, owner: Owner) -> None:
         self._segments, self._clock, self._policy, self._owner = segments, clock, policy, owner
         self._emptied = 0
+        self._seen, self._elapsed = clock.now(), clock.monotonic()
+        self._doubted: float | None = None  # since when the clock is not believed, by the monotonic one
         self._unfolded = False  # keys were destroyed, and the WAL of the state still holds them
         self.looking = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -85,9 +89,11 @@ class Retention:
         """Everything that is due now, in bounded transactions. NotDurable and OSError where the disk refuses."""
         async with self.looking:
             now = self._clock.now()
-            await self._not_ahead(now)
+            believed = await self._believed(now)
             with contextlib.suppress(DiskFull, Busy):  # a new segment needs room; all that follows makes some
                 await self._owner.roll()
+            if not believed:
+                return
             await self._give_up_removed(now)
             await self._notice_passed(now)
             await self._destroy_keys(now)
@@ -102,9 +108,28 @@ class Retention:
             total += found
         return total
 
+    async def _believed(self, now: int) -> bool:
+        """May what is old by this clock go? The time that did not pass forgets nothing: a clock that was set, or is behind
+        what is stored here, as after the start of a machine without one, may be put right, and is waited for.
+        """
+        elapsed = self._clock.monotonic()
+        set_by = now - self._seen - int((elapsed - self._elapsed) * 1000)
+        self._seen, self._elapsed = now, elapsed
+        if abs(set_by) > SET or (self._doubted is None and any(_newest(each) > now for each in self._segments.all)):
+            self._doubted = elapsed
+            log.warning(
+                "retention_waits", reason="the clock was set, or is behind what is stored: nothing goes for a day"
+            )
+        if self._doubted is not None:
+            if elapsed - self._doubted < DOUBT:
+                return False
+            await self._not_ahead(now)
+            self._doubted = None
+        return True
+
     async def _not_ahead(self, now: int) -> None:
         """What was stamped while the clock was ahead counts from now on."""
-        ahead = [each for each in self._segments.all if max(each.opened, each.sealed or 0, each.passed or 0) > now]
+        ahead = [each for each in self._segments.all if _newest(each) > now]
         if ahead:
             await self._owner.transact(partial(pruning.not_ahead, now=now))
         for each in ahead:
@@ -229,6 +254,11 @@ class Retention:
             await self._repeat(pruning.forget_answers, gone)
         await self._repeat(pruning.forget_quarantine, now - KEEP_QUARANTINE, MOST_QUARANTINED)
         await self._repeat(pruning.forget_attempts, now - self._policy.dead, MOST_ATTEMPTS)
+
+
+def _newest(segment: Segment) -> int:
+    """The latest instant that is written of a segment."""
+    return max(segment.opened, segment.sealed or 0, segment.passed or 0)
 
 
 def unlink(path: Path) -> None:
