@@ -486,6 +486,20 @@ class TestClock:
         assert [True] == await store.append(rows(an_event("e-0")))
         await store.close()
 
+    async def test_ids_of_a_segment_that_is_sealed_meanwhile_are_recognised(self, tmp_path, clock):
+        """
+        A segment is full just while the clock is a month behind: the ids in it are as young as they are.
+        """
+        store = await opened(tmp_path, clock)
+        await store.append(many(10))
+        clock.jump(-30 * DAY)
+        await store.append(many(1, start=11))
+        await store.journal.sealing
+        clock.jump(30 * DAY)
+
+        assert [True, True] == await store.append(many(2))
+        await store.close()
+
     async def test_a_start_by_a_clock_that_is_behind_takes_nothing(self, tmp_path, clock):
         """
         A machine without a clock starts in 1970 and is told the time later.

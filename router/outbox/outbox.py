@@ -210,7 +210,6 @@ class Outbox:
         await self._state.write(lambda unit: registers.add_segment(unit, segment))
 
     async def _note_sealed(self, segment: Segment) -> None:
-        segment.sealed = self.clock.now()
         await self._state.write(lambda unit: registers.seal_segment(unit, segment))
 
     async def _every_lane(self) -> list[Lane]:

@@ -349,10 +349,13 @@ class Journal:
 
     async def _seal(self, segment: Segment, connection: sqlite3.Connection | None) -> None:
         """Until it is done its ids are in memory: a segment without an index is read through for every question."""
-        found = await asyncio.to_thread(marks, self._unsealed[segment.number])
+        ids = self._unsealed[segment.number]
+        found, newest = await asyncio.to_thread(lambda: (marks(ids), max(ids.values(), default=0)))
         with self._told():
             await self._segments.seal(segment, connection, found)
             failpoint("seal_before_note")
+            # Its ids are asked for, and it is kept, by this: never before what it holds, whatever the clock says now.
+            segment.sealed = max(self._clock.now(), newest)
             await self._sealed(segment)
             del self._unsealed[segment.number]
 
