@@ -333,6 +333,32 @@ class TestSegments:
         assert [True] * 10 == at_once
         assert [True] * 11 + [False] == sealed
 
+    async def test_one_that_is_sealed_while_another_is_searched(self, tmp_path: Path, clock: SteppedClock, monkeypatch):
+        """
+        Its ids leave the memory just after it was found that nobody need search it: they are duplicates all the same.
+        """
+        store = await Outbox.open(tmp_path / "outbox", clock, segment_events=10)
+        await store.append(many(10))
+        await store.append(many(10, start=11))
+        await store.journal.sealing
+        seal, known, searched = store.segments.seal, store.segments.known, asyncio.Event()
+
+        async def seals_late(*arguments):
+            await searched.wait()
+            await seal(*arguments)
+
+        async def is_slow(*arguments):
+            searched.set()
+            await store.journal.sealing
+            return await known(*arguments)
+
+        monkeypatch.setattr(store.segments, "seal", seals_late)
+        await store.append(many(1, start=21))
+        monkeypatch.setattr(store.segments, "known", is_slow)
+
+        assert [True, True] == await store.append(many(1) + many(1, start=11))
+        await store.close()
+
     async def test_a_fault_of_sealing_is_told_though_nobody_waits_for_it(
         self, tmp_path: Path, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
     ):

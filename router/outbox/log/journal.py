@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from router.clock import Clock
@@ -233,7 +233,7 @@ class Journal:
             self._queue.extendleft(reversed(group))
             return
         with self._answered(group):
-            ready = self._sorted(group, since, frozenset())
+            ready = self._sorted(group, since, frozenset(), self._unsealed.values())
             begun = self._begin(ready)
             if begun is None or begun.ended(IN_PLACE):
                 self._finish(ready, begun)
@@ -244,8 +244,9 @@ class Journal:
     async def _commit(self, group: Sequence[_Append]) -> None:
         await self._roll_if_full()
         since = self._clock.now() - self._dedup
+        unsealed = list(self._unsealed.values())  # one that is sealed while others are asked was not to be asked yet
         repeated = await self._segments.known(self._suspects(group, since), since)
-        ready = self._sorted(group, since, repeated)
+        ready = self._sorted(group, since, repeated, unsealed)
         begun = self._begin(ready)
         if begun is not None:
             await begun.wait()
@@ -279,17 +280,29 @@ class Journal:
         if ready.fresh:
             self._committed()
 
-    def _sorted(self, group: Sequence[_Append], since: int, repeated: Collection[str]) -> _Sorted:
+    def _sorted(
+        self,
+        group: Sequence[_Append],
+        since: int,
+        repeated: Collection[str],
+        unsealed: Collection[Mapping[str, int]],
+    ) -> _Sorted:
         fresh: list[Row] = []
         ids: dict[str, int] = {}
-        answers = [self._repeats(each.rows, ids, fresh, repeated, since) for each in group]
+        answers = [self._repeats(each.rows, ids, fresh, repeated, unsealed, since) for each in group]
         return _Sorted(group, answers, self.last + 1, fresh, ids, sum(sum(answer) for answer in answers))
 
     def _repeats(
-        self, rows: Sequence[Row], ids: dict[str, int], fresh: list[Row], repeated: Collection[str], since: int
+        self,
+        rows: Sequence[Row],
+        ids: dict[str, int],
+        fresh: list[Row],
+        repeated: Collection[str],
+        unsealed: Collection[Mapping[str, int]],
+        since: int,
     ) -> list[bool]:
         """Which are duplicates? The others are ``fresh``, and their keys among the ``ids``."""
-        known, unsealed, before = self._ids, self._unsealed.values(), since - 1
+        known, before = self._ids, since - 1
         answer = []
         for row in rows:
             name = key(row.source, row.id)
