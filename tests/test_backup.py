@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
+import signal
 import sqlite3
 from pathlib import Path
 
@@ -128,6 +130,24 @@ class TestCopy:
         with pytest.raises(OutboxError, match="run turnout doctor"):
             backup.copy(store.directory, tmp_path / "copy")
         assert not (tmp_path / "copy").exists()
+
+    async def test_where_there_is_no_room_nothing_is_left(self, tmp_path, clock: SteppedClock):
+        """
+        A full disk is called what it is, and a copy that did not come to its end takes none of it.
+        """
+        store = await filled(tmp_path, clock)
+        await store.close()
+        handled = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        try:
+            with pytest.raises(OutboxError, match="copy cannot be written: free some space there"):
+                backup.copy(store.directory, tmp_path / "copy")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, handled)
+
+        assert ["outbox"] == [each.name for each in tmp_path.iterdir()]
 
     async def test_damage_is_found(self, tmp_path, clock: SteppedClock):
         """

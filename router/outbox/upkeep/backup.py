@@ -7,9 +7,11 @@ retention takes a segment away in between, the copy begins anew.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import msgspec
 from router.failpoint import failpoint
 from router.outbox.disk import lock
 from router.outbox.disk.writer import sync
-from router.outbox.errors import OutboxError
+from router.outbox.errors import DiskFull, OutboxError, fault
 from router.outbox.log import entries
 from router.outbox.log.entries import Segment
 from router.outbox.state import crashes
@@ -52,21 +54,39 @@ def copy(directory: Path, target: Path, *, keys: bool = True) -> Copied:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise OutboxError(f"{target} is there already: name a directory that is not")
     for _ in range(TRIES):
-        part = target.with_name(f"{target.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        try:
-            copied = _copy(directory, part, keys=keys)
-        except _Gone:
-            continue
-        except sqlite3.DatabaseError as error:
-            raise OutboxError(f"{directory} cannot be copied: run turnout doctor") from error
-        failpoint("backup_before_rename")
-        if target.exists():
-            target.rmdir()
-        part.rename(target)
-        sync(target.parent)
-        return copied
+        with contextlib.suppress(_Gone):
+            return _whole_copy(directory, target, keys=keys)
     raise OutboxError("segments went away while they were copied: try again")
+
+
+def _whole_copy(directory: Path, target: Path, *, keys: bool) -> Copied:
+    full = f"{target} cannot be written: free some space there, or name another directory"
+    try:
+        with _part(target) as part:
+            copied = _copy(directory, part, keys=keys)
+            failpoint("backup_before_rename")
+            if target.exists():
+                target.rmdir()
+            part.rename(target)
+            sync(target.parent)
+            return copied
+    except OSError as error:
+        raise OutboxError(full) from error
+    except sqlite3.DatabaseError as error:
+        if isinstance(fault(error), DiskFull):
+            raise OutboxError(full) from error
+        raise OutboxError(f"{directory} cannot be copied: run turnout doctor") from error
+
+
+@contextlib.contextmanager
+def _part(target: Path) -> Iterator[Path]:
+    """Where it is put together, beside its place. Nothing is left of what fails: it may be all the room there was."""
+    part = target.with_name(f"{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _copy(directory: Path, part: Path, *, keys: bool) -> Copied:
@@ -106,9 +126,11 @@ def _snapshot(source: Path, target: Path) -> None:
     try:
         reading.backup(writing)
     except sqlite3.OperationalError as error:
-        if source.exists():
+        if not source.exists():
+            raise _Gone from error
+        if error.sqlite_errorname.startswith("SQLITE_CANTOPEN"):  # the target is open
             raise OutboxError(f"{source} cannot be read: run turnout doctor") from error
-        raise _Gone from error
+        raise
     finally:
         writing.close()
         reading.close()
