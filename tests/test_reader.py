@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import tempfile
 from pathlib import Path
@@ -28,6 +29,7 @@ from router.outbox.state.cursors import Held
 from router.outbox.state.deliveries import Attempt, Mark
 from router.outbox.state.registers import Quarantined
 from router.outbox.state.selections import Selection
+from router.outbox.upkeep import backup
 from tests.builders import NOW, an_event, many, rows
 from tests.stepped import SteppedClock
 
@@ -593,20 +595,24 @@ class TestFiles:
                 await opened.execute("DELETE FROM lane")
         assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
 
-    async def test_a_directory_that_may_not_be_written_is_read(
-        self, tmp_path: Path, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("disk", ["read-only", "full"])
+    async def test_where_nothing_can_be_written_it_is_read(
+        self, tmp_path: Path, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch, disk: str
     ):
         """
-        A copy on a read-only medium is read without a file being made beside it.
+        On a read-only medium, or a disk without room, the files are read and copied without one being made beside them.
         """
         store = await Outbox.open(tmp_path / "outbox", clock)
         await store.append(many(2))
         await store.close()
-        monkeypatch.setattr(
-            snapshots.os, "access", lambda _, mode: mode == os.R_OK
-        )  # the tests may run as root, who may write anywhere
+        if disk == "full":
+            full = shutil.disk_usage(tmp_path)._replace(free=0)
+            monkeypatch.setattr(snapshots.shutil, "disk_usage", lambda _: full)
+        else:  # the tests may run as root, who may write anywhere
+            monkeypatch.setattr(snapshots.os, "access", lambda _, mode: mode == os.R_OK)
 
         assert 2 == (await Reader(store.directory).ledger()).accepted
+        assert 2 == backup.copy(store.directory, tmp_path / "copy").last
         assert ["in-hand", "lock", "log", "state.db"] == sorted(each.name for each in store.directory.iterdir())
 
     async def test_a_path_with_signs_is_a_path(self, tmp_path: Path, clock: SteppedClock):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -25,6 +26,7 @@ from router.outbox.log.wholeness import filled
 from router.outbox.reads.views import FileCheck
 
 LONGEST_READ = 2.0  # seconds
+_WAL_INDEX = 1 << 16  # bytes; an empty WAL's
 _STEPS = 20_000  # of SQLite's machine between looks at the time
 
 
@@ -113,7 +115,7 @@ def readable(path: Path) -> bool:
 @contextlib.asynccontextmanager
 async def _opened(path: Path, longest: float) -> AsyncIterator[aiosqlite.Connection]:
     """A read-only connection inside one transaction, which ends after ``longest`` seconds at the latest."""
-    uri = f"file:{quote(str(path))}?{_mode(path)}"
+    uri = read_only(path)
     deadline = time.monotonic() + longest
     try:
         begun = partial(_begun, deadline)  # a hop to the thread less for each statement: a search opens every segment
@@ -135,10 +137,13 @@ def _begun(deadline: float, *arguments: Any, **settings: Any) -> sqlite3.Connect
     return connection
 
 
-def _mode(path: Path) -> str:
-    """SQLite makes a WAL's index beside the file; where it may not, and nobody writes, the file is as good as a copy."""
+def read_only(path: Path) -> str:
+    """How SQLite is told to open it. It makes a WAL's index beside the file; where it may not, or there is no room for one,
+    and nobody writes, the file is as good as a copy.
+    """
     nobody_writes = not path.with_name(path.name + "-wal").exists()
-    return "immutable=1" if nobody_writes and not os.access(path.parent, os.W_OK) else "mode=ro"
+    room = os.access(path.parent, os.W_OK) and shutil.disk_usage(path.parent).free >= _WAL_INDEX
+    return f"file:{quote(str(path))}?{'immutable=1' if nobody_writes and not room else 'mode=ro'}"
 
 
 async def _check(path: Path, longest: float) -> Literal["whole", "damaged", "missing", "unfinished"]:

@@ -23,6 +23,7 @@ from router.outbox.disk.writer import sync
 from router.outbox.errors import DiskFull, OutboxError, fault
 from router.outbox.log import entries
 from router.outbox.log.entries import Segment
+from router.outbox.reads.snapshots import read_only
 from router.outbox.state import crashes
 from router.outbox.state.registers import segments
 from router.outbox.upkeep import suppression
@@ -119,7 +120,7 @@ def _snapshot(source: Path, target: Path) -> None:
     """One file as it is at one moment, synced, and folded: it needs no WAL beside it."""
     os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     try:
-        reading = sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)
+        reading = sqlite3.connect(read_only(source), uri=True)
     except sqlite3.OperationalError as error:
         raise _Gone from error
     writing = sqlite3.connect(target)
