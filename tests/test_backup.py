@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 from pathlib import Path
@@ -16,7 +17,8 @@ from router import cli
 from router.cli.backup import faults
 from router.event import Clear, User
 from router.outbox.disk import writer
-from router.outbox.errors import Busy, OutboxError
+from router.outbox.disk.lock import Lock
+from router.outbox.errors import Busy, Locked, OutboxError
 from router.outbox.outbox import Outbox
 from router.outbox.reads.reader import Reader
 from router.outbox.state.deliveries import Mark
@@ -300,6 +302,13 @@ class TestOnDisk:
 
 
 class TestCommands:
+    @pytest.fixture
+    async def restored_from(self, tmp_path, clock: SteppedClock) -> Path:
+        """A copy beside the outbox, which nobody runs on."""
+        await (await filled(tmp_path, clock)).close()
+        await asyncio.to_thread(backup.copy, tmp_path / "outbox", tmp_path / "copy")
+        return tmp_path / "copy"
+
     async def test_there_and_back(self, tmp_path, clock: SteppedClock):
         """
         Backup beside the running owner, then restore: the outbox is as it was, and what came after is kept beside it.
@@ -319,7 +328,7 @@ class TestCommands:
 
         assert (0, 1, 0) == (made.exit_code, refused.exit_code, back.exit_code)
         assert "31 events in 3 segments" in made.stdout
-        assert "runs on" in refused.stderr
+        assert "already owns the outbox" in refused.stderr
         assert 31 == (await Reader(tmp_path / "outbox").ledger()).accepted
         assert 36 == (await Reader(tmp_path / "outbox.before").ledger()).accepted
         assert 0o700 == (tmp_path / "outbox").stat().st_mode & 0o777
@@ -333,3 +342,61 @@ class TestCommands:
         with pytest.raises(OutboxError, match="not a backup"):
             backup.restore(tmp_path / "empty", tmp_path / "outbox")
         assert not (tmp_path / "outbox").exists()
+
+    def test_one_that_lacks_a_segment_leaves_nothing(self, tmp_path, restored_from: Path):
+        """
+        It is found out in the copy of it, which goes; the outbox that is there stays.
+        """
+        (restored_from / "log" / "00000001.db").unlink()
+        with pytest.raises(OutboxError, match="is missing"):
+            backup.restore(restored_from, tmp_path / "outbox")
+
+        assert ["copy", "outbox"] == sorted(each.name for each in tmp_path.iterdir())
+
+    def test_nobody_starts_on_what_is_being_replaced(self, tmp_path, restored_from: Path, monkeypatch):
+        """
+        A supervisor's start in the middle is refused: it would acknowledge events into what was set aside.
+        """
+        copytree = shutil.copytree
+
+        def copied(*arguments):
+            with pytest.raises(Locked):
+                Lock(tmp_path / "outbox")
+            return copytree(*arguments)
+
+        monkeypatch.setattr(backup.shutil, "copytree", copied)
+        backup.restore(restored_from, tmp_path / "outbox")
+        Lock(tmp_path / "outbox").release()
+
+    def test_a_link_stays_one(self, tmp_path, restored_from: Path):
+        """
+        An outbox on another disk is replaced on that disk.
+        """
+        (tmp_path / "disk").mkdir()
+        (tmp_path / "outbox").rename(tmp_path / "disk" / "outbox")
+        (tmp_path / "outbox").symlink_to(tmp_path / "disk" / "outbox")
+        restored = backup.restore(restored_from, tmp_path / "outbox")
+
+        assert tmp_path / "disk" / "outbox.before" == restored.kept
+        assert (tmp_path / "outbox").is_symlink()
+        assert (tmp_path / "disk" / "outbox" / "state.db").exists()
+
+    def test_a_mount_is_refused_before_anything_is_copied(self, tmp_path, restored_from: Path, monkeypatch):
+        """
+        A volume's own directory cannot get another name.
+        """
+        monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path / "outbox")
+        with pytest.raises(OutboxError, match="path to a directory in it"):
+            backup.restore(restored_from, tmp_path / "outbox")
+
+        assert ["copy", "outbox"] == sorted(each.name for each in tmp_path.iterdir())
+
+    def test_what_a_killed_restore_left_is_not_eaten(self, tmp_path, restored_from: Path):
+        """
+        It stands where the next one is put together.
+        """
+        left = restored_from.rename(tmp_path / "outbox.part")
+        with pytest.raises(OutboxError, match="cut short"):
+            backup.restore(left, tmp_path / "outbox")
+
+        assert (left / "state.db").exists()

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from router.failpoint import failpoint
-from router.outbox.disk import lock
+from router.outbox.disk.lock import Lock
 from router.outbox.disk.writer import sync
 from router.outbox.errors import DiskFull, OutboxError, fault
 from router.outbox.log import entries
@@ -179,28 +179,54 @@ def restore(source: Path, directory: Path) -> Restored:
     """
     if not (source / "state.db").exists():
         raise OutboxError(f"{source} is not a backup: it has no state.db")
-    if missing := [each for each in _segments(source / "state.db") if not each.path(source).exists()]:
+    directory = directory.resolve()  # a link to it stays one, and so does its disk
+    if directory.is_mount():
+        raise OutboxError(f"{directory} is a mount, which cannot be set aside: set [outbox] path to a directory in it")
+    if source.resolve() == directory.with_name(f"{directory.name}.part"):
+        raise OutboxError(f"{source} is of a restore that was cut short: use the backup itself")
+    kept = next(each for each in _places(directory) if not each.exists())
+    with _owned(directory) as there, _part(directory) as part:
+        forgotten = _put_together(source, part, directory)
+        failpoint("restore_before_swap")
+        if there:
+            directory.rename(kept)
+        elif directory.exists():
+            directory.rmdir()
+        failpoint("restore_between_swaps")
+        part.rename(directory)
+        sync(directory.parent)
+    return Restored(kept=kept if there else None, forgotten=forgotten)
+
+
+@contextlib.contextmanager
+def _owned(directory: Path) -> Iterator[bool]:
+    """Is anything there? Then nobody starts on it meanwhile: that process would go on in what was set aside."""
+    if not (directory.exists() and any(directory.iterdir())):
+        yield False
+        return
+    held = Lock(directory)
+    try:
+        yield True
+    finally:
+        held.release()
+
+
+def _put_together(source: Path, part: Path, directory: Path) -> int | None:
+    """The copy with whoever is kept out of ``directory``, on disk. Returns how many are new in it."""
+    try:
+        shutil.copytree(source, part)
+        missing = [each for each in _segments(part / "state.db") if not each.path(part).exists()]
+    except (shutil.Error, sqlite3.DatabaseError) as error:
+        raise OutboxError(
+            f"{source} cannot be copied to {part}: free some space there, or use another backup"
+        ) from error
+    if missing:
         raise OutboxError(f"{source} is not whole: {missing[0].path(Path()).name} is missing")
-    if directory.exists() and (process := lock.holder(directory)) is not None:
-        raise OutboxError(f"process {process} runs on {directory}: stop it first")
-    part = directory.with_name(f"{directory.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(source, part)
     forgotten = suppression.carry(directory / "state.db", part / "state.db")
     for path in [*part.rglob("*"), part]:
         path.chmod(0o700 if path.is_dir() else 0o600)
         sync(path)
-    kept = None
-    if directory.exists() and any(directory.iterdir()):
-        kept = next(each for each in _places(directory) if not each.exists())
-        failpoint("restore_before_swap")
-        directory.rename(kept)
-        failpoint("restore_between_swaps")
-    elif directory.exists():
-        directory.rmdir()
-    part.rename(directory)
-    sync(directory.parent)
-    return Restored(kept=kept, forgotten=forgotten)
+    return forgotten
 
 
 def _places(directory: Path) -> list[Path]:
