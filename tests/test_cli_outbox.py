@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from click.testing import CliRunner, Result
 
 from destinations.linktrace import LinkTrace
 from router import cli, console
+from router.cli import console_client
 from router.cli.ledger import _quota
 from router.delivery.engine import Delivery
 from router.event import Clear, Digests, User
 from router.metrics import Metrics
+from router.outbox.disk.writer import READERS
 from router.outbox.outbox import Outbox
 from router.outbox.reads.reader import Reader
 from router.outbox.reads.views import LaneSum, QuotaView
@@ -295,6 +297,15 @@ class TestReads:
         assert ("e-5", ["dead", "earlier"]) == (story["id"], [each["state"] for each in story["destinations"]])
         assert "203.0.113.7" not in json.dumps(story)
 
+    @pytest.mark.parametrize("arguments", [("explain",), ("outbox", "show"), ("outbox", "list", "--to")])
+    def test_what_is_no_utf_8_is_no_id(self, config: str, arguments: tuple[str, ...]):
+        """
+        A byte that is none comes as half of a surrogate pair, which neither JSON nor SQLite takes.
+        """
+        result = turnout(*arguments, "e-\udcff", "--config", config)
+
+        assert (2, True) == (result.exit_code, "write the arguments in UTF-8" in result.stderr)
+
     def test_what_was_refused_is_said(self, config: str):
         """
         An id that was refused exits 1 and says why; an unknown one too.
@@ -355,6 +366,42 @@ class TestNothingThere:
 
 
 Run = Callable[..., Awaitable[Result]]
+
+
+class TestSilence:
+    """A console that takes the question and has not answered yet."""
+
+    @pytest.fixture
+    def silent(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+        monkeypatch.setattr(console_client, "TIMEOUT", 0.1)
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            path = tmp_path / "config.toml"
+            path.write_text(f'[console]\nlisten = "127.0.0.1:{listening.getsockname()[1]}"\n')
+            yield str(path)
+
+    def test_it_is_not_said_to_be_away(self, silent: str):
+        """
+        The act may go on there: whoever starts another server for it, or asks again at once, was told wrong.
+        """
+        result = turnout("forget", "--user-id", "u-1", "--yes", "--config", silent)
+
+        assert 3 == result.exit_code
+        assert "has not answered within" in result.stderr
+        assert "start turnout serve" not in result.stderr
+
+    def test_an_id_that_is_no_utf_8_is_not_asked_for(self, silent: str):
+        """
+        Nor is the console blamed for it.
+        """
+        result = turnout("outbox", "retry", "--to", "links", "e-\udcff", "--config", silent)
+
+        assert (2, True) == (result.exit_code, "write the arguments in UTF-8" in result.stderr)
+
+    def test_the_outbox_has_the_last_word(self):
+        """
+        What waits for a reader of both kinds of file ends in time to say who is in the way.
+        """
+        assert 2 * READERS < console_client.TIMEOUT
 
 
 class TestActs:

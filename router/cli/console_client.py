@@ -16,10 +16,10 @@ from typing import Any, NoReturn
 import click
 
 from router.cli import FAILED, UNREACHABLE
-from router.cli.files import NO_DESTINATION, text
+from router.cli.files import NO_DESTINATION, NOT_UTF8, text
 from router.terminal import escaped
 
-TIMEOUT = 120.0  # seconds; an act on a million rows takes its time
+TIMEOUT = 300.0  # seconds; an act on a million rows takes its time, and the outbox waits 120 for a reader to go
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - an address to recognise, not to listen on
 
 
@@ -33,11 +33,19 @@ class Console:
         self.listen = text(path, "console", "listen") or ConsoleTable().listen
 
     def post(self, address: str, body: dict[str, Any]) -> dict[str, Any]:
-        """What the console answers. Exit 3 where nobody does, 1 where it refuses."""
+        """What the console answers. Exit 3 where nobody does, 1 where it refuses, 2 where the question is not UTF-8."""
         import msgspec
 
         try:
-            status, raw = self._exchange("POST", address, msgspec.json.encode(body))
+            question = msgspec.json.encode(body)
+        except UnicodeEncodeError:
+            raise click.UsageError(NOT_UTF8) from None
+        try:
+            status, raw = self._exchange("POST", address, question)
+        except TimeoutError:
+            words = f"has not answered within {TIMEOUT:.0f} seconds: what was asked may still be done, so look before you ask again"
+            click.echo(f"The console at {escaped(self.listen)} {words}.", err=True)
+            sys.exit(UNREACHABLE)
         except (OSError, HTTPException, ValueError):
             click.echo(f"The console is not reachable at {escaped(self.listen)}: start turnout serve.", err=True)
             sys.exit(UNREACHABLE)
