@@ -165,6 +165,18 @@ class TestErasure:
         await store.close()
         assert [] == found_in(tmp_path / "outbox", *TRACES)
 
+    @pytest.mark.parametrize("name", ["1", "state", "session", "w", "%", "_1"])
+    async def test_notes_of_others_stay(self, tmp_path, clock: SteppedClock, name: str):
+        """
+        However short an id is: a source without its notes stores again, after the next start, what it has stored already.
+        """
+        store = await opened(tmp_path, clock)
+        await store.remember("visits", dict.fromkeys(["state", f"session w {name}", "session w 21"], ("x", NOW + 1000)))
+        await store.erase([Person(anonymous_id=name)], "test")
+
+        assert {"state": "x", "session w 21": "x"} == await store.recall("visits")
+        await store.close()
+
     async def test_what_waits_or_is_dead_ends_as_erased(self, tmp_path, clock: SteppedClock):
         """
         Nothing of an erased person is sent any more, and every destination's sum still adds up.

@@ -122,8 +122,12 @@ def delivered(connection: sqlite3.Connection, seqs: Sequence[int]) -> dict[str, 
 
 
 def forget_sessions(connection: sqlite3.Connection, people: Collection[str]) -> int:
-    """Visitors with these anonymous ids, and what a source noted of a session of that id. Returns how many visitors."""
-    connection.executemany("DELETE FROM note WHERE instr(key, ?) > 0", [(each,) for each in people])
+    """Visitors with these anonymous ids, and what a source noted of a session of that id, which ends the note's key.
+    Returns how many visitors.
+    """
+    connection.executemany(
+        "DELETE FROM note WHERE substr(key, -length(?1) - 1) = ' ' || ?1", [(each,) for each in people]
+    )
     return connection.execute(
         "DELETE FROM visitor WHERE person IN (SELECT value FROM json_each(?))", (array(people),)
     ).rowcount
