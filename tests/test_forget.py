@@ -379,7 +379,8 @@ class TestReaders:
 
     async def test_a_reader_that_stays_is_named(self, tmp_path, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch):
         """
-        After so long the erasure says what is in the way; asked for again, it ends what it began.
+        After so long the erasure says what is in the way; asked for again, it ends what it began. What it did is in the
+        audit from the first time on.
         """
         monkeypatch.setattr(writer, "READERS", 0.0)
         store = await opened(tmp_path, clock)
@@ -389,6 +390,7 @@ class TestReaders:
         reading.execute("SELECT count(*) FROM event").fetchone()
         with pytest.raises(Busy, match="somebody reads"):
             await store.erase([Person(email=JANE)], "test")
+        assert [("forget", 1)] == [(each.what, each.count) for each in (await Reader(store.directory).audit()).items]
         reading.close()
 
         assert 0 == (await store.erase([Person(email=JANE)], "test")).events

@@ -543,7 +543,9 @@ class Outbox:
         return await self.forgetting.traces(people)
 
     async def erase(self, people: Sequence[Person], who: str, *, linked: bool = False) -> Receipt:
-        """Empty every event of these people, with ``linked`` of all that their events lead to, and keep them out."""
+        """Empty every event of these people, with ``linked`` of all that their events lead to, and keep them out. Returns
+        when nothing of it is in any file; Busy, once it is done and in the audit, where a reader is in the way of that.
+        """
 
         async def remembered(sessions: Collection[str]) -> None:
             self.erasures += 1
@@ -551,6 +553,7 @@ class Outbox:
 
         receipt = await self.forgetting.erase(people, linked=linked, remembered=remembered)
         await self.audit(who, "forget", f"{len(people)} people", receipt.events)
+        await self.forgetting.fold()
         return receipt
 
     async def _forget_again(self) -> None:

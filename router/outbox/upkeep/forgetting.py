@@ -72,9 +72,9 @@ class Forgetting:
     ) -> Receipt:
         """Empty every event of these people, end what was not delivered, and keep them out from now on.
 
-        With ``linked``, further identifiers that their events carry count as theirs, up to ``ROUNDS`` times over. Returns
-        when nothing of it is in any file; Busy where a reader keeps a WAL from being emptied. What a fault cuts short may
-        be asked for again. What is under way at a partner meanwhile is not counted as delivered, though it may take it.
+        With ``linked``, further identifiers that their events carry count as theirs, up to ``ROUNDS`` times over. What was
+        emptied is in the WALs until ``fold``. What a fault cuts short may be asked for again. What is under way at a partner
+        meanwhile is not counted as delivered, though it may take it.
         """
         wanted = _marks(people)
         for _ in range(ROUNDS if linked else 0):
@@ -93,8 +93,6 @@ class Forgetting:
         sessions = await self._forget_sessions(wanted | had, receipt)
         await self._forget_quarantined(_any_of({mark.partition(":")[2] for mark in wanted}), receipt)
         await remembered(sessions)
-        failpoint("erase_before_checkpoint")
-        await self._fold_all()
         return receipt
 
     async def erase_again(self) -> Receipt:
@@ -102,7 +100,7 @@ class Forgetting:
         receipt, known = Receipt(people=0), self.suppression.knows
         await self._forget_sessions(await self._erase_events(known, receipt), receipt)
         await self._forget_quarantined(lambda values: known(possible(values)), receipt)
-        await self._fold_all()
+        await self.fold()
         return receipt
 
     async def _erase_events(self, theirs: Theirs, receipt: Receipt) -> set[str]:
@@ -113,10 +111,11 @@ class Forgetting:
                 carried |= await self._erase_in(segment, theirs, receipt, now)
         return carried
 
-    async def _fold_all(self) -> None:
-        """Until what was overwritten is in no WAL any more. All of them are looked at: an erasure that ended here with Busy
-        finds nothing to empty when it is asked for again.
+    async def fold(self) -> None:
+        """Returns when what was emptied is in no file; Busy where a reader keeps a WAL from being emptied. All of them are
+        looked at: an erasure that ended here with Busy finds nothing to empty when it is asked for again.
         """
+        failpoint("erase_before_checkpoint")
         for segment in list(self._segments.all):
             wal = segment.path(self._segments.directory)
             if _size(wal.with_name(f"{wal.name}-wal")):
