@@ -12,7 +12,8 @@ from urllib.parse import quote, unquote, unquote_plus
 
 from router.scrub import persons
 from router.scrub.keys import FORBIDDEN, VISITOR, folded
-from router.scrub.texts import REMEMBERED, SHORT, contains_personal, text, without_emails
+from router.scrub.numbers import is_shops_number
+from router.scrub.texts import LEAST, REMEMBERED, SHORT, contains_personal, text, without_emails
 
 URL_LENGTH: Final = 4096
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}:")
@@ -39,7 +40,7 @@ def forget() -> None:
 
 def looks_like_url(value: str) -> bool:
     if value.startswith(("/", "?", "#")):
-        return " " not in value and ("=" in value or (value.startswith("//") and "@" in value))
+        return " " not in value
     return "://" in value and " " not in value and _SCHEME.match(value) is not None
 
 
@@ -83,7 +84,7 @@ def _url(value: str, depth: int) -> str | None:
         prefix += host
     path, hash_, fragment = rest.partition("#")
     path, mark, query = path.partition("?")
-    cleaned = prefix + text(path)
+    cleaned = prefix + _path(path)
     if mark and (kept := _parameters(query, depth)) is not None:
         cleaned += mark + kept
     if hash_ and (kept := _fragment(fragment, depth)) is not None:
@@ -98,8 +99,16 @@ def _fragment(fragment: str, depth: int) -> str | None:
     route, mark, query = fragment.partition("?")
     if mark:
         kept = _parameters(query, depth)
-        return text(route) + (mark + kept if kept is not None else "")
-    return _parameters(fragment, depth) if "=" in fragment else text(fragment)
+        return _path(route) + (mark + kept if kept is not None else "")
+    return _parameters(fragment, depth) if "=" in fragment else _path(fragment)
+
+
+def _path(path: str) -> str:
+    """As text, and each part by itself, as written and as decoded: between slashes a number is not joined to more."""
+    cleaned = text(path)
+    return "/".join(
+        [part if len(part) < LEAST or is_shops_number(part) else _value(part, 0) for part in cleaned.split("/")]
+    )
 
 
 def _parameters(query: str, depth: int) -> str | None:
