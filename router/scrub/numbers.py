@@ -162,7 +162,7 @@ def _international(found: re.Match[str]) -> str:
 _RUN: Final = re.compile(
     r"(?=[\d() .\-/\u00a0\u202f\u2011]{9})\(?\d++\)?(?:(?:[ .\-/\u00a0\u202f\u2011]|(?<=\)))\(?\d++\)?)*+"
 )
-_JOINED_BEFORE: Final = re.compile(r"[\w.,:+/%\-]")
+_JOINED_BEFORE: Final = re.compile(r"[\w+/%\-]|(?<=\d)[.,:]")  # Tel:06 12 34 56 78 is one, 12:06 12 34 56 78 is none
 _JOINED_AFTER: Final = re.compile(r"[\w-]|[.,:/]\d")
 _DATE: Final = re.compile(r"(?:19|20)\d\d[-/. ][01]?\d[-/. ]|[0-3]?\d[-/. ][0-3]?\d[-/. ](?:19|20)\d\d\b")
 # How numbers without a leading zero are written: North America, Spain, Poland, Italy, China and Korea, Brazil, Mexico;
