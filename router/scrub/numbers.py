@@ -131,7 +131,7 @@ def _gs1(digits: str) -> int:
 
 # International phone numbers: after + or 00
 
-_GAP: Final = r"[ ().\-/\u00a0\u202f\u2011]"
+_GAP: Final = r"[ ().\-/]"
 _INTERNATIONAL: Final = re.compile(
     rf"(?:(?<![\w+])(?:\+|%2[Bb]){_GAP}{{0,2}}|(?<![\w.+-])00{_GAP}?)(?!0)\d++(?:{_GAP}{{1,3}}+\d++)*+"
 )
@@ -159,9 +159,7 @@ def _international(found: re.Match[str]) -> str:
 
 # Cards and national phone numbers: runs of groups of digits, as people write them
 
-_RUN: Final = re.compile(
-    r"(?=[\d() .\-/\u00a0\u202f\u2011]{9})\(?\d++\)?(?:(?:[ .\-/\u00a0\u202f\u2011]|(?<=\)))\(?\d++\)?)*+"
-)
+_RUN: Final = re.compile(r"(?=[\d() .\-/]{9})\(?\d++\)?(?:(?:[ .\-/]|(?<=\)))\(?\d++\)?)*+")
 _JOINED_BEFORE: Final = re.compile(r"[\w+/%\-]|(?<=\d)[.,:]")  # Tel:06 12 34 56 78 is one, 12:06 12 34 56 78 is none
 _JOINED_AFTER: Final = re.compile(r"[\w-]|[.,:/]\d")
 _DATE: Final = re.compile(r"(?:19|20)\d\d[-/. ][01]?\d[-/. ]|[0-3]?\d[-/. ][0-3]?\d[-/. ](?:19|20)\d\d\b")
@@ -207,11 +205,11 @@ def _run(found: re.Match[str], windows: Iterator[int]) -> str:
     kept: list[str] = []
     done = 0
     for first, (begin, _) in enumerate(spans):
-        if begin < done or not (written[begin - 1] in _SPACES if begin else opened):
+        if begin < done or not (written[begin - 1] == " " if begin else opened):
             continue
         for last in _candidates(sizes, first, written[begin]):
             end = spans[last][1]
-            if not (written[end] in _SPACES if end < len(written) else closed):
+            if not (written[end] == " " if end < len(written) else closed):
                 continue
             if next(windows) >= _MOST_WINDOWS:
                 return "".join((*kept, written[done:begin], PHONE))
@@ -236,7 +234,6 @@ def _candidates(sizes: tuple[int, ...], first: int, start: str) -> list[int]:
 
 
 _BRACKETED: Final = re.compile(r"\(?\d+\)?")
-_SPACES: Final = " \u00a0\u202f"
 
 
 def _mark(groups: list[str], written: str) -> str | None:
@@ -245,7 +242,7 @@ def _mark(groups: list[str], written: str) -> str | None:
     return PHONE if _is_phone(groups, written) else None
 
 
-_IN_CARDS: Final = frozenset("0123456789 -\u00a0")
+_IN_CARDS: Final = frozenset("0123456789 -")
 
 
 def _is_phone(groups: list[str], written: str) -> bool:

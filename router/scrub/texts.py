@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Final
 
 from router.identifiers import email, sha256
+from router.identifiers.characters import FULL_WIDTH
 from router.scrub.numbers import NUMERIC, is_shops_number
 
 EMAIL: Final = "[email]"
@@ -35,6 +36,7 @@ def text(value: str) -> str:
 
 def scrubbed(value: str) -> str | None:
     """The cleaned text; None where nothing has to go."""
+    value = value if value.isascii() else _plain(value)
     if not (rules := _rules(value)) or (found := _applied(rules, value)) == value:
         return None
     # What a mark replaces may have hidden its neighbour from a rule that looks at word ends. A chain of thousands
@@ -73,6 +75,23 @@ def safe_id(value: str, *, seldom: bool = False) -> str:
     if kept or is_shops_number(value):
         return value
     return sha256(email(value) or value.strip().lower())
+
+
+# What input methods, phones and word processors write for an ASCII character, or for nothing that can be seen.
+_WRITTEN: Final = (
+    {chr(code): chr(ascii_code) for code, ascii_code in FULL_WIDTH.items()}
+    | dict.fromkeys("\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000", " ")
+    | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe63", "-")
+    | dict.fromkeys("\u00ad\u061c\u200b\u200c\u200d\u200e\u200f\u2060\ufeff", "")
+    | dict.fromkeys("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069", "")
+    | {"\u3002": ".", "\ufe52": ".", "\ufe62": "+", "\ufe6b": "@"}
+)
+_ODD: Final = re.compile(f"[{''.join(_WRITTEN)}]")
+
+
+def _plain(value: str) -> str:
+    """The same text as a reader takes it."""
+    return _ODD.sub(lambda found: _WRITTEN[found[0]], value)
 
 
 Rule = Callable[[str], str]
