@@ -394,6 +394,28 @@ class TestTree:
             True,
         ) == scrub.tree(value)
 
+    def test_json_in_a_text_is_a_tree(self):
+        """
+        What a telling key has under it goes from JSON in a text, and from JSON in a text of that; else its bytes stay.
+        """
+        person = json.dumps({"password": "hunter2", "customer": {"firstName": "Jane", "phone": "0612345678"}, "n": 1})
+
+        assert {"payload": '{"customer":{},"n":1}'} == scrub.tree({"payload": person})[0]
+        assert {"payload": '["{\\"customer\\":{},\\"n\\":1}"]'} == scrub.tree({"payload": json.dumps([person])})[0]
+        for text in ('{"a": 1.0, "b": ["\\u00e9"]}', "[1,  2]", "[not JSON", "{name}", "[" * 3000 + "]" * 3000):
+            assert ({"text": text}, False) == scrub.tree({"text": text})
+
+    @pytest.mark.parametrize("deep", [10, 38])
+    def test_json_in_texts_in_texts_overflows_no_stack(self, deep: int):
+        """
+        Each is a text of the one around it, as often as an event has room for.
+        """
+        text = "jane@x.com"
+        while len(text) < 15_000:
+            text = "[" * deep + json.dumps(text) + "]" * deep
+
+        assert "jane" not in scrub.tree({"text": text})[0]["text"]
+
     def test_a_number_under_the_key_of_an_id_is_no_card(self):
         """
         13 and 14 digits that pass for a card are a product's or an order's, where the key says so; 15 are a card's.

@@ -7,6 +7,8 @@ from functools import lru_cache
 from operator import is_
 from typing import Any, Final, Literal
 
+import msgspec
+
 from router.scrub import persons
 from router.scrub.keys import FORBIDDEN, VISITOR, folded
 from router.scrub.numbers import CARD, is_card, is_shops_number
@@ -18,6 +20,7 @@ Kind = Literal["forbidden", "personal", "person", "long", "free"]
 LONGEST_KEY: Final = 256
 LONG_KEY: Final = object()
 DEPTH: Final = 40  # an item is at most 32 deep; what lies deeper was not let in by the door and goes
+_DEPTH_IN_TEXT: Final = 12  # of JSON in a text, which may hold a text with JSON, some fourteen times
 _GONE: Final = object()
 
 
@@ -143,10 +146,22 @@ def _string(value: str) -> Any:
 
 def _cleaned(value: str) -> Any:
     """What stands for a string in a tree; None where it stays as it is."""
+    if value[:1] in ("{", "[") and (inside := _without_its_own(value)) is not None:
+        return scrubbed(inside) or inside
     if not looks_like_url(value):
         return scrubbed(value)
     cleaned = url(value)
     return _GONE if cleaned is None else None if cleaned == value else cleaned
+
+
+def _without_its_own(value: str) -> str | None:
+    """JSON in a text, whose keys tell as much as those around it; None where it is none, or nothing in it has to go."""
+    try:
+        inside = msgspec.json.decode(value)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    cleaned = _walk(inside, _DEPTH_IN_TEXT)
+    return None if cleaned is inside or cleaned is LONG_KEY else msgspec.json.encode(cleaned).decode()
 
 
 _remembered_string: Final = lru_cache(maxsize=REMEMBERED)(_cleaned)
