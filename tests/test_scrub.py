@@ -481,7 +481,9 @@ SURE = (
     "customerBillingAddress1", "billing_first_name", "billing_phone", "billing_city", "billing_state",
     "billingCountry", "customer_name", "recipient_name", "cardholder_name", "name_on_card", "user_name",
     "contact_name", "customer_gender", "shippingPostcode", "shipping_address_2", "buyer_email", "client_email",
-    "account_email", "first_name_2", "customer_email_2",
+    "account_email", "first_name_2", "customer_email_2", "primary_phone", "secondaryEmail", "personal_mobile",
+    "emergency_contact_phone", "guest_name", "passenger_phone_2", "member_city", "driver_first_name", "studentLastName",
+    "lead_phone_number", "child1DateOfBirth", "user_display_name", "prénom", "Vorname", "apellidos", "courriel", "telefono",
 )  # fmt: skip
 NOBODYS = (
     "name", "product_name", "item_name", "page_name", "campaign_name", "coupon_name", "list_name", "brand_name",
@@ -491,7 +493,8 @@ NOBODYS = (
     "phone_model", "phone_type", "phone_verified", "email_type", "email_opened", "user_id", "customer_id",
     "customer_type", "customer_group", "client_id", "homepage", "hashtag", "st", "ct", "ge", "db", "line1",
     "location", "gender", "address_count", "shipping", "user", "customer", "billing", "contact", "street_view", "city2", "address_hash", "gender2",
-    "mobile_app",
+    "mobile_app", "primary_name", "secondary_city", "primary_address", "private_key_name", "display_name", "nickname",
+    "personal_account_name", "iPhone", "headphone",
 )  # fmt: skip
 
 

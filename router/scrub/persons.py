@@ -39,12 +39,14 @@ def _table(words: dict[str, str]) -> dict[str, str]:
 
 _SURE: Final = _table(
     {
-        "email": "email emailaddress emailid mail",
+        "email": "email emailaddress emailid mail courriel",
         "phone": "phone phonenumber phoneno telephone telephonenumber tel telno telnumber mobile mobileno mobilenumber"
-        " mobilephone mobilephonenumber cellphone cellphonenumber msisdn whatsapp whatsappnumber smsnumber",
-        "first_name": "firstname givenname forename fname",
-        "last_name": "lastname familyname surname lname",
-        "birth_date": "birthdate birthday dateofbirth dob",
+        " mobilephone mobilephonenumber cellphone cellphonenumber msisdn whatsapp whatsappnumber smsnumber"
+        " téléphone telefon telefono telefone telefoonnummer telefonnummer",
+        "first_name": "firstname givenname forename fname prenom prénom vorname voornaam",
+        "last_name": "lastname familyname surname lname nomdefamille nachname apellido apellidos cognome achternaam",
+        "birth_date": "birthdate birthday dateofbirth dob datenaissance datedenaissance geburtsdatum fechanacimiento"
+        " fechadenacimiento datadinascita geboortedatum",
         "street": "street streetaddress addressline1 address1 street1",
         NAME: "fullname",
         NOTHING: "middlename maidenname addressline2 addressline3 address2 address3 street2 fax faxnumber nameoncard"
@@ -59,7 +61,7 @@ _SOMEBODYS: Final = _table(
         "zip": "zip zipcode postalcode postcode",
         ADDRESS: "address addresses",
         "street": "line1",  # Stripe's
-        NOTHING: "line2",
+        NOTHING: "line2 displayname nickname preferredname",
     }
 )
 # A user's or an account's state is whether it is active, and ``user_country`` is IP Snare's: only a bill's is a place.
@@ -82,12 +84,20 @@ _TELLING_SHORT: Final = frozenset(("em", "ph", "fn"))
 
 _OWN: Final = (
     *("billing", "invoice", "mailing", "customer", "user", "buyer", "client", "cardholder"),
-    *("home", "work", "account"),
+    *("home", "work", "account", "member", "subscriber"),
+    *("primary", "personal", "private"),
 )
-_ANOTHERS: Final = frozenset(("shipping", "recipient", "delivery", "contact"))
+_ANOTHERS: Final = frozenset(
+    (
+        *("shipping", "recipient", "delivery", "contact", "guest", "passenger", "traveler", "traveller", "attendee"),
+        *("secondary", "alternate", "emergency"),
+    )
+)
 _WHOSE: Final = (*_OWN, *_ANOTHERS)
+# Which of several: anything has a primary name and a secondary address.
+_WHICH: Final = frozenset(("primary", "personal", "private", "secondary", "alternate", "emergency"))
 # An account's name is a company's, a delivery's is a carrier's; the city of a work or a home is an advertisement's.
-_NOT_A_PERSON: Final = frozenset(("account", "delivery", "work", "home"))
+_NOT_A_PERSON: Final = _WHICH | {"account", "delivery", "work", "home"}
 _PERSONS: Final = {
     **dict.fromkeys(("user", "userdata", "customer", "customerdata", "buyer", "contact"), False),
     **dict.fromkeys(("billing", "billingdetails", "defaultaddress"), False),
@@ -98,6 +108,11 @@ _DIGEST: Final = "(sha256|hashed|hash|md5|sha1)?"
 _ONE_OF: Final = re.compile("|".join(_WHOSE))
 _SHAPE: Final = re.compile(
     rf"{_DIGEST}((?:{_ONE_OF.pattern})*)({'|'.join(sorted(_WORDS, key=len, reverse=True))})([0-9]{{1,2}})?{_DIGEST}"
+)
+# What is nothing but a person's, whoever that is: ``driver_first_name`` is nobody's whose digest a partner wants.
+_WHOEVERS: Final = re.compile(
+    r".+(?:firstname|lastname|givenname|familyname|surname|phonenumber|mobilenumber|emailaddress|dateofbirth|birthdate)"
+    r"[0-9]{0,2}"
 )
 _LONGEST: Final = 64
 
@@ -132,7 +147,9 @@ def _word(key: str) -> Word | None:
     name = folded(key)
     if (another := _PERSONS.get(name)) is not None:
         return Word(PERSON, another=another)
-    return None if (found := _SHAPE.fullmatch(name)) is None else _of_shape(*found.groups(""))
+    if (found := _SHAPE.fullmatch(name)) is not None:
+        return _of_shape(*found.groups(""))
+    return Word(NOTHING) if _WHOEVERS.fullmatch(name) else None
 
 
 def _of_shape(before: str, whose: str, name: str, number: str, after: str) -> Word | None:
@@ -156,5 +173,5 @@ def _is_somebodys(field: str, owners: set[str]) -> bool:
     if field in _PLACES.values():
         return "billing" in owners
     if field == ADDRESS:  # an account's is a wallet's
-        return bool(owners - {"account"})
+        return bool(owners - _WHICH - {"account"})
     return not (_NOT_A_PERSON | {"mailing"} if field == NAME else _NOT_A_PERSON).issuperset(owners)
