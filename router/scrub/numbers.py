@@ -163,17 +163,19 @@ _RUN: Final = re.compile(r"(?=[\d() .\-/]{9})\(?\d++\)?(?:(?:[ .\-/]|(?<=\)))\(?
 _JOINED_BEFORE: Final = re.compile(r"[\w+/%\-]|(?<=\d)[.,:]")  # Tel:06 12 34 56 78 is one, 12:06 12 34 56 78 is none
 _JOINED_AFTER: Final = re.compile(r"[\w-]|[.,:/]\d")
 _DATE: Final = re.compile(r"(?:19|20)\d\d[-/. ][01]?\d[-/. ]|[0-3]?\d[-/. ][0-3]?\d[-/. ](?:19|20)\d\d\b")
-# How numbers without a leading zero are written: North America, Spain, Poland, Italy, China and Korea, Brazil, Mexico;
-# France and London with a country code that lost its plus.
+# How numbers without a leading zero are written: North America, Spain, Poland, Italy (twice), China and Korea, Brazil,
+# Mexico, Russia; France and London with a country code that lost its plus.
 _SHAPES: Final = frozenset(
     {
         (3, 3, 4),
         (1, 3, 3, 4),
         (3, 2, 2, 2),
         (3, 3, 3),
+        (3, 7),
         (3, 4, 4),
         (2, 5, 4),
         (2, 4, 4),
+        (1, 3, 3, 2, 2),
         (2, 1, 2, 2, 2, 2),
         (2, 2, 4, 4),
     }
@@ -249,11 +251,16 @@ def _is_phone(groups: list[str], written: str) -> bool:
     shape = tuple(map(len, groups))
     if len(shape) < 2 or not 9 <= sum(shape) <= 15:
         return False
+    bracketed = written[0] == "("
     if int(groups[0][0]) == 0:
-        looks = sum(shape) < 13 and shape[0] > 1 and (len(shape) > 2 or shape[0] > 2)
+        in_two = shape == (2, 8) and (bracketed or int(groups[0]) == 6)  # the Netherlands' 06 12345678
+        looks = sum(shape) < 13 and shape[0] > 1 and (len(shape) > 2 or shape[0] > 2 or in_two)
+        looks = looks and int(groups[0]) > 0  # 5 000 000 000 is an amount
+    elif shape == (3, 7):
+        looks = bracketed or written[0] == "3"  # as Italy's mobile numbers begin
     else:
         # 612 345 678 may be a number, 612.345.678 an amount; 612-345-678 is neither.
-        looks = written[0] == "(" or (shape in _SHAPES and (shape != (3, 3, 3) or "-" in written))
+        looks = bracketed or (shape in _SHAPES and (shape != (3, 3, 3) or "-" in written))
     return looks and not _DATE.match(written)
 
 
