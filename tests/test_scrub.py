@@ -79,6 +79,7 @@ FOUND = {
     "fr1420041010050500013m02606": "[iban]",
     "Authorization: Bearer abcdef12345678": "Authorization: [secret]",
     "eyJhbGciOi.eyJzdWIiOiIx.sig": "[secret]",
+    "bearer aBcdefghijklmnopqrstuvwxyz": "[secret]",
     "sk_live_abcdefgh1234": "[secret]",
     "a\x00b": "a\ufffdb",
 }
@@ -107,6 +108,7 @@ LEFT = (
     "192.168.100.200",
     "1 234 567 890,50",
     "5 000 000 000 VND",
+    "Ring Bearer Proposal Box",
     "9400 1000 0000 0000 0000 00",
     "01-12345678",
     "733 1234567",

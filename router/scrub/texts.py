@@ -138,7 +138,8 @@ def _without_nul(value: str) -> str:
 # Secrets
 
 _SECRET: Final = re.compile(
-    r"\b(?:[Bb]earer|BEARER)\s+[\w.~+/=-]{8,}"
+    # Of words a shop has its own: "Ring Bearer Proposal Box". A token has a digit, or is longer than they are.
+    r"\b(?:[Bb]earer|BEARER)\s+(?=[\w.~+/=-]*\d|[\w.~+/=-]{24})[\w.~+/=-]{8,}"
     r"|\beyJ[\w-]{5,}\.[\w-]{5,}(?:\.[\w-]*)?"  # a JWT's header is a JSON object: base64 of {" is eyJ
     r"|\b(?:sk|rk|pk)_(?:live|test)_\w{8,}"  # Stripe
     r"|\bghp_\w{20,}"  # GitHub
