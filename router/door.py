@@ -471,7 +471,7 @@ def _read_item(item: Any) -> tuple[Item, Findings]:
             made[field] = amount(value, findings)
         elif field == "quantity":
             made[field] = whole(value, field, findings)
-        elif field == "id" and scrub.is_shops_number(number := str(value).strip()):
+        elif field == "id" and (scrub.is_shops_number(number := str(value).strip()) or scrub.is_bar_code(number)):
             made[field] = number
         else:
             made[field] = _words(value, normalise.MAX_TEXT, findings)

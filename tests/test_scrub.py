@@ -438,6 +438,17 @@ class TestTree:
             {"content_ids": ["378282246310005"], "n": "4222222222222"}
         )[0]
 
+    def test_a_bar_code_with_zeros_in_front_is_no_phone(self):
+        """
+        A GTIN of fourteen digits whose first two are zeros, under a product's key; elsewhere it is taken for a number.
+        """
+        codes = {"gtin": "00812345678901", "EAN-13": "0075678164125", "content_ids": ["00812345678901"]}
+
+        assert (codes, False) == scrub.tree(codes)
+        assert {"gtin": "[phone]", "n": "[phone]", "user_id": "[phone]"} == scrub.tree(
+            {"gtin": "0033612345678", "n": "00812345678901", "user_id": "00812345678901"}
+        )[0]
+
     def test_the_argument_is_not_changed(self):
         """
         The cleaned tree is another tree.

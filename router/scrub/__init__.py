@@ -11,7 +11,7 @@ of keys are remembered. That memory is bounded, the process's alone and written 
 from __future__ import annotations
 
 from router.scrub import texts, trees, urls
-from router.scrub.numbers import CARD, IBAN, PHONE, is_shops_number
+from router.scrub.numbers import CARD, IBAN, PHONE, is_bar_code, is_shops_number
 from router.scrub.texts import EMAIL, LEAST, SECRET, contains_personal, safe_id, text
 from router.scrub.trees import DEPTH, LONG_KEY, LONGEST_KEY, tree
 from router.scrub.urls import URL_LENGTH, url
@@ -29,6 +29,7 @@ __all__ = [
     "URL_LENGTH",
     "contains_personal",
     "forget",
+    "is_bar_code",
     "is_shops_number",
     "safe_id",
     "text",

@@ -115,6 +115,11 @@ def is_shops_number(written: str) -> bool:
     return len(written) < 15 and written.isdecimal() and written.isascii() and not written.startswith("00")
 
 
+def is_bar_code(written: str) -> bool:
+    """Twelve to fourteen digits with GS1's check digit: a GTIN, whose zeros in front may look like an exit code's."""
+    return 11 < len(written) < 15 and written.isdecimal() and written.isascii() and _gs1(written) % 10 == 0
+
+
 _ONCE: Final = bytes.maketrans(b"0123456789", bytes(range(10)))
 _DOUBLED: Final = bytes.maketrans(b"0123456789", bytes([0, 2, 4, 6, 8, 1, 3, 5, 7, 9]))  # less 9 above 9
 

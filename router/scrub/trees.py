@@ -11,7 +11,7 @@ import msgspec
 
 from router.scrub import persons
 from router.scrub.keys import FORBIDDEN, VISITOR, folded
-from router.scrub.numbers import CARD, is_card, is_shops_number
+from router.scrub.numbers import CARD, is_bar_code, is_card, is_shops_number
 from router.scrub.texts import LEAST, REMEMBERED, SHORT, contains_personal, scrubbed
 from router.scrub.urls import looks_like_url, url
 
@@ -87,9 +87,17 @@ _INERT: Final = frozenset({bool, float, type(None)})
 
 def _are_ids(key: Any, member: Any) -> bool:
     """Products' and orders' numbers, one or a list, under a key that says so."""
-    if not isinstance(key, str) or not folded(key).endswith(("id", "ids", "sku", "skus")):
+    if not isinstance(key, str):
         return False
-    return all(is_shops_number(str(each)) for each in (member if isinstance(member, list) else (member,)))
+    name = folded(key).rstrip("s0123456789")
+    product = name.endswith(_OF_A_PRODUCT)
+    if not (product or name.endswith("id")):
+        return False
+    written = map(str, member if isinstance(member, list) else (member,))
+    return all(is_shops_number(each) or (product and is_bar_code(each)) for each in written)
+
+
+_OF_A_PRODUCT: Final = ("gtin", "ean", "upc", "barcode", "sku", "productid", "itemid", "contentid")
 
 
 def _goes(kind: str, member: Any) -> bool:
