@@ -127,11 +127,21 @@ def _own_name(event: Event) -> str:
 def _partner_names(destination: Destination) -> Callable[[Event], str | None]:
     """The destination's own ``partner_name``, with the table made once where the method is the inherited one."""
     if type(destination).partner_name is not Destination.partner_name:
-        return destination.partner_name
+        return lambda event: _told(destination, event)
     if destination.events is None and not destination.default_events:
         return _own_name
     names = dict(destination.event_names())
     return lambda event: names.get(event.name)
+
+
+def _told(destination: Destination, event: Event) -> str | None:
+    """What the destination's own method says. A fault in it is one of the mapping, which ends this event and no other
+    where its request is made.
+    """
+    try:
+        return destination.partner_name(event)
+    except Exception:  # noqa: BLE001 - whatever a partner's file raises
+        return event.name
 
 
 def _switch(lane: str, kind: str, title: str) -> Part:

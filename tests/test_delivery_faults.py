@@ -29,7 +29,7 @@ from router.outbox.outbox import Lane, Outbox
 from router.outbox.state.cursors import Held
 from router.outbox.state.deliveries import Attempt, Mark
 from router.outbox.state.selections import Selection
-from router.outcome import Delivered, Hold, Outcome, Rejected, Retry, Split
+from router.outcome import Closed, Delivered, Hold, Outcome, Refusal, Rejected, Retry, Split
 from router.person import Person
 from router.secret import Secret
 from tests.builders import NOW, an_event, many, rows
@@ -77,6 +77,42 @@ class Parting(Ids, tag="parting", frozen=True, kw_only=True):
     def requests(self, events: Sequence[Event], now: int) -> Iterator[Request]:
         for part in [events] if now < NOW + 30_000 else [[event] for event in events]:
             yield Request.json(self.url, [event.id for event in part], part)
+
+
+class About(Ids, tag="about", frozen=True, kw_only=True):
+    """Every event is about something of its own."""
+
+    def subject(self, event: Event) -> str:
+        return event.id
+
+
+class Odd(Ids, tag="odd", frozen=True, kw_only=True):
+    """Makes something odd of the event e-3."""
+
+    made: str
+
+    def partner_name(self, event: Event) -> str:
+        if self.made == "name" and event.id == "e-3":
+            raise KeyError("boom")
+        return event.name
+
+    def requests(self, events: Sequence[Event], now: int) -> Iterator[Request | Refusal]:
+        headers: dict[str, Any] = {}
+        for event in events:
+            self.partner_name(event)
+            if event.id == "e-3":
+                match self.made:
+                    case "reason":
+                        yield Refusal(event, ValueError("boom"))  # type: ignore[arg-type]
+                        events = [other for other in events if other is not event]
+                    case "header":
+                        headers["x-amount"] = 5
+                    case "body":
+                        yield Request(url=self.url, body="[]", events=tuple(events))  # type: ignore[arg-type]
+                        return
+                    case "empty":
+                        yield Request.json(self.url, [], [])
+        yield Request.json(self.url, [event.id for event in events], events, headers=headers)
 
 
 def http(status: int, body: bytes = b"", *headers: str) -> bytes:
@@ -254,6 +290,82 @@ class TestBehaviours:
 
         assert 4 == len(peer.bodies)
         assert 1 == len(set(peer.bodies))
+
+
+class TestWhatADestinationReturns:
+    """Its code is anybody's, and Python checks no types: nonsense costs its own events time or their end, never a lane."""
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            None,
+            "delivered",
+            Delivered,
+            Rejected({"code": 422}),  # type: ignore[arg-type]
+            Rejected(None),  # type: ignore[arg-type]
+            Rejected("half a pair: \ud83d"),
+            Rejected("closed", closes=Closed("for ever", "7d")),  # type: ignore[arg-type]
+            Retry(["busy"], after=1.0),  # type: ignore[arg-type]
+            Retry("busy", after="5"),  # type: ignore[arg-type]
+            Hold({"plan": "none"}),  # type: ignore[arg-type]
+            Split("someone", rejected=["e-1"]),  # type: ignore[arg-type]
+            Delivered(rejected={0: {"field": "email"}}),  # type: ignore[dict-item]
+        ],
+        ids=repr,
+    )
+    async def test_an_outcome_that_is_none(self, store: Outbox, clock: SteppedClock, said: object):
+        """
+        The partner may have it or not: it waits for another try with a reason, the outbox goes on, and once the
+        destination makes sense the events are delivered.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(2))
+        outcomes = itertools.chain([said], itertools.repeat(Delivered()))
+        async with (
+            partner(lambda *_: http(200)) as peer,
+            running(store, clock, lane, url=peer.url, batch=2, say=lambda _: next(outcomes)),
+        ):
+            await until(lambda: sums(store))
+            assert {"parked": 2} == sums(store)
+            assert {("the answer could not be read",)} == set(asked(store, "SELECT reason FROM delivery"))
+            await until(lambda: sums(store) == {"delivered": 2}, lambda: clock.step(1))
+
+        assert store.failed is None
+
+    async def test_numbers_without_end(self, store: Outbox, clock: SteppedClock):
+        """
+        A subject may be closed for as long as anybody cares: the outbox takes it, and the event has its end.
+        """
+        lane = await store.lane("about", "about")
+        await store.append(many(1))
+        rejected = Rejected("gone for good", closes=Closed("gone for good", 1e300))
+        async with (
+            partner(lambda *_: http(200)) as peer,
+            running(store, clock, lane, About, url=peer.url, say=lambda _: rejected),
+        ):
+            await until(lambda: sums(store))
+
+        assert {"dead": 1} == sums(store)
+        assert store.failed is None
+
+    @pytest.mark.parametrize("made", ["empty", "reason", "header", "body", "name"])
+    async def test_a_mapping_that_makes_no_sense(self, store: Outbox, clock: SteppedClock, made: str):
+        """
+        The event that it is made of is dead and says so, a request that carries nobody is not sent, and the others go.
+        """
+        lane = await store.lane("odd", "odd")
+        await store.append(many(10))
+        async with (
+            partner(lambda _, ids: http(200) if ids else http(400)) as peer,
+            running(store, clock, lane, Odd, url=peer.url, batch=10, made=made),
+        ):
+            await until(lambda: sum(sums(store).get(name, 0) for name in ("delivered", "dead")) == 10)
+            found = sums(store)
+
+        assert [] not in peer.requests
+        assert found == ({"delivered": 10} if made == "empty" else {"delivered": 9, "dead": 1})
+        assert all("the mapping failed" in reason for (reason,) in asked(store, "SELECT reason FROM delivery"))
+        assert store.failed is None
 
 
 class TestNothingGetsLost:

@@ -15,6 +15,7 @@ from router.outcome import Delivered, Outcome, Rejected
 from router.settings import seconds
 
 LONGEST_QUOTA = 45 * 86_400_000  # ms
+LONGEST_CLOSE = 3653 * 86_400.0  # seconds
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -156,7 +157,7 @@ def closing(jobs: Sequence[Job], outcome: Outcome, at: int) -> list[Closing]:
     closes = outcome.closes if isinstance(outcome, Delivered | Rejected) else None
     if closes is None:
         return []
-    until = at + int(closes.seconds * 1000)
+    until = at + int(min(closes.seconds, LONGEST_CLOSE) * 1000)
     final = isinstance(outcome, Delivered)
     return [Closing(job.subject, closes.reason, until, final) for job in jobs if job.subject is not None]
 

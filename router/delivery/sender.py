@@ -19,6 +19,7 @@ from router.destination import Destination, Request, Response
 from router.event import Event, telling, withheld, without
 from router.outbox.state.deliveries import Attempt
 from router.outcome import Delivered, Hold, Outcome, Refusal, Rejected, Retry, Split
+from router.secret import Secret
 from router.transport import Failure, Transport
 
 log: Any = structlog.get_logger()
@@ -65,9 +66,9 @@ class Sender:
         """What the job is about, as the outbox keeps it. A fault here is one of the mapping, which ``write`` meets."""
         try:
             subject = self._destination.subject(without(job.event, self._withheld))
+            return None if subject is None else key(subject)
         except Exception:  # noqa: BLE001 - whatever a partner's file raises
             return None
-        return None if subject is None else key(subject)
 
     def parted(self, jobs: Sequence[Job], closed: Mapping[str, str]) -> tuple[list[Job], list[tuple[Job, str]]]:
         """Those that may be sent, and those that are kept out because their subject is ``closed``, with the reason."""
@@ -107,7 +108,7 @@ class Sender:
 
     def _classified(self, answer: Response, at: int) -> Outcome:
         try:
-            outcome = self._destination.outcome(answer)
+            outcome = _checked(self._destination.outcome(answer))
         except Exception:
             log.exception("outcome_failed", destination=self._name)
             outcome = Retry("the answer could not be read")
@@ -125,7 +126,9 @@ def remarkable(outcome: Outcome, jobs: Sequence[Job]) -> bool:
 
 
 def _paired(jobs: Sequence[Job], visible: Sequence[Event], pieces: Sequence[Request | Refusal]) -> Written:
-    """Who is in which request. Nearly always all are in one, in their own order."""
+    """Who is in which request. Nearly always all are in one, in their own order. One that carries nobody is not sent."""
+    for piece in pieces:
+        _check(piece)
     if len(pieces) == 1 and isinstance(pieces[0], Request) and _same(pieces[0].events, visible):
         return Written([(pieces[0], list(jobs))], [])
     by_id: dict[tuple[str, str], list[Job]] = {}
@@ -135,15 +138,37 @@ def _paired(jobs: Sequence[Job], visible: Sequence[Event], pieces: Sequence[Requ
     for piece in pieces:
         if isinstance(piece, Refusal):
             written.ended.append((by_id[piece.event.source, piece.event.id].pop(0), piece.reason))
-        else:
+        elif piece.events:
             written.requests.append((piece, [by_id[each.source, each.id].pop(0) for each in piece.events]))
     if any(by_id.values()):
         raise ValueError("the destination left an event out")
     return written
 
 
+def _check(piece: Request | Refusal) -> None:
+    """A struct takes whatever it is given: an error for what can be neither sent nor written down."""
+    if isinstance(piece, Refusal):
+        piece.reason.encode()
+        return
+    memoryview(piece.body)
+    texts = (piece.url, *piece.headers, *piece.headers.values(), *piece.query, *piece.query.values())
+    if not all(isinstance(text, str | Secret) for text in texts):
+        raise TypeError("an address, a header and a query are text")
+
+
 def _same(carried: Sequence[Event], given: Sequence[Event]) -> bool:
     return len(carried) == len(given) and all(map(operator.is_, carried, given))
+
+
+_TAKEN = Delivered()
+_OUTCOME: msgspec.json.Decoder[Outcome] = msgspec.json.Decoder(Outcome)
+
+
+def _checked(outcome: Outcome) -> Outcome:
+    """An error for what is no outcome through and through: a reason that is no text could not be written down, and with
+    it nothing of any other lane.
+    """
+    return outcome if outcome == _TAKEN else _OUTCOME.decode(msgspec.json.encode(outcome))
 
 
 def _sane(outcome: Outcome, answer: Response, at: int) -> Outcome:
