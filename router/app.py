@@ -120,6 +120,7 @@ class App:
             keyring(self.settings),
             self.clock,
             network=Network(collect.trusted_proxies),
+            tally=self.metrics,
             strict_utf8=collect.strict_utf8,
         )
         return await _collect(stack, Server(self.collector), collect.listen)

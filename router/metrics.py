@@ -49,6 +49,13 @@ class Metrics(Observer, Tally):
             "turnout_events_duplicate", "Events that were there already.", ["source"], registry=own
         )
         self._rejected = Counter("turnout_events_rejected", "Events turned away.", ["source", "code"], registry=own)
+        self._refused = Counter(
+            "turnout_requests_refused",
+            "Requests of which nothing was taken; without a source where no right key came or was looked for.",
+            ["source", "code"],
+            registry=own,
+        )
+        self._refusals: dict[tuple[str, str], Counter] = {}
         self._ingest = _Durations(
             "turnout_ingest_duration_seconds", "From a request's last byte to its answer.", _INGEST
         )
@@ -92,6 +99,12 @@ class Metrics(Observer, Tally):
 
     def rejected(self, source: str, code: str) -> None:
         self._rejected.labels(source, self._code(code)).inc()
+
+    def refused(self, source: str, code: str, count: int = 1) -> None:
+        counter = self._refusals.get((source, code))
+        if counter is None:
+            counter = self._refusals[source, code] = self._refused.labels(source, code)
+        counter.inc(count)
 
     def ingest(self, seconds: Sequence[float]) -> None:
         self._ingest.observe(seconds)

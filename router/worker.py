@@ -16,7 +16,20 @@ from router.clock import SystemClock
 from router.collect import connections
 from router.collect.connections import Listener, bound
 from router.collect.http import Collector
-from router.collect.link import Answered, Begin, Drain, Forget, Keys, NotStored, Order, Ready, Remote, WebhookDone, Wire
+from router.collect.link import (
+    Answered,
+    Begin,
+    Drain,
+    Forget,
+    Keys,
+    NotStored,
+    Order,
+    Ready,
+    Refused,
+    Remote,
+    WebhookDone,
+    Wire,
+)
 from router.collect.network import Network
 from router.collect.preparing import new_id
 from router.collect.server import Server
@@ -31,6 +44,7 @@ class Worker:
         self._over = asyncio.Event()
         self._wire = Wire(Order, self._received, self._lost)
         self._remote = Remote(self._wire, new_id)
+        self._refused = Refused(self._wire)
         self._collector: Collector | None = None
 
     async def run(self) -> None:
@@ -55,6 +69,7 @@ class Worker:
         await self._over.wait()
         await listening.stop()
         await runner.cleanup()
+        self._refused.tell()
         self._wire.close()
 
     def _collecting(self, begin: Begin) -> Collector:
@@ -65,6 +80,7 @@ class Worker:
             begin.keyring,
             SystemClock(),
             network=Network(begin.trusted_proxies),
+            tally=self._refused,
             strict_utf8=begin.strict_utf8,
         )
 

@@ -77,6 +77,15 @@ async def posted(url: str, name: str) -> int:
         return answer.status
 
 
+def refusals(app: App) -> dict[tuple[str, str], float]:
+    samples = [each for family in app.metrics.registry.collect() for each in family.samples]
+    return {
+        (each.labels["source"], each.labels["code"]): each.value
+        for each in samples
+        if each.name == "turnout_requests_refused_total"
+    }
+
+
 def pids(app: App) -> set[int]:
     assert app.workers is not None
     return {worker._process.pid for worker in app.workers._running}
@@ -130,6 +139,26 @@ class TestSameAnswers:
         Every process knows the keys, and only these.
         """
         assert {401} == {status for status, _ in await everywhere(app, {"event": "e"}, **{"x-api-key": "other"})}
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    async def test_what_is_refused_as_a_whole_is_counted(self, workers: int, tmp_path: Path):
+        """
+        Of a request of which nothing is taken, by a wrong key or for its form, the operator has a count by source and code.
+        """
+        chosen = settings(tmp_path)
+        collect = msgspec.structs.replace(chosen.collect, workers=workers)
+        async with running_app(msgspec.structs.replace(chosen, collect=collect)) as app:
+            for _ in range(2):  # the second one takes the short way of a known sender
+                assert {401} == {status for status, _ in await everywhere(app, {}, **{"x-api-key": "another"})}
+                assert {400} == {status for status, _ in await everywhere(app, [{}] * 1001)}
+                assert {200} == {status for status, _ in await everywhere(app, {"event": "e"})}
+            counts: dict[tuple[str, str], float] = {}
+            async with asyncio.timeout(10):
+                while len(counts) < 2 or min(counts.values()) < 2 * CONNECTIONS:
+                    await asyncio.sleep(0.05)
+                    counts = refusals(app)
+
+        assert {("", "unauthorized"): 2.0 * CONNECTIONS, ("shop", "too_many_events"): 2.0 * CONNECTIONS} == counts
 
     async def test_what_cannot_be_stored(self, app: App, monkeypatch: pytest.MonkeyPatch):
         """

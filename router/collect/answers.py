@@ -34,6 +34,7 @@ class Reply(NamedTuple):
     more: dict[str, str] = _NO_MORE  # headers beside those that every answer has
     kind: str = JSON
     closing: bool = False
+    code: str = ""  # why nothing of the request was taken
 
     def allowing(self, origin: str) -> Reply:
         """The same, for a page of this origin to read."""
@@ -71,12 +72,14 @@ def allowed(origin: str) -> dict[str, str]:
 
 
 def refused(status: int, code: str, message: str, more: dict[str, str] = _NO_MORE) -> Reply:
-    return Reply(status, encode(Error(code=code, message=message)), more)
+    return Reply(status, encode(Error(code=code, message=message)), more, code=code)
 
 
 def malformed(problem: Malformed) -> Reply:
     errors = [{"field": problem.field, "message": problem.message}] if problem.field else []
-    return Reply(problem.status, encode(Error(code=problem.code, message=problem.message, errors=errors)))
+    return Reply(
+        problem.status, encode(Error(code=problem.code, message=problem.message, errors=errors)), code=problem.code
+    )
 
 
 def closing(reply: Reply) -> Reply:

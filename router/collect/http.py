@@ -30,7 +30,7 @@ from router.collect import keys
 from router.collect.admission import Admission
 from router.collect.answers import GIF, Reply, allowed, closing, encode, malformed, refused, wire_allowing, wire_refusal
 from router.collect.connections import Connection
-from router.collect.intake import Answer
+from router.collect.intake import Answer, Tally
 from router.collect.keys import Keyring, Sender
 from router.collect.network import Network
 from router.collect.preparing import UNAUTHORIZED, Job
@@ -116,12 +116,14 @@ class Collector:
         *,
         network: Network,
         admission: Admission | None = None,
+        tally: Tally | None = None,
         strict_utf8: bool = False,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.keyring = keyring
         self.draining = False
         self._admission = admission or Admission()
+        self.tally = tally or Tally()
         self._webhooks = webhooks
         self._under_way = 0  # bytes of bodies that are not whole yet, of all connections
         self.rounds, self._clock, self._network, self._strict, self._chance = (
@@ -156,6 +158,8 @@ class Collector:
             raise
         except Exception as fault:  # noqa: BLE001 - nothing of ours may show; the sender tries again
             reply, sender = self._failed(fault), None
+        if reply.code:
+            self.tally.refused("" if sender is None else sender.name, reply.code)
         if sender is None and origin is not None and self.keyring.listed(origin):
             reply = reply.allowing(origin)  # as a preflight: its pages must learn when to come back
         return _to(origin, sender, reply).response()
@@ -213,7 +217,10 @@ class Collector:
     def _taken(self, connection: Connection, size: int, head: Head, outcome: object) -> None:
         """Answer what was taken."""
         self._admission.leave(size)
-        connection.answer(_to(head.origin, head.sender, self._reply(outcome)).wire())
+        reply, sender = self._reply(outcome), head.sender
+        if reply.code:
+            self.tally.refused("" if sender is None else sender.name, reply.code)
+        connection.answer(_to(head.origin, sender, reply).wire())
 
     def _visit(self, head: Head, peer: Any, *, browser: bool) -> Visit:
         """A connection is the visitor's own only where a browser made it: servers send events of others."""
@@ -402,6 +409,7 @@ class Collector:
         if self.draining or not self._admission.full:
             return None
         self.rounds.set_aside()
+        self.tally.refused("", _BUSY.code)
         response, origin = _REFUSALS[self._some()], message.headers.get(ORIGIN)
         return wire_allowing(response, origin) if origin is not None and self.keyring.listed(origin) else response
 

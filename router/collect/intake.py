@@ -44,6 +44,9 @@ class Tally:
     def rejected(self, source: str, code: str) -> None:
         """One was turned away."""
 
+    def refused(self, source: str, code: str, count: int = 1) -> None:
+        """So many requests were refused as a whole; ``source`` is empty where it is not known whose they were."""
+
     def ingest(self, seconds: Sequence[float]) -> None:
         """So long from the last byte of each request to the commit of what is in it."""
 
@@ -82,7 +85,7 @@ class Intake:
         visitors: Visitors | None = None,
     ) -> None:
         self.rounds = Rounds(self._prepared, new_id, followed=lambda: store.followed)
-        self._store, self._tally = store, tally or Tally()
+        self._store, self.tally = store, tally or Tally()
         self._visitors = Visitors(0) if visitors is None else visitors
         self._storing: set[asyncio.Future[list[bool]]] = set()  # the event loop alone would let go of a task
 
@@ -171,7 +174,7 @@ class Intake:
             await self._store.quarantine(refused)
 
     def _count(self, requests: Sequence[Prepared], rows: Sequence[Row], repeated: Sequence[bool]) -> None:
-        tally, now = self._tally, time.perf_counter()
+        tally, now = self.tally, time.perf_counter()
         for (source, dialect, again), number in Counter(map(_kind, rows, repeated)).items():
             if again:
                 tally.duplicate(source, number)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias, TypeVar, cast
@@ -16,7 +17,7 @@ import msgspec
 import structlog
 
 from router.collect.answers import encode
-from router.collect.intake import Answer, Intake, settle, tell_all, when_done
+from router.collect.intake import Answer, Intake, Tally, settle, tell_all, when_done
 from router.collect.keys import Keyring
 from router.collect.preparing import Job, Prepared
 from router.collect.rounds import Rounds
@@ -28,6 +29,7 @@ log: Any = structlog.get_logger()
 T = TypeVar("T")
 
 LENGTH = 4
+TELL = 1.0  # seconds in which refusals are told together: a flood of them is one message
 
 
 class Begin(msgspec.Struct, tag=1, array_like=True):
@@ -82,6 +84,12 @@ class Store(msgspec.Struct, tag=9, array_like=True):
     prepared: list[Prepared]
 
 
+class Refusals(msgspec.Struct, tag=11, array_like=True):
+    """Requests that were refused as a whole, since the last of these."""
+
+    counts: dict[tuple[str, str], int]  # by source and code
+
+
 class WebhookPosted(msgspec.Struct, tag=10, array_like=True):
     number: int
     name: str
@@ -90,7 +98,7 @@ class WebhookPosted(msgspec.Struct, tag=10, array_like=True):
 
 
 Order: TypeAlias = Begin | Keys | Forget | Drain | Answered | WebhookDone | NotStored  # to a collecting process
-Report: TypeAlias = Ready | Store | WebhookPosted  # from one
+Report: TypeAlias = Ready | Store | WebhookPosted | Refusals  # from one
 
 _encode = msgspec.msgpack.Encoder().encode
 _FAULTS: dict[str, type[NotDurable]] = {fault.code: fault for fault in (Busy, DiskFull, Broken, NotDurable)}
@@ -190,6 +198,24 @@ class Remote:
                 done(_FAULTS.get(code, NotDurable)(why))
 
 
+class Refused(Tally):
+    """Counts what a collecting process refuses as a whole, for the first process to know."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    def refused(self, source: str, code: str, count: int = 1) -> None:
+        if not self._counts:
+            asyncio.get_running_loop().call_later(TELL, self.tell)
+        self._counts[source, code] += count
+
+    def tell(self) -> None:
+        if self._counts:
+            self._wire.send(Refusals(dict(self._counts)))
+            self._counts.clear()
+
+
 class Desk:
     """Answers one collecting process, on the outbox's side."""
 
@@ -197,8 +223,11 @@ class Desk:
         self._wire, self._intake, self._webhooks = wire, intake, webhooks
         self._open: set[asyncio.Future[Any]] = set()  # questions
 
-    def asked(self, message: Store | WebhookPosted) -> None:
+    def asked(self, message: Store | WebhookPosted | Refusals) -> None:
         match message:
+            case Refusals(counts=counts):
+                for (source, code), count in counts.items():
+                    self._intake.tally.refused(source, code, count)
             case Store(number=number, prepared=prepared):
                 when_done(self._kept(self._intake.store(prepared)), partial(self._stored, number))
             case WebhookPosted():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from aiohttp import web
@@ -45,6 +45,7 @@ class Handler(Connection):
             reply = refused(503, "internal", "this could not be handled; send it again later", {"Retry-After": "1"})
         else:
             reply = refused(400, "bad_request", "this is not a well-formed HTTP request; check the client")
+        cast(Collector, self._collect).tally.refused("", reply.code)
         return closing(reply).response()
 
 
@@ -62,6 +63,7 @@ class Server(web.Server):
     def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # what the event loop asks of it
         self._collector.rounds.set_aside()
         if len(self._connections) + len(self._silent) >= self._most:
+            self._collector.tally.refused("", _TOO_MANY.code)
             return self._farewells()
         return Silent(self._silent, self._speaking, KEEP_ALIVE)
 

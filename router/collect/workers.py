@@ -22,7 +22,7 @@ from router.clock import Clock
 from router.collect.connections import bound
 from router.collect.intake import Intake
 from router.collect.keys import Keyring
-from router.collect.link import Begin, Desk, Drain, Forget, Keys, Ready, Report, Store, WebhookPosted, Wire
+from router.collect.link import Begin, Desk, Drain, Forget, Keys, Ready, Refusals, Report, Store, WebhookPosted, Wire
 from router.collect.webhooks import Webhooks
 
 log: Any = structlog.get_logger()
@@ -152,7 +152,7 @@ class _Worker:
         match message:
             case Ready():
                 self._ready.set()
-            case Store() | WebhookPosted():
+            case Store() | WebhookPosted() | Refusals():
                 self._desk.asked(message)
 
     def _lost(self) -> None:
