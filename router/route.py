@@ -100,10 +100,11 @@ def _source(sources: frozenset[str]) -> Part:
 
 def _test(*, takes: bool) -> Part:
     """Test traffic goes only where the operator has set a partner's test code; it must not become a real conversion."""
+    words = "sent as a test, with test_event_code" if takes else "not test traffic"
     return Part(
         "test",
         lambda event: None if event.test is None or takes else "test event, and no test_event_code is set there",
-        lambda event: "not test traffic" if event.test is None else "a test event, sent with test_event_code",
+        lambda _: words,
         open=takes,
     )
 

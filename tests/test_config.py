@@ -532,6 +532,17 @@ def test_the_age_that_snap_takes(tmp_path, age, severity):
     assert expected == [(one.severity, one.line, one.column) for one in snap(tmp_path, f'max_age = "{age}"')]
 
 
+def test_snaps_test_code(tmp_path):
+    """
+    Whoever leaves the code of a trial in the file is told that nothing of what is delivered counts.
+    """
+
+    (found,) = snap(tmp_path, 'test_event_code = "TEST123"')
+
+    assert ("warning", 7, 1) == (found.severity, found.line, found.column)
+    assert "Snap takes every event as a test, and counts none" == found.message
+
+
 def test_snaps_app_id(tmp_path):
     """
     A bundle id in the place of Snap's own id is told as what it is, without a pattern.

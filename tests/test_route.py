@@ -176,6 +176,14 @@ class TestTestTraffic:
 
         assert None is decide(Shop(test_event_code="TEST123"), event(test="T1"))
 
+    def test_a_test_code_makes_every_event_one(self):
+        """
+        Where one is set, no event is said to be real: the destination marks them all.
+        """
+        rule = route.compile("shop", Shop(test_event_code="TEST123"))
+
+        assert "sent as a test, with test_event_code" in [each.words for each in route.explain(rule, event())]
+
 
 SENT = event(
     money=Money(value="142.52", order_id="010"),
