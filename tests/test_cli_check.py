@@ -109,6 +109,18 @@ class TestFrame:
 
         assert isinstance(importlib.import_module(f"router.cli.{name}").command, click.Command)
 
+    @pytest.mark.parametrize(
+        "arguments", [("explain", "caf\udce9"), ("outbox", "retry", "--to", "ads", "caf\udce9"), ("send", "caf\udce9")]
+    )
+    def test_what_is_no_text(self, arguments):
+        """
+        An id typed in another encoding is said to be that, by every command, and nobody is said to be unreachable.
+        """
+        said = run(*arguments)
+
+        assert 2 == said.exit_code
+        assert "not text in this terminal's encoding" in said.stderr
+
     def test_without_libraries(self):
         """
         Where the libraries are missing, the lines that install them are printed, and no traceback.

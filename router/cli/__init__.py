@@ -52,6 +52,12 @@ turnout --help lists all commands."""
 class Commands(click.Group):
     """Commands by name, each the ``command`` of its module."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Bytes that are no text come as halves of surrogate pairs, which no file, address or message can hold."""
+        if any("\ud800" <= character <= "\udfff" for character in "".join(args)):
+            ctx.fail("an argument is not text in this terminal's encoding: type it again, in UTF-8")
+        return super().parse_args(ctx, args)
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(COMMANDS)
 
