@@ -257,6 +257,26 @@ class TestReads:
             "              late          not sent: it came before this destination was there",
         ] == told
 
+    def test_a_replay_comes_after_what_it_came_after(self, config: str):
+        """
+        What was not sent at first, or came before the destination, and is replayed is said in that order.
+        """
+
+        async def replayed() -> None:
+            store = await Outbox.open(Path(config).parent / "outbox", SteppedClock())
+            again = Attempt(seqs=[4], began=NOW + 60_000, at=NOW + 60_010, outcome="delivered", reason="replay 1")
+            for name, kind in (("links", "linktrace"), ("late", "webhook")):
+                await store.settle(await store.lane(name, kind), [], [again])
+            await store.close()
+
+        asyncio.run(replayed())
+        told = turnout("explain", "e-4", "--config", config).output.splitlines()
+
+        links = next(place for place, line in enumerate(told) if f"links         not sent: {REASON}" in line)
+        late = next(place for place, line in enumerate(told) if "late          not sent: it came before" in line)
+        assert any("links 1       no answer in 10 ms: delivered: replay 1" in line for line in told[links:late])
+        assert "11:07:40.000  late 1        no answer in 10 ms: delivered: replay 1" == told[late + 1]
+
     @pytest.mark.parametrize(
         ("name", "expected"),
         [
@@ -266,7 +286,7 @@ class TestReads:
                 "digests of email, last_name; some held apart, encrypted",
                 id="personal data by name, not by form",
             ),
-            pytest.param("e-3", "waiting, next try 2026-11-18 11:07:10Z: HTTP 429", id="waiting"),
+            pytest.param("e-3", "waiting, next try not before 2026-11-18 11:07:10Z: HTTP 429", id="waiting"),
             pytest.param("e-4", f"not sent: {REASON} (configuration 1)", id="filtered"),
             pytest.param("e-5", "given up after 3 tries: unknown link", id="dead"),
         ],

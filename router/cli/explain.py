@@ -62,11 +62,22 @@ def lines(story: Story) -> Iterator[str]:
     yield _line(story.received, "normalised", _normalised(story))
     yield _line(story.received, "stored", f"number {story.seq}, log segment {story.segment}; answered after the commit")
     for chapter in story.destinations:
-        for number, attempt in enumerate(chapter.tries, 1):
-            yield _line(attempt.began, f"{chapter.to} {number}", _attempt(attempt))
+        tries = [
+            _line(attempt.began, f"{chapter.to} {number}", _attempt(attempt))
+            for number, attempt in enumerate(chapter.tries, 1)
+        ]
+        before = _before_the_end(story, chapter)
+        yield from tries[:before]
         yield _line(chapter.at, chapter.to, _end(story, chapter))
         if (doubt := _doubt(chapter)) is not None:
             yield _line(None, "", doubt)
+        yield from tries[before:]
+
+
+def _before_the_end(story: Story, chapter: Chapter) -> int:
+    """How many of the tries led to what became of it. Those of a replay came later, and change nothing of that."""
+    at = story.received if chapter.state == "earlier" else chapter.at
+    return sum(at is None or attempt.began <= at for attempt in chapter.tries)
 
 
 def _line(at: dt.datetime | None, what: str, words: str) -> str:
@@ -139,7 +150,7 @@ def _tries(chapter: Chapter) -> str:
 
 
 def _until(chapter: Chapter) -> str:
-    next_try = f", next try {when(chapter.due)}" if chapter.due else ""
+    next_try = f", next try not before {when(chapter.due)}" if chapter.due else ""
     return f", the destination is held ({chapter.hold_reason})" if chapter.hold_reason else next_try
 
 

@@ -41,11 +41,11 @@ async def chapter(state: aiosqlite.Connection, lane: Account, seq: int) -> Chapt
         if last >= seq:
             return _of_run(lane, kept, began, at, status, reason, config, tries)
     if seq <= lane.start:
-        return Chapter(to=lane.name, state="earlier", reason="it came before this destination was there")
+        return Chapter(to=lane.name, state="earlier", reason="it came before this destination was there", tries=tries)
     if seq <= lane.cursor:
         return Chapter(to=lane.name, state="unknown", reason="no record of it is kept any more", tries=tries)
     if lane.stop is not None and seq > lane.stop:
-        return Chapter(to=lane.name, state="earlier", reason=AWAY)
+        return Chapter(to=lane.name, state="earlier", reason=AWAY, tries=tries)
     trouble = None if lane.hold_reason else await _trouble(state, lane.id)
     return Chapter(to=lane.name, state="waiting", reason=trouble, tries=tries, hold_reason=lane.hold_reason)
 
