@@ -231,7 +231,7 @@ def _condition(path: str, word: str, operand: Any) -> Condition:
         return Condition(path, f"{words} {_shown(operand)}" if words else _presence(operand), test)
     if close := difflib.get_close_matches(word, _OPERATORS, n=1):
         raise ValueError(f'"{path}": unknown condition "{word}", did you mean "{close[0]}"?')
-    if isinstance(operand, dict) or "." not in path:  # TOML reads properties.value = 1 as a table in a table
+    if isinstance(operand, dict) or _FIELDS.get(path, {}) != {}:  # TOML reads properties.v = 1 as a table in a table
         raise ValueError(f'write the whole path in quotes: "{path}.{word}" = ...')
     raise ValueError(f'"{path}": unknown condition "{word}", there are {", ".join(_OPERATORS)}')
 

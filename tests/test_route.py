@@ -289,6 +289,7 @@ def test_all_conditions():
         ({"money": {"value": 3}}, 'in quotes: "money.value"'),
         ({"properties.v": {"gtt": 1}}, 'did you mean "gt"?'),
         ({"properties.v": {"regex": ".*"}}, "there are eq, ne, in,"),
+        ({"name": {"is": "purchase"}}, "there are eq, ne, in,"),
         ({"properties.v": {}}, "needs a condition"),
         ({"properties.v": {"gt": "much"}}, "gt needs a number"),
         ({"properties.v": {"gt": True}}, "gt needs a number"),

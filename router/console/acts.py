@@ -169,7 +169,7 @@ class Acts:
         try:
             per_second(again.rate)
         except ValueError as error:
-            raise Fault(400, "invalid", "the rate", [{"field": "rate", "message": str(error)}]) from None
+            raise Fault(400, "invalid", "the rate cannot be read", [{"field": "rate", "message": str(error)}]) from None
         chosen = Chosen(
             since=_ms(again.since),
             until=_ms(again.until),
