@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +15,10 @@ import structlog
 
 from router.outbox.outbox import Outbox
 from tests.stepped import SteppedClock
+
+# Each process here would compile everything again, its assertions too, which takes longer than most of what it tests.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A shared machine is slow at times; that a law holds does not depend on it.
 hypothesis.settings.register_profile(
@@ -32,6 +38,11 @@ structlog.configure(
 def pytest_xdist_auto_num_workers() -> int:
     """Twice as many processes as cores: half of the time tests wait for sockets, disks and processes."""
     return 2 * (os.cpu_count() or 1)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: the garbage collector need not look at it again, test after test."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
