@@ -67,7 +67,7 @@ STATES_OF_A_RECORD = 2_000
 AT_A_MOMENT = 4
 WHOLE_EVERY = 8  # of so many states one is opened by the real recovery
 LONGEST = 30.0  # seconds for one state: whoever hangs has failed
-JUDGES = 2
+JUDGES, STATES_OF_A_JUDGE = 2, 100  # at most so many at once, and none is started for fewer states
 
 SABOTAGES = ("normal", "off", "early", "unsynced")
 
@@ -895,6 +895,7 @@ async def _record(place: Path, library: Path, seed: str, sabotage: str | None) -
 
 
 async def _judged(place: Path, seed: str, states: int) -> list[tuple[str, str]]:
+    judges = max(1, min(JUDGES, states // STATES_OF_A_JUDGE))
     with tempfile.TemporaryDirectory(dir=memory()) as each:
         jobs = [
             Job(
@@ -903,12 +904,12 @@ async def _judged(place: Path, seed: str, states: int) -> list[tuple[str, str]]:
                 seed=seed,
                 states=states,
                 share=share,
-                shares=JUDGES,
+                shares=judges,
                 after=0,
                 progress=f"{each}/progress-{share}",
                 place=f"{each}/{share}",
             )
-            for share in range(JUDGES)
+            for share in range(judges)
         ]
         parts = await asyncio.gather(*(_share(job) for job in jobs))
     return [failure for part in parts for failure in part]
