@@ -117,14 +117,14 @@ class Server:
         waits = "import router.app, uvloop\ninput()" if self._ahead else ""
         return await self.run("serve", "--json", "--log-level", "error", first=waits)
 
-    async def start(self) -> None:
+    async def start(self, *, last: bool = False) -> None:
         self.process = self._next or await self._serve()
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(b"begin\n")
         if not await self.process.stdout.readline():
             raise RuntimeError("the server did not start")
-        self._next = await self._serve() if self._ahead else None
+        self._next = await self._serve() if self._ahead and not last else None
 
     async def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -148,11 +148,13 @@ class Server:
 
 
 class Oracle:
-    """Posts and remembers. ``acked`` are obligations; ``unanswered`` may or may not be stored."""
+    """Posts and remembers, each sender with a ``pause`` in seconds. ``acked`` are obligations; ``unanswered`` may or may
+    not be stored.
+    """
 
-    def __init__(self, port: int, dice: random.Random) -> None:
+    def __init__(self, port: int, dice: random.Random, pause: float = 0.0) -> None:
         self._url = f"http://127.0.0.1:{port}/collect"
-        self._dice = dice
+        self._dice, self._pause = dice, pause
         self._numbers = itertools.count()
         self.acked: set[str] = set()
         self.resent = 0
@@ -166,6 +168,7 @@ class Oracle:
                 answered = await self._post(session, ids)
                 self.resent += len(ids) if unanswered and answered else 0
                 unanswered = [] if answered else ids
+                await asyncio.sleep(self._pause)
 
     def event(self, name: str) -> dict[str, object]:
         return {"event": "purchase", "id": name, "value": 12.5, "currency": "EUR"}
@@ -188,7 +191,9 @@ class Oracle:
         return False
 
 
-async def prove(*, kills: int, seed: int, sabotage: bool, events: int = 0, workers: int = 0) -> dict[str, object]:
+async def prove(
+    *, kills: int, seed: int, sabotage: bool, events: int = 0, workers: int = 0, pause: float = 0.0
+) -> dict[str, object]:
     """So many kills at least, and so many events acknowledged; the verdict is "ok" or names what is wrong."""
     dice, began = random.Random(seed), time.monotonic()
     partner = Webhook(now=SystemClock().now, secret=SIGNING)
@@ -205,7 +210,7 @@ async def prove(*, kills: int, seed: int, sabotage: bool, events: int = 0, worke
                 workers=workers,
             )
             await server.start()
-            oracle = Oracle(server.port, dice)
+            oracle = Oracle(server.port, dice, pause)
             senders = [asyncio.create_task(oracle.send_for_ever(number)) for number in range(SENDERS)]
             before = 0
             while killed < kills or len(oracle.acked) < events:
@@ -216,7 +221,7 @@ async def prove(*, kills: int, seed: int, sabotage: bool, events: int = 0, worke
                     server.kill_a_worker(dice)
                     continue
                 await server.kill()
-                await server.start()
+                await server.start(last=killed >= kills and not events)
             oracle.stop.set()
             await asyncio.gather(*senders)
             probe = [f"probe-{number}" for number in range(10)]
@@ -280,6 +285,7 @@ def main() -> None:
     options.add_argument("--events", type=int, default=0, help="to acknowledge, at least")
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--workers", type=int, default=0)
+    options.add_argument("--pause", type=float, default=0.0, help="seconds between a sender's posts")
     options.add_argument("--sabotage", action="store_true")
     result = asyncio.run(prove(**vars(options.parse_args())))
     print(json.dumps(result))
