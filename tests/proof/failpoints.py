@@ -39,7 +39,7 @@ from router.outbox.reads.reader import Reader
 from tests.proof.kill import KEY, SABOTAGE, SIGNING, Oracle, _intact
 from tests.running import ROOT, free_port
 
-SENDERS = 4
+SENDERS, PAUSE = 4, 0.03  # seconds between a sender's posts: a life is about what happens, not about how much
 SPOILED = 40  # every so-manieth event is one that the partner refuses
 GONE = "somebody@example.org"
 LONGEST = 40.0  # seconds for any one thing to happen
@@ -139,10 +139,6 @@ class Teller(Oracle):
             told["user"] = {"email": GONE}
         return told
 
-    async def _post(self, session: aiohttp.ClientSession, ids: list[str]) -> bool:
-        await asyncio.sleep(0.01)  # a life is about what happens, not about how much
-        return await super()._post(session, ids)
-
     def taken(self, told: dict[str, int]) -> int:
         return super().taken(told) + told["rejected"]  # those of somebody who is forgotten by now
 
@@ -162,7 +158,7 @@ class Life:
         self._peace = asyncio.Event()  # the process is to end, and is not started again
         self.ends: list[int] = []  # exit codes that nobody asked for
         self.outbox = directory / "outbox"
-        self.oracle = Teller(self._collect, random.Random(seed))
+        self.oracle = Teller(self._collect, random.Random(seed), PAUSE)
         self._configure(batch=20)
 
     def _configure(self, batch: int) -> None:
