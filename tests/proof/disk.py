@@ -47,7 +47,7 @@ from router.outbox.reads.reader import Reader
 from tests.proof.kill import KEY, SIGNING, Oracle, Server, _intact
 from tests.proof.power import compiled
 
-SENDERS = 8
+SENDERS, PAUSE = 8, 0.02  # seconds between a sender's posts
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 SIZE, BALLAST = 80 << 20, 32 << 20
 
@@ -206,7 +206,7 @@ async def case(directory: Path, disk: Disk | Tmpfs, seed: int = 1, **how: Any) -
     async with running(partner) as url, aiohttp.ClientSession() as session:
         server = Server(directory, url, outbox=disk.root / "outbox", environ=disk.environ, **how)
         await server.start()
-        made = Case(server, partner, Asker(server.port, random.Random(seed)), session)
+        made = Case(server, partner, Asker(server.port, random.Random(seed), PAUSE), session)
         try:
             yield made
         finally:
@@ -458,7 +458,7 @@ CASES = {each.__name__: each for each in (sync, stall, full, quota, low, readonl
 
 
 async def prove(name: str, *, seed: int = 1, rounds: int = 1, sabotage: bool = False) -> dict[str, Any]:
-    """One case, so many times; the verdict is "ok", "unavailable" or what is wrong."""
+    """One case, so many times; the verdict is "ok", "unavailable" or what is wrong. A control ends with the first."""
     told: dict[str, Any] = {"proof": f"disk {name}", "seed": seed, "rounds": rounds, "control": sabotage}
     bad: list[str] = []
     for number in range(rounds):
@@ -469,6 +469,8 @@ async def prove(name: str, *, seed: int = 1, rounds: int = 1, sabotage: bool = F
                 return told | {"verdict": f"unavailable: {error}"}
             except (Broken, TimeoutError, RuntimeError) as error:
                 bad.append(str(error) or type(error).__name__)
+                if sabotage:
+                    break
                 continue
         for key, value in found.items():
             told[key] = value + told.get(key, 0) if isinstance(value, int) else round(max(value, told.get(key, 0)), 3)
