@@ -134,7 +134,7 @@ def _as_a_script(connection: sqlite3.Connection, migrations: Sequence[Migration]
 
 
 def prove(*, sabotage: bool = False) -> dict[str, Any]:
-    """Every step, cut at every statement; the verdict is "ok" or where something stood between."""
+    """Every step, cut at every statement; the verdict is "ok" or where something stood between. A control ends there."""
     told: dict[str, Any] = {"proof": "migrations", "steps": 0, "cuts": 0, "control": sabotage}
     bad: list[str] = []
     silent = os.dup(2)
@@ -144,10 +144,15 @@ def prove(*, sabotage: bool = False) -> dict[str, Any]:
         try:
             for step in steps(directory):
                 told["steps"] += 1
+                _put(directory / "file.db", step.before)
+                bring(directory / "file.db", step.migrations, "", sabotage=False)
+                new = content(directory / "file.db")
                 for place_of_it, armed in _cuts(step):
                     told["cuts"] += 1
-                    if (wrong := _cut(directory / "file.db", step, armed, sabotage=sabotage)) is not None:
+                    if (wrong := _cut(directory / "file.db", step, new, armed, sabotage=sabotage)) is not None:
                         bad.append(f"{step.name}, {place_of_it}: {wrong}")
+                    if sabotage and bad:
+                        return told | {"bad": len(bad), "verdict": bad[0]}
         finally:
             os.dup2(silent, 2)
             os.close(silent)
@@ -161,11 +166,9 @@ def _cuts(step: Step) -> Iterator[tuple[str, str]]:
         yield f"{fault} before the commit", f"migrate_before_commit={fault}@1"
 
 
-def _cut(path: Path, step: Step, armed: str, *, sabotage: bool) -> str | None:
-    """What is wrong with a file whose migration was cut there; None where nothing is."""
-    _put(path, step.before)
-    bring(path, step.migrations, "", sabotage=False)
-    new, old = content(path), _put(path, step.before)
+def _cut(path: Path, step: Step, new: Any, armed: str, *, sabotage: bool) -> str | None:
+    """What is wrong with a file whose migration was cut there; None where nothing is. ``new`` is what it is to hold."""
+    old = _put(path, step.before)
     if bring(path, step.migrations, armed, sabotage=sabotage) not in {-signal.SIGKILL, INJECTED}:
         return "it was not cut"
     if content(path) not in (old, new):
