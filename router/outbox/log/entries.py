@@ -208,6 +208,14 @@ def last(connection: sqlite3.Connection, segment: Segment) -> int:
     return int(connection.execute("SELECT coalesce(max(seq), ?) FROM event", (segment.first - 1,)).fetchone()[0])
 
 
+def filled(path: Path) -> bool:
+    """Is the file there, with anything in it? Retention may take it while it is asked for."""
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
 def has_events(path: Path) -> bool:
     """Does this file, which nobody writes, hold any event?"""
     connection = sqlite3.connect(path)

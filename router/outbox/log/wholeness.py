@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from router.outbox.errors import OutboxError
-from router.outbox.log.entries import Segment, has_events
+from router.outbox.log.entries import Segment, filled, has_events
 
 log: Any = structlog.get_logger()
 
@@ -41,11 +41,3 @@ def refuse_unknown_events(directory: Path, known: Sequence[Segment]) -> None:
     for path in sorted((directory / "log").glob("*.db")):
         if path.stem.isdigit() and int(path.stem) > newest and has_events(path):
             raise OutboxError(f"{path} is newer than state.db: restore both from one backup")
-
-
-def filled(path: Path) -> bool:
-    """Is the file there, with anything in it? Retention may take it while it is asked for."""
-    try:
-        return path.stat().st_size > 0
-    except FileNotFoundError:
-        return False

@@ -22,7 +22,6 @@ import aiosqlite
 from router.outbox.disk import schema
 from router.outbox.errors import OutboxError
 from router.outbox.log import entries
-from router.outbox.log.wholeness import filled
 from router.outbox.reads.views import FileCheck
 
 LONGEST_READ = 2.0  # seconds
@@ -147,7 +146,7 @@ def read_only(path: Path) -> str:
 
 
 async def _check(path: Path, longest: float) -> Literal["whole", "damaged", "missing", "unfinished"]:
-    if not filled(path):
+    if not entries.filled(path):
         return "missing"
     try:
         async with _opened(path, longest) as connection:
