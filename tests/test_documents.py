@@ -258,9 +258,11 @@ class Shell:
 
     def shown(self, command: str, shown: str) -> str:
         """What it prints; what only looks is asked again until it shows what is shown, or patience ends."""
-        until = time.monotonic() + PATIENCE
+        until, pause = time.monotonic() + PATIENCE, 0.05
         came = self.run(command)
         while not agrees(shown, came) and _READS.match(command) and time.monotonic() < until:
+            time.sleep(pause)  # what is waited for needs the processor, too
+            pause = min(2 * pause, 1.0)
             came = self.run(command)
         return came
 
