@@ -324,7 +324,7 @@ class TestReads:
         """
         result = turnout(*arguments, "e-\udcff", "--config", config)
 
-        assert (2, True) == (result.exit_code, "write the arguments in UTF-8" in result.stderr)
+        assert (2, True) == (result.exit_code, "type it again, in UTF-8" in result.stderr)
 
     def test_what_was_refused_is_said(self, config: str):
         """
@@ -415,7 +415,7 @@ class TestSilence:
         """
         result = turnout("outbox", "retry", "--to", "links", "e-\udcff", "--config", silent)
 
-        assert (2, True) == (result.exit_code, "write the arguments in UTF-8" in result.stderr)
+        assert (2, True) == (result.exit_code, "type it again, in UTF-8" in result.stderr)
 
     def test_the_outbox_has_the_last_word(self):
         """

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from router.cli import FAILED, UNREACHABLE
-from router.cli.files import NO_DESTINATION, NOT_UTF8, text
+from router.cli.files import NO_DESTINATION, text
 from router.terminal import escaped
 
 TIMEOUT = 300.0  # seconds; an act on a million rows takes its time, and the outbox waits 120 for a reader to go
@@ -33,15 +33,11 @@ class Console:
         self.listen = text(path, "console", "listen") or ConsoleTable().listen
 
     def post(self, address: str, body: dict[str, Any]) -> dict[str, Any]:
-        """What the console answers. Exit 3 where nobody does, 1 where it refuses, 2 where the question is not UTF-8."""
+        """What the console answers. Exit 3 where nobody does, 1 where it refuses."""
         import msgspec
 
         try:
-            question = msgspec.json.encode(body)
-        except UnicodeEncodeError:
-            raise click.UsageError(NOT_UTF8) from None
-        try:
-            status, raw = self._exchange("POST", address, question)
+            status, raw = self._exchange("POST", address, msgspec.json.encode(body))
         except TimeoutError:
             words = f"has not answered within {TIMEOUT:.0f} seconds: what was asked may still be done, so look before you ask again"
             click.echo(f"The console at {escaped(self.listen)} {words}.", err=True)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-NOT_UTF8 = "write the arguments in UTF-8"
 NO_DESTINATION = "There is no such destination: turnout ledger lists them"
 
 
@@ -73,8 +72,6 @@ def ask(path: Path, question: Callable[[Reader], Awaitable[T]]) -> T:
 
     try:
         return asyncio.run(asked())
-    except UnicodeEncodeError:
-        raise click.UsageError(NOT_UTF8) from None
     except OutboxError as error:
         click.echo(f"{escaped(str(error))}.", err=True)
         sys.exit(FAILED)
