@@ -115,7 +115,8 @@ class Retention:
         elapsed = self._clock.monotonic()
         set_by = now - self._seen - int((elapsed - self._elapsed) * 1000)
         self._seen, self._elapsed = now, elapsed
-        if abs(set_by) > SET or (self._doubted is None and any(_newest(each) > now for each in self._segments.all)):
+        wrong = abs(set_by) > SET or any(_newest(each) - now > SET for each in self._segments.all)
+        if wrong and self._doubted is None:
             self._doubted = elapsed
             log.warning(
                 "retention_waits", reason="the clock was set, or is behind what is stored: nothing goes for a day"
