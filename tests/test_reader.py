@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from destinations.webhook import Webhook
 from router import route
+from router.cli.ledger import _held
 from router.event import Clear, Digests, User
 from router.identifiers import sha256
 from router.outbox.errors import OutboxError
@@ -630,8 +631,8 @@ class TestFiles:
 class TestTrouble:
     async def test_an_event_behind_a_failing_partner_says_so(self, store: Outbox, clock: SteppedClock):
         """
-        An event that was not tried, because the breaker is open, shows the fault that it waits behind; once the
-        partner takes events again it does not.
+        An event that was not tried, because the breaker is open, shows the fault that it waits behind, and so does the
+        ledger; once the partner takes events again neither does.
         """
         lane = await store.lane("hook", "webhook")
         await store.append(many(3))
@@ -640,8 +641,11 @@ class TestTrouble:
         await store.settle(lane, [Mark(seqs=[1], state="waiting", at=now, attempts=1, due=now + 1000)], [fault])
         reader = Reader(store.directory)
         waiting = (await reader.story(3)).destinations[0]
+        failing = (await reader.ledger()).destinations["hook"]
         await store.settle(lane, [Mark(seqs=[2], state="delivered", at=now + 5000, began=now, attempts=1)])
         later = (await reader.story(3)).destinations[0]
+        taking = (await reader.ledger()).destinations["hook"]
 
         assert ("waiting", True) == (waiting.state, "HTTP 500" in (waiting.reason or ""))
         assert ("waiting", None) == (later.state, later.reason)
+        assert ["no, but failing: HTTP 500", ""] == [_held(failing), _held(taking)]

@@ -74,7 +74,7 @@ def _quota(lane: LaneSum) -> str:
 
 def _held(lane: LaneSum) -> str:
     if not lane.held:
-        return ""
+        return f"no, but failing: {lane.failing}" if lane.failing else ""
     return (
         f"{lane.hold_reason}{f', until {when(lane.hold_until)} ({left(lane.hold_until)})' if lane.hold_until else ''}"
     )

@@ -69,7 +69,20 @@ async def accounts(state: aiosqlite.Connection) -> list[Account]:
     return [Account(*row) for row in await state.execute_fetchall(_LANES)]
 
 
-def total(lane: Account, last: int) -> LaneSum:
+async def trouble(state: aiosqlite.Connection, lane: int) -> str | None:
+    """Why a lane that nobody holds does not get on: its partner's last answer, where that was a fault."""
+    for outcome, at, reason in await state.execute_fetchall(
+        "SELECT outcome, at, reason FROM attempt WHERE lane = ? ORDER BY id DESC LIMIT 1", (lane,)
+    ):
+        delivered = await state.execute_fetchall(
+            "SELECT at FROM run WHERE lane = ? AND state = 'delivered' ORDER BY first DESC LIMIT 1", (lane,)
+        )
+        if outcome == "retry" and all(at >= last for (last,) in delivered):
+            return str(reason)
+    return None
+
+
+def total(lane: Account, last: int, failing: str | None) -> LaneSum:
     return LaneSum(
         delivered=lane.delivered,
         waiting=lane.waiting(last),
@@ -80,6 +93,7 @@ def total(lane: Account, last: int) -> LaneSum:
         hold_reason=lane.hold_reason,
         hold_until=maybe(lane.hold_until),
         quota=lane.quota() or msgspec.UNSET,
+        failing=failing or msgspec.UNSET,
     )
 
 

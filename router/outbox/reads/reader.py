@@ -73,6 +73,10 @@ class Reader:
                 await segment_files(state),
                 await _counters(state),
             )
+            failing = {
+                lane.id: await account.trouble(state, lane.id) if lane.parked and not lane.hold_reason else None
+                for lane in lanes
+            }
         last, duplicate = await self._last(segments), counters.get("duplicate", 0)
         for segment in segments:
             duplicate += await self._duplicate(segment)
@@ -82,7 +86,7 @@ class Reader:
             duplicate=duplicate,
             rejected=rejected,
             accepted=last,
-            destinations={lane.name: account.total(lane, last) for lane in lanes},
+            destinations={lane.name: account.total(lane, last, failing[lane.id]) for lane in lanes},
             difference=max((lane.difference(last) for lane in lanes), key=abs, default=0),
         )
 

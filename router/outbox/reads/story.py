@@ -10,6 +10,7 @@ import msgspec
 from router import route
 from router.event import Event
 from router.lifecycle import State
+from router.outbox.reads import account
 from router.outbox.reads.account import Account
 from router.outbox.reads.views import AttemptView, Chapter, CheckView, instant, maybe
 from router.outbox.state.cursors import AWAY
@@ -46,21 +47,9 @@ async def chapter(state: aiosqlite.Connection, lane: Account, seq: int) -> Chapt
         return Chapter(to=lane.name, state="unknown", reason="no record of it is kept any more", tries=tries)
     if lane.stop is not None and seq > lane.stop:
         return Chapter(to=lane.name, state="earlier", reason=AWAY, tries=tries)
-    trouble = None if lane.hold_reason else await _trouble(state, lane.id)
-    return Chapter(to=lane.name, state="waiting", reason=trouble, tries=tries, hold_reason=lane.hold_reason)
-
-
-async def _trouble(state: aiosqlite.Connection, lane: int) -> str | None:
-    """Why a lane that nobody holds does not get to an event: its partner's last answer, where that was a fault."""
-    for outcome, at, reason in await state.execute_fetchall(
-        "SELECT outcome, at, reason FROM attempt WHERE lane = ? ORDER BY id DESC LIMIT 1", (lane,)
-    ):
-        delivered = await state.execute_fetchall(
-            "SELECT at FROM run WHERE lane = ? AND state = 'delivered' ORDER BY first DESC LIMIT 1", (lane,)
-        )
-        if outcome == "retry" and all(at >= last for (last,) in delivered):
-            return f"the destination is failing ({reason}): it is asked again at intervals of at most 15 minutes"
-    return None
+    trouble = None if lane.hold_reason else await account.trouble(state, lane.id)
+    reason = trouble and f"the destination is failing ({trouble}): it is asked again at intervals of at most 15 minutes"
+    return Chapter(to=lane.name, state="waiting", reason=reason, tries=tries, hold_reason=lane.hold_reason)
 
 
 def _of_run(

@@ -36,7 +36,7 @@ class QuotaView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LaneSum(msgspec.Struct, frozen=True, kw_only=True):
-    """``quota`` is there once something counted against one."""
+    """``quota`` is there once something counted against one; ``failing`` while a partner's last answer is a passing fault."""
 
     delivered: int
     waiting: int
@@ -47,6 +47,7 @@ class LaneSum(msgspec.Struct, frozen=True, kw_only=True):
     hold_reason: str | None
     hold_until: dt.datetime | None
     quota: QuotaView | msgspec.UnsetType = msgspec.UNSET
+    failing: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):
