@@ -534,9 +534,11 @@ def test_the_age_that_snap_takes(tmp_path, age, severity):
 
 def test_snaps_test_code(tmp_path):
     """
-    Whoever leaves the code of a trial in the file is told that nothing of what is delivered counts.
+    Whoever leaves the code of a trial in the file is told that nothing of what is delivered counts, but not where only
+    tests go there.
     """
 
+    assert [] == snap(tmp_path, 'test_event_code = "TEST123"', 'match = { "test" = { exists = true } }')
     (found,) = snap(tmp_path, 'test_event_code = "TEST123"')
 
     assert ("warning", 7, 1) == (found.severity, found.line, found.column)

@@ -560,7 +560,7 @@ class TestCodes:
 
 # Configuration
 
-TOML = {name: block(name) for name in ("snap", "acme-config")} | {"first-config": FIRST}
+TOML = {name: block(name) for name in ("snap", "snap-tests", "acme-config")} | {"first-config": FIRST}
 UNIT, ENTRY_POINT, ACME = block("unit"), block("entry-point"), block("acme")
 ENVIRONMENT = {"SHOP_TOKEN": KEY, "SNAP_TOKEN": "snap-key", "ACME_KEY": "acme-key"}
 SHOP = '[sources.shop]\ntokens = ["env:SHOP_TOKEN"]\n'

@@ -121,9 +121,10 @@ class Snap(Destination, tag="snap", frozen=True, kw_only=True):
         if ONLINE_DAYS < self._oldest() <= OLDEST_DAYS:
             words = f"max_age is more than {ONLINE_DAYS}d: Snap takes only offline events so late"
             yield Complaint(("max_age",), words, f'"{ONLINE_DAYS}d" for web and app events', "warning")
-        if self.test_event_code:
+        if self.test_event_code and self.match.get("test") != {"exists": True}:
             words = "Snap takes every event as a test, and counts none"
-            yield Complaint(("test_event_code",), words, "take it out once the trial is over", "warning")
+            remedy = 'take it out after the trial, or let tests alone through: match = { "test" = { exists = true } }'
+            yield Complaint(("test_event_code",), words, remedy, "warning")
 
     def _oldest(self) -> float:
         """``max_age`` in days; 0 where there is none, or none that can be read."""
