@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from router import body as bodies
 from router import cli, identifiers
-from router.cli.forget import AT_ONCE
+from router.cli.forget import AT_ONCE, _found
 from router.collect.intake import Intake
 from router.collect.keys import sender
 from router.delivery.engine import Delivery
@@ -491,6 +491,15 @@ async def posted(app, body: bytes) -> dict:
 
 
 class TestCommand:
+    def test_an_identifier_is_named_once(self, capsys: pytest.CaptureFixture[str]):
+        """
+        The forms in which one phone number or user id is kept are not told as several of them.
+        """
+        forms = {"anonymous": 1, "phone": 1, "user": 2, "external": 2, "phone_plus": 1}
+        _found({"events": 1, "linked": forms, "beyond": 0}, linked=False)
+
+        assert ": anonymous id (1), phone number (1), user id (2); 0 more events" in capsys.readouterr().err
+
     async def test_people_of_a_file_are_forgotten(self, tmp_path):
         """
         The command asks, sends them to the server and prints the receipt; e-mail addresses are in no output.

@@ -79,8 +79,12 @@ def command(path: Path, file: Any, linked: bool, dry_run: bool, yes: bool, as_js
 def _found(traces: dict[str, Any], *, linked: bool) -> None:
     click.echo(f"{counted(traces['events'], 'event')} of theirs found.", err=True)
     if traces["linked"]:
-        kinds = ", ".join(f"{KINDS.get(kind, kind)} ({number})" for kind, number in traces["linked"].items())
-        words = f"These also carry other identifiers: {kinds}; {counted(traces['beyond'], 'more event')} carry those."
+        kinds: dict[str, int] = {}  # an identifier has several forms, and is named once
+        for kind, number in traces["linked"].items():
+            name = KINDS.get(kind, kind)
+            kinds[name] = max(number, kinds.get(name, 0))
+        named = ", ".join(f"{name} ({number})" for name, number in kinds.items())
+        words = f"These also carry other identifiers: {named}; {counted(traces['beyond'], 'more event')} carry those."
         click.echo(f"{words} {'They go too.' if linked else 'With --linked they go too.'}", err=True)
 
 
