@@ -191,6 +191,24 @@ class TestReads:
         typo = turnout("outbox", "list", "--config", config, "--to", "typo")
         assert (1, "There is no such destination: turnout ledger lists them.\n") == (typo.exit_code, typo.stderr)
 
+    async def test_what_waits_is_told_last(self, tmp_path: Path):
+        """
+        A try that held the lane spends none of the event's and moves no row: what the event waits for stands below it.
+        """
+        store = await Outbox.open(tmp_path / "held" / "outbox", SteppedClock())
+        lane = await store.lane("links", "linktrace")
+        await store.append(rows(an_event("e-1")))
+        parked = Mark(seqs=[1], state="waiting", at=NOW + 10, attempts=1, due=NOW + 1000, reason="HTTP 503")
+        await store.settle(lane, [parked], [Attempt(seqs=[1], began=NOW, at=NOW + 10, outcome="retry", status=503)])
+        await store.settle(lane, [], [Attempt(seqs=[1], began=NOW + 2000, at=NOW + 2010, outcome="hold", status=401)])
+        await store.hold(lane, Held(reason="key refused", by="partner", at=NOW + 2010))
+        await store.close()
+        path = tmp_path / "held" / "config.toml"
+        path.write_text("")
+        told = (await asyncio.to_thread(turnout, "explain", "e-1", "--config", str(path))).output.splitlines()
+
+        assert "links         waiting, the destination is held (key refused): HTTP 503" in told[-1]
+
     async def test_a_terminal_that_lacks_a_character_is_told_its_number(self, tmp_path: Path):
         """
         What a sender wrote is shown as far as the terminal's encoding has it: it ends no command.

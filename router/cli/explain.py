@@ -75,7 +75,11 @@ def lines(story: Story) -> Iterator[str]:
 
 
 def _before_the_end(story: Story, chapter: Chapter) -> int:
-    """How many of the tries led to what became of it. Those of a replay came later, and change nothing of that."""
+    """How many of the tries led to what became of it. Those of a replay came later, and change nothing of that; what waits
+    is told last, whatever was tried since.
+    """
+    if chapter.state == "waiting":
+        return len(chapter.tries)
     at = story.received if chapter.state == "earlier" else chapter.at
     return sum(at is None or attempt.began <= at for attempt in chapter.tries)
 
