@@ -27,6 +27,7 @@ from router.outbox.reads.views import LaneSum, QuotaView
 from router.outbox.state.cursors import Held
 from router.outbox.state.deliveries import Attempt, Mark
 from router.outbox.state.registers import Quarantined
+from router.person import Person
 from router.secret import Secret
 from router.settings import Console, Settings
 from tests import running
@@ -124,6 +125,69 @@ def fill(directory: Path) -> None:
         await store.close()
 
     asyncio.run(filled())
+
+
+class TestExport:
+    @pytest.fixture(autouse=True)
+    def _filled(self, tmp_path: Path) -> None:
+        fill(tmp_path / "outbox")
+
+    def test_it_is_the_list_with_the_events(self, config: str, monkeypatch: pytest.MonkeyPatch):
+        """
+        Every delivery of every page, as the list shows it, and its event as it is stored: without what is kept encrypted.
+        """
+        monkeypatch.setattr("router.cli.outbox.AT_ONCE", 2)
+        listed = turnout("outbox", "list", "--config", config, "--json")
+        result = turnout("outbox", "export", "--config", config)
+
+        exported = [json.loads(each) for each in result.stdout.splitlines()]
+        events = [each.pop("event") for each in exported]
+        assert [json.loads(each) for each in listed.stdout.splitlines()] == exported
+        assert [each["id"] for each in exported] == [each["id"] for each in events]
+        assert {"a" * 64} == {each["user"]["digests"]["email"] for each in events if each["id"] == "e-1"}
+        assert "203.0.113.7" not in result.stdout
+        assert (0, "") == (result.exit_code, result.stderr)
+
+    def test_only_what_is_asked_for(self, config: str):
+        """
+        Of one destination, in one state.
+        """
+        result = turnout("outbox", "export", "--config", config, "--to", "links", "--state", "dead")
+
+        (only,) = map(json.loads, result.stdout.splitlines())
+        assert ("links", "dead", "e-5", "purchase") == (only["to"], only["state"], only["id"], only["event"]["name"])
+
+    def test_an_erased_event_is_none(self, config: str, tmp_path: Path):
+        """
+        What became of it is told, and nothing of the event.
+        """
+
+        async def forgotten() -> None:
+            store = await Outbox.open(tmp_path / "outbox", SteppedClock())
+            await store.erase([Person(email="a" * 64)], "tester")
+            await store.close()
+
+        asyncio.run(forgotten())
+        result = turnout("outbox", "export", "--config", config, "--to", "links", "--state", "delivered")
+
+        found = {each["seq"]: each.get("event") for each in map(json.loads, result.stdout.splitlines())}
+        assert found[1] is None
+        assert "e-2" == found[2]["id"]
+
+    def test_a_file_is_new_and_its_owners(self, config: str, tmp_path: Path):
+        """
+        Nobody else may read it, nothing that was there is written over, and what fails leaves none behind.
+        """
+        out = tmp_path / "out.ndjson"
+        assert 1 == turnout("outbox", "export", "--config", config, "--to", "nobody", "--out", str(out)).exit_code
+        assert not out.exists()
+        assert 0 == turnout("outbox", "export", "--config", config, "--to", "links", "--out", str(out)).exit_code
+        written = out.read_bytes()
+
+        assert (0o600, 5) == (out.stat().st_mode & 0o777, len(written.splitlines()))
+        again = turnout("outbox", "export", "--config", config, "--out", str(out))
+        assert (2, written) == (again.exit_code, out.read_bytes())
+        assert 2 == turnout("outbox", "export", "--config", config, "--out", str(out / "in")).exit_code
 
 
 class TestReads:

@@ -198,8 +198,8 @@ SESSION = [
     block(name)
     for name in (
         "enter", "start", "ready", "first-event", "explain", "on-disk", "trouble", "recovery",
-        "pixel", "mixed-batch", "error-form", "preview", "preview-refused", "validate", "reload", "metrics", "hold", "tail", "retry", "doctor",
-        "replay", "backup", "forget",
+        "pixel", "mixed-batch", "error-form", "preview", "preview-refused", "validate", "reload", "metrics", "hold", "tail", "retry", "export",
+        "doctor", "replay", "backup", "forget",
     )
 ]  # fmt: skip
 PARTNERS_CONFIG = block("partners-config")

@@ -1,10 +1,12 @@
-"""``turnout outbox``: look at deliveries on the files, and retry, drop, hold and resume through the running server."""
+"""``turnout outbox``: look at deliveries on the files, export them, and retry, drop, hold and resume through the running server."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, BinaryIO, get_args
 from urllib.parse import quote
 
 import click
@@ -27,6 +29,7 @@ _UP = ("Give {} of {} up?", "{} would be given up.", "{} given up.")
 _to = click.option("--to", required=True, metavar="NAME", help="Which destination.")
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 _dry_run = click.option("--dry-run", is_flag=True, help="Say how many, change nothing.")
+AT_ONCE = 500  # deliveries of one page of an export
 _ids = click.argument("ids", nargs=-1, metavar="[ID]...")
 
 
@@ -80,6 +83,63 @@ def list_(path: Path, to: str | None, state: Any, limit: int, after: str | None,
         )
     if page.next is not None:
         click.echo(f"more: --after {page.next}", err=True)
+
+
+@command.command()
+@config_option
+@click.option("--to", metavar="NAME", help="Only to this destination.")
+@click.option("--state", type=click.Choice(get_args(State)), help="Only in this state.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Into a new file that only its owner may read; else to stdout.",
+)
+def export(path: Path, to: str | None, state: Any, out: Path | None) -> None:
+    """Write deliveries with their events, newest events first.
+
+    One JSON object a line. An event is as it is stored, hashed and scrubbed; what is kept encrypted, as IP addresses, is
+    left out.
+    """
+    with _new(out) as file:
+
+        async def written(reader: Reader) -> int | None:
+            if to is not None and await reader.lane_type(to) is None:
+                return None
+            count, page = 0, await reader.deliveries(to, state, AT_ONCE)
+            while True:
+                for each in await reader.exported(page):
+                    line(each, file)
+                count += len(page.items)
+                if page.next is None:
+                    return count
+                page = await reader.deliveries(to, state, AT_ONCE, page.next)
+
+        if (count := ask(path, written)) is None:
+            click.echo(f"{NO_DESTINATION}.", err=True)
+            raise SystemExit(FAILED)
+    if out is not None:
+        click.echo(f"{counted(count, 'delivery', 'deliveries')} in {escaped(str(out))}.")
+
+
+@contextlib.contextmanager
+def _new(out: Path | None) -> Iterator[BinaryIO | None]:
+    """The file to write, which was not there before; None for stdout. Nothing is left of what fails."""
+    if out is None:
+        yield None
+        return
+    try:
+        descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise click.UsageError("--out is there already: name a file that is not") from None
+    except OSError:
+        raise click.UsageError("--out cannot be written: name a file in a directory of yours") from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+    except BaseException:
+        out.unlink()
+        raise
 
 
 def _hold(each: DeliveryView, ledger: Ledger) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 import click
 
@@ -22,11 +22,14 @@ GAP = 2  # characters between two columns
 NARROWEST = 24  # a column of prose; its words are broken rather than made narrower
 
 
-def line(value: Any) -> None:
-    """One object as one line of JSON on stdout: in UTF-8, whatever the terminal's encoding is (RFC 8259)."""
+def line(value: Any, file: BinaryIO | None = None) -> None:
+    """One object as one line of JSON, on stdout or in a file: in UTF-8, whatever the terminal's encoding is (RFC 8259)."""
     import msgspec
 
-    click.echo(msgspec.json.encode(value))  # and at once: a reader of a pipe waits for each line
+    if file is not None:
+        file.write(msgspec.json.encode(value) + b"\n")
+    else:
+        click.echo(msgspec.json.encode(value))  # and at once: a reader of a pipe waits for each line
 
 
 def counted(count: int, one: str, many: str = "") -> str:

@@ -19,9 +19,9 @@ from router import route, scrub
 from router.event import Event
 from router.lifecycle import State
 from router.outbox.disk.sql import array
-from router.outbox.log.entries import KEPT, intact
+from router.outbox.log.entries import KEPT, intact, whole
 from router.outbox.reads import account, pages, story
-from router.outbox.reads.snapshots import SegmentFile, Snapshots, segment_files, segment_of
+from router.outbox.reads.snapshots import SegmentFile, Snapshots, by_segment, segment_files, segment_of
 from router.outbox.reads.views import (
     Accepted,
     Audit,
@@ -32,6 +32,7 @@ from router.outbox.reads.views import (
     Discrepancy,
     Events,
     EventView,
+    Exported,
     Found,
     LaneView,
     Ledger,
@@ -289,12 +290,8 @@ class Reader:
         ]
 
     async def _events(self, segments: Sequence[SegmentFile], seqs: Iterable[int]) -> dict[int, EventView]:
-        by_segment: dict[SegmentFile, list[int]] = {}
-        for seq in seqs:
-            if (segment := segment_of(segments, seq)) is not None:
-                by_segment.setdefault(segment, []).append(seq)
         found: dict[int, EventView] = {}
-        for segment, wanted in by_segment.items():
+        for segment, wanted in by_segment(segments, seqs).items():
             async with self._snapshots.log(segment) as log:
                 if log is not None:
                     rows = await log.execute_fetchall(
@@ -338,6 +335,21 @@ class Reader:
             following = f"{floor}.{max(order.values())}" if floor else None
         events = await self._events(segments, {each.seq for each in items})
         return Deliveries(items=[pages.named(each, events.get(each.seq)) for each in items], next=following)
+
+    async def exported(self, page: Deliveries) -> list[Exported]:
+        """A page with its events, without what is kept apart and encrypted."""
+        found: dict[int, msgspec.Raw] = {}
+        wanted = {each.seq for each in page.items}
+        for segment, seqs in by_segment(await self._all_segments(), wanted).items():
+            async with self._snapshots.log(segment) as log:
+                if log is None:
+                    continue
+                rows = await log.execute_fetchall(
+                    "SELECT seq, payload, crc FROM event WHERE seq IN (SELECT value FROM json_each(?))", (array(seqs),)
+                )
+                texts = whole([(payload, crc) for _, payload, crc in rows])
+                found |= {row[0]: msgspec.Raw(text) for row, text in zip(rows, texts, strict=True) if text}
+        return [Exported(**msgspec.structs.asdict(each), event=found.get(each.seq)) for each in page.items]
 
     async def settled(self, first: int, last: int, to: str | None = None) -> list[Settled]:
         """What has become of the events from ``first`` to ``last``, in their order; nothing of those not tried yet."""

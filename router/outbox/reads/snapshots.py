@@ -11,7 +11,7 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -172,3 +172,12 @@ async def segment_files(state: aiosqlite.Connection) -> list[SegmentFile]:
 def segment_of(segments: Sequence[SegmentFile], seq: int) -> SegmentFile | None:
     """Which segment holds this sequence number; None where it is before all of them."""
     return next((each for each in reversed(segments) if each.first <= seq), None)
+
+
+def by_segment(segments: Sequence[SegmentFile], seqs: Iterable[int]) -> dict[SegmentFile, list[int]]:
+    """Sequence numbers by the segment that holds them; those before all of them are left out."""
+    found: dict[SegmentFile, list[int]] = {}
+    for seq in seqs:
+        if (segment := segment_of(segments, seq)) is not None:
+            found.setdefault(segment, []).append(seq)
+    return found

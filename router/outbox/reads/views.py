@@ -137,6 +137,12 @@ class DeliveryView(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
 
 
+class Exported(DeliveryView, frozen=True, kw_only=True):
+    """A delivery with its event, as it is stored; None where that was erased, is damaged or is no longer stored."""
+
+    event: msgspec.Raw | None = None
+
+
 class Deliveries(msgspec.Struct, frozen=True, kw_only=True):
     """A page, newest events first. ``next`` goes on below it; it may be given though the page is not full."""
 
