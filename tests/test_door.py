@@ -355,10 +355,18 @@ class TestIdentifiers:
         Of a flat order the recipient's words go without becoming the buyer's.
         """
         event = let_in(
-            {"event": "x", "shipping_first_name": "Bob", "recipient_name": "Bob Roe", "shipping_method": "s"}
+            {
+                "event": "x",
+                "shipping_first_name": "Bob",
+                "recipient_name": "Bob Roe",
+                "shipping_method": "s",
+                "driver_last_name": "Roe",
+                "driver_phone_number": {"phone": "+33612345678", "country": "FR"},
+                "guest_email": "bob@x.com",
+            }
         )
 
-        assert event.user.digests.first_name is None
+        assert Digests() == event.user.digests
         assert {"shipping_method": "s"} == event.properties
 
     @pytest.mark.parametrize(

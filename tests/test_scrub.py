@@ -360,6 +360,7 @@ class TestUrl:
     @given(st.text() | crafted.map("https://x.com/?q={}".format))
     @example("? &0@0.A")
     @example('?="@0.A:001+00000000')
+    @example("https://x.com/333/1234567/06 12 34 56 78")
     def test_any_text_gives_text_or_none(self, value):
         """
         No text raises, and a scrubbed URL is clean.
@@ -459,7 +460,20 @@ class TestTree:
         assert {"a": [{"b": "john@x.com"}]} == value
 
     @pytest.mark.parametrize(
-        "value", [{"a": [1, "x", {"b": None}]}, [], {}, "x", 1, None, 1.5, {"t": 1732104000000}], ids=repr
+        "value",
+        [
+            {"a": [1, "x", {"b": None}]},
+            [],
+            {},
+            "x",
+            1,
+            None,
+            1.5,
+            {"t": 1732104000000},
+            "#summer\n#beach",
+            "/été\u3000夏",
+        ],
+        ids=ascii,
     )
     def test_a_clean_tree_is_the_same_object(self, value):
         """

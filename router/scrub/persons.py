@@ -149,7 +149,7 @@ def _word(key: str) -> Word | None:
         return Word(PERSON, another=another)
     if (found := _SHAPE.fullmatch(name)) is not None:
         return _of_shape(*found.groups(""))
-    return Word(NOTHING) if _WHOEVERS.fullmatch(name) else None
+    return Word(NOTHING, another=True) if _WHOEVERS.fullmatch(name) else None
 
 
 def _of_shape(before: str, whose: str, name: str, number: str, after: str) -> Word | None:

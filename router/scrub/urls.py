@@ -40,7 +40,8 @@ def forget() -> None:
 
 def looks_like_url(value: str) -> bool:
     if value.startswith(("/", "?", "#")):
-        return " " not in value
+        told = "=" in value or (value.startswith("//") and "@" in value)
+        return " " not in value and (told or value.isprintable())  # else of an address a caption's line ends would go
     return "://" in value and " " not in value and _SCHEME.match(value) is not None
 
 
@@ -104,11 +105,9 @@ def _fragment(fragment: str, depth: int) -> str | None:
 
 
 def _path(path: str) -> str:
-    """As text, and each part by itself, as written and as decoded: between slashes a number is not joined to more."""
-    cleaned = text(path)
-    return "/".join(
-        [part if len(part) < LEAST or is_shops_number(part) else _value(part, 0) for part in cleaned.split("/")]
-    )
+    """Each part by itself, as written and as decoded: between slashes a number is not joined to more. Then all of it."""
+    parts = [part if len(part) < LEAST or is_shops_number(part) else _value(part, 0) for part in path.split("/")]
+    return text("/".join(parts))
 
 
 def _parameters(query: str, depth: int) -> str | None:
