@@ -371,6 +371,25 @@ class TestWhatADestinationReturns:
 class TestNothingGetsLost:
     """Whatever goes wrong inside a lane, an event is sent, ends with a reason, or goes again."""
 
+    async def test_one_event_that_a_partner_fails_at_takes_nobody_along(self, store: Outbox, clock: SteppedClock):
+        """
+        It answers 500 to every batch with this event, and takes what comes between: the event alone waits on, and its
+        fifteen neighbours are delivered within the hour.
+        """
+        lane = await store.lane("ids", "ids")
+        await store.append(many(16))
+        async with (
+            partner(lambda _, ids: http(500) if "e-7" in ids else http(200)) as peer,
+            running(store, clock, lane, url=peer.url, batch=16),
+        ):
+            for fresh in range(100, 160):
+                await store.append(many(1, start=fresh))
+                await until(lambda fresh=fresh: f"e-{fresh}" in peer.seen)
+                clock.step(60)
+            await until(lambda: sums(store).get("delivered") == 75)
+
+        assert {"delivered": 75, "parked": 1} == sums(store)
+
     async def test_events_behind_a_long_finished_stretch(self, store: Outbox, clock: SteppedClock):
         """
         One request hung while hundreds behind it were delivered, then the process died: the next one sends the first

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Callable, Sequence
 
 from router.delivery.ends import Job
@@ -16,14 +17,27 @@ from router.delivery.sending import Sending
 TAKE = 64  # events looked at in one go, where a batch is not larger
 GATHER = 0.02  # seconds between two looks for less than a batch
 PATIENCE = 0.2  # seconds between them where no answer comes
+OFTEN = 4  # tries of the same events: one that failed once or twice says nothing of them
 
 
 def batches(jobs: Sequence[Job], size: int, suspects: Sequence[range]) -> list[Sequence[Job]]:
-    """Batches of so many. Those that may have killed the last process are each a batch of their own."""
+    """Batches of so many. Those that may have killed the last process are each a batch of their own.
+
+    After ``OFTEN`` tries a batch is half as large at each further one: where it is one event that the partner fails at,
+    with 500 or in too long a time, its neighbours do not wait with it until they expire.
+    """
     alone = [job for job in jobs if any(job.seq in each for each in suspects)] if suspects else []
     if alone:
         jobs = [job for job in jobs if job not in alone]
-    return [[job] for job in alone] + [jobs[at : at + size] for at in range(0, len(jobs), size)]
+    parts: list[Sequence[Job]] = [[job] for job in alone]
+    for halvings, group in itertools.groupby(sorted(jobs, key=_halvings), _halvings):
+        alike, most = list(group), max(1, size >> halvings)
+        parts += [alike[at : at + most] for at in range(0, len(alike), most)]
+    return parts
+
+
+def _halvings(job: Job) -> int:
+    return max(0, job.attempts - OFTEN + 1)
 
 
 class Batching:
