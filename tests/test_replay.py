@@ -272,6 +272,21 @@ class TestReplay:
 
             assert (19, 1) == (done.counts.sent, done.counts.refused)
 
+    async def test_an_event_that_the_partner_fails_at_does_not_stop_it(self, store: Outbox, clock: SteppedClock):
+        """
+        It answers 500 to every request with this event: the batch is divided, the event is left behind when ``retry_for``
+        is over, and the others arrive.
+        """
+        async with lane(store, clock, batch=10, retry_for="10m") as (delivery, partner):
+            await store.append(many(20))
+            await settled(store, "a", delivered=20)
+            partner.trouble = [Trouble(status=500, match='"e-7"')]
+            await delivery.replay("a", Chosen(rate="1000/s"), 1, "test")
+            done = await ended(store, delivery, clock, 10)
+
+            assert (19, 1) == (done.counts.sent, done.counts.refused)
+            assert {"e-7"} == {name for name, times in partner.taken.items() if times == 1}
+
     @pytest.mark.parametrize("fault", [Busy("x"), DiskFull("x"), Injected("x")])
     @pytest.mark.parametrize("asked_for", ["read", "states", "note_replay"])
     async def test_what_passes_does_not_end_it(

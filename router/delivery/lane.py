@@ -300,6 +300,11 @@ class LaneRunner:
             return True
         return self._gate.closed_for(self._clock.now()) > 0 or waiting > behind
 
+    @property
+    def open_since(self) -> int:
+        """Time up to then (UTC ms) is held against no event."""
+        return self._gate.open_since
+
     async def attempt(self, sender: Sender, request: Request, jobs: Sequence[Job]) -> tuple[Outcome, Attempt]:
         """A request of a replay: what its answer says of the partner holds for the lane as well."""
         self._gate.passed(self._clock.now())

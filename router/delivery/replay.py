@@ -18,7 +18,7 @@ from aiolimiter import AsyncLimiter
 
 from router import retry, route
 from router.clock import Clock
-from router.delivery.batching import batches
+from router.delivery.batching import OFTEN, batches
 from router.delivery.ends import Job, window
 from router.delivery.lane import LaneRunner
 from router.delivery.patience import patiently
@@ -32,7 +32,7 @@ from router.outbox.state.deliveries import Attempt
 from router.outbox.state.lane import Lane
 from router.outbox.state.replays import Chosen, Counts, Replay
 from router.outcome import Delivered, Hold, Rejected, Retry, Split
-from router.settings import per_second
+from router.settings import per_second, seconds
 
 log: Any = structlog.get_logger()
 
@@ -43,6 +43,7 @@ LOOK_AHEAD = 500  # events of a preview looked at in one go
 BEHIND = 100  # fresh events of the lane that may wait while a replay goes on
 PAUSE = 1.0  # seconds until the lane is looked at again
 AFTER_FAULT = 60.0  # seconds until a step in which we had a fault is tried again
+GIVEN_UP = "passing faults for as long as retry_for allows"
 LEFT_OUT = "left out: one process after another ended while it was in hand; report it"
 
 
@@ -56,6 +57,7 @@ class Replayer:
         self._runner, self._store, self._clock = runner, store, clock
         self._name, self._lane, destination = runner.name, runner.lane, runner.destination
         self._window = window(destination)
+        self._retry_for = int(seconds(destination.retry_for) * 1000)
         self._batch = destination.largest_batch()
         self._sender = Sender(f"{self._name}-replay", destination, clock, 1)
         self._attempts: list[Attempt] = []
@@ -170,9 +172,10 @@ class Replayer:
     async def _carry(self, jobs: Sequence[Job], had: frozenset[int]) -> list[list[Job]]:
         """Send one request until the partner has said what becomes of it. Returns who is in another one, in parts.
 
-        It is written anew for every try, when it may leave: signatures age, and people are forgotten.
+        It is written anew for every try, when it may leave: signatures age, and people are forgotten. A batch at which the
+        partner fails often is divided, and an event for which it does so for as long as ``retry_for`` is left behind.
         """
-        tries = 0
+        tries, since = 0, self._clock.now()
         others: list[list[Job]] = []
         while jobs:
             await self._turn()
@@ -189,8 +192,20 @@ class Replayer:
                 self._told(attempt)
                 return self._answered(outcome, jobs, had) + others
             tries = tries + 1 if isinstance(outcome, Retry) else 1  # where it said when, the lane is closed until then
+            if tries >= OFTEN and len(jobs) > 1:
+                self._told(attempt)
+                half = len(jobs) // 2
+                return [jobs[:half], jobs[half:], *others]
+            if tries >= OFTEN and self._too_long(since, attempt.at):
+                self._told(attempt)
+                self._refused([(job, GIVEN_UP) for job in jobs])
+                return others
             await self._clock.sleep(retry.delay(tries, 1.0))
         return others
+
+    def _too_long(self, since: int, now: int) -> bool:
+        """Has the partner failed since then for longer than it may, by the lane's own rule?"""
+        return self._lane.held is None and now - max(since, self._runner.open_since) > self._retry_for
 
     def _written(self, jobs: Sequence[Job]) -> Written:
         return self._in_hand(jobs, lambda: self._sender.write(jobs)) if jobs else Written()
