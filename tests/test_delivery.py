@@ -306,15 +306,19 @@ class TestTrouble:
             clock.step(1)
             await settled(store, "hook", delivered=5, parked=0)
 
-    async def test_a_dead_partner_costs_its_events_no_row_each(self, store: Outbox, clock: SteppedClock):
+    @pytest.mark.parametrize("said", [None, "1"], ids=["says nothing", "says in a second, each time"])
+    async def test_a_dead_partner_costs_its_events_no_row_each(
+        self, store: Outbox, clock: SteppedClock, said: str | None
+    ):
         """
-        After a few failures the breaker opens: the rest waits behind the cursor, without attempts.
+        After a few failures the breaker opens, whatever wait each of them asks for: the rest waits behind the cursor,
+        without attempts.
         """
-        trouble = Trouble(status=503)
+        trouble = Trouble(status=503, retry_after=said)
         async with lanes(store, clock, hook={"kind": "webhook", "trouble": [trouble]}) as (_, partners):
             await store.append(many(500))
             await settled(store, "hook", delivered=0)
-            for _ in range(20):
+            for _ in range(60):
                 clock.step(1)
                 await asyncio.sleep(0.01)
             assert partners["hook"].counts.received < 40
