@@ -485,8 +485,8 @@ class TestBatches:
 
     async def test_a_poisoned_batch_is_bisected(self, store: Outbox, clock: SteppedClock):
         """
-        Nobody is named: the one bad member among 400 is found in at most 10 further requests, 399 are delivered, and each
-        refusal can be told.
+        Nobody is named: the one bad member among 400 is found in at most 10 further requests, 399 are delivered, each
+        refusal can be told, and the bad one's tries are as many as the requests that carried it.
         """
         trouble = Trouble(status=400, match='"p-123"')
         async with lanes(store, clock, hook={"kind": "webhook", "batch": 400, "trouble": [trouble]}) as (_, partners):
@@ -498,6 +498,7 @@ class TestBatches:
             assert refused
             assert [(400,)] * len(refused) == asked(store, "SELECT status FROM attempt WHERE outcome != 'delivered'")
             assert [(124, "dead")] == asked(store, "SELECT seq, state FROM delivery WHERE state = 'dead'")
+            assert [(len(refused),)] == asked(store, "SELECT attempts FROM delivery WHERE state = 'dead'")
 
     async def test_a_fault_in_the_middle_of_bisecting_loses_nobody(self, store: Outbox, clock: SteppedClock):
         """

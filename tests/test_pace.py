@@ -228,7 +228,7 @@ class TestBisection:
             asked = search.question()
             questions += 1
             if bad in asked:
-                search.bad()
+                search.bad(asked)
                 found = asked
             else:
                 search.good()
@@ -253,7 +253,7 @@ class TestBisection:
             while not search.finished:
                 asked = search.question()
                 if bad & set(asked):
-                    search.bad()
+                    search.bad(asked)
                     dead |= set(asked) if search.finished else set()
                 else:
                     search.good()
@@ -278,7 +278,7 @@ class TestBisection:
         When the partner fails in the middle, all but those just asked about come back.
         """
         search = Bisection(list(range(8)))
-        search.bad()
+        search.bad(search.question())
         assert [0, 1] == search.question()
         assert [2, 3, 4, 5, 6, 7] == search.abandon()
         assert search.finished

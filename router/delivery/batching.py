@@ -37,7 +37,7 @@ def batches(jobs: Sequence[Job], size: int, suspects: Sequence[range]) -> list[S
 
 
 def _halvings(job: Job) -> int:
-    return max(0, job.attempts - OFTEN + 1)
+    return max(0, job.attempts - OFTEN + 1) if job.parked else 0
 
 
 class Batching:

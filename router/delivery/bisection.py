@@ -29,11 +29,10 @@ class Bisection(Generic[T]):
         self._suspects = self._suspects[len(self.question()) :]
         self.finished = not self._suspects
 
-    def bad(self) -> None:
-        """One of those asked about is bad; alone, it is found."""
-        asked = self.question()
+    def bad(self, asked: Sequence[T]) -> None:
+        """One of those ``asked`` about, here as they are now, is bad; alone, it is found."""
         self.untested += self._suspects[len(asked) :]
-        self._suspects = asked
+        self._suspects = list(asked)
         self.finished = len(asked) == 1
 
     def abandon(self) -> list[T]:

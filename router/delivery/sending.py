@@ -277,10 +277,10 @@ class Sending:
                 search.good()
                 await self._apply(outcome, asked, attempt)
             case Split() | Rejected() if len(asked) == 1:
-                search.bad()
+                search.bad(asked)
                 await self._apply(Rejected(outcome.reason), asked, attempt)
             case Split() | Rejected():
-                search.bad()
+                search.bad([ends.tried(job) for job in asked])
                 self._settling.add([], [attempt])
             case _:
                 left = search.abandon()
