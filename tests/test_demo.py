@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shlex
 import signal
@@ -43,6 +42,15 @@ def finished() -> tuple[int, dict[str, Any]]:
     arguments = [sys.executable, "-m", "router", "demo", "--events", "200", "--exit", "--json"]
     ended = subprocess.run(arguments, cwd=ROOT, capture_output=True, timeout=120, check=False)
     return ended.returncode, last(ended.stdout.decode())
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, str, Path]:
+    """Exit code, output and directory of a demo of 15 events that keeps its files."""
+    directory = tmp_path_factory.mktemp("kept") / "a directory"
+    arguments = [sys.executable, "-m", "router", "demo", "--events", "15", "--exit", "--keep", str(directory)]
+    ended = subprocess.run(arguments, cwd=ROOT, capture_output=True, timeout=120, check=False)
+    return ended.returncode, ended.stdout.decode(), directory
 
 
 class TestRun:
@@ -102,18 +110,15 @@ class TestRun:
 
         assert 100_000 < last(out)["first_delivery"] <= last(out)["elapsed"] < 200_000
 
-    async def test_the_line_that_explains(self, tmp_path: Path):
+    def test_the_line_that_explains(self, kept: tuple[int, str, Path]):
         """
         The line that looks into the first event is printed whole, and does what it says.
         """
-        kept = tmp_path / "a directory"
-        async with turnout("demo", "--events", "1", "--exit", "--keep", str(kept)) as demo:
-            _, out, _ = await demo.ended()
+        _, out, _ = kept
         program, *arguments = shlex.split(next(line for line in out.splitlines() if " explain " in line))
 
         assert "turnout" == program
-        explained = await asyncio.to_thread(CliRunner().invoke, command_line, arguments)
-        assert "received" in explained.output
+        assert "received" in CliRunner().invoke(command_line, arguments).output
 
     async def test_its_addresses_answer(self):
         """
@@ -169,18 +174,16 @@ class TestRun:
         assert "Traceback" not in err
         assert not there(Path(addresses["configuration"]).parent)
 
-    async def test_kept_files(self, tmp_path: Path):
+    async def test_kept_files(self, kept: tuple[int, str, Path]):
         """
         With --keep the directory stays: a configuration that ``check`` finds no error in, and a readable outbox.
         """
-        kept = tmp_path / "kept"
-        async with turnout("demo", "--events", "15", "--exit", "--keep", str(kept)) as demo:
-            code, _, _ = await demo.ended()
+        code, _, directory = kept
 
-        checked = CliRunner().invoke(command_line, ["check", "--config", str(kept / "config.toml")])
+        checked = CliRunner().invoke(command_line, ["check", "--config", str(directory / "config.toml")])
         assert 0 == code
         assert 0 == checked.exit_code
-        assert 15 == (await Reader(kept / "outbox").ledger()).accepted
+        assert 15 == (await Reader(directory / "outbox").ledger()).accepted
 
     def test_it_writes_over_nothing(self, tmp_path: Path):
         """
