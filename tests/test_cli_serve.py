@@ -206,7 +206,7 @@ class TestRefusal:
         One of them serves; the other exits 75 and names it. A lock that a kill leaves behind stops nobody.
         """
         path = config(tmp_path)
-        for _ in range(3):
+        for _ in range(2):
             async with contextlib.AsyncExitStack() as stack:
                 both = [
                     await stack.enter_async_context(turnout("serve", "--config", path, "--json", **ENVIRON))
