@@ -32,14 +32,15 @@ def command(path: Path, log_level: str, as_json: bool) -> None:
 
     Exits 0 after a stop in good order, 1 where it cannot run, 2 without a configuration, 75 where another process owns the outbox.
     """
-    from router import logs
-    from router.app import EX_TEMPFAIL
-    from router.outbox.errors import Locked, OutboxError
-
     settings = _settings(path)
     if settings is None:
         click.echo("Nothing was started.", err=True)
         sys.exit(exit_code(path))
+
+    from router import logs
+    from router.app import EX_TEMPFAIL
+    from router.outbox.errors import Locked, OutboxError
+
     logs.configure(log_level, logs.Detached(sys.stderr))
 
     def ready(app: App) -> None:
