@@ -559,7 +559,7 @@ def http_date(seconds: float) -> bytes:
     return email.utils.format_datetime(dt.datetime.fromtimestamp(NOW / 1000 + seconds, dt.UTC), usegmt=True).encode()
 
 
-BOMB = b"".join(gzip.compress(bytes(1 << 20)) for _ in range(64))  # 65 KB that become 64 MB
+BOMB = gzip.compress(bytes(1 << 20)) * 64  # 65 KB that become 64 MB
 DEEP = b"[" * 200_000
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
