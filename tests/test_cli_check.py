@@ -14,9 +14,10 @@ from click.testing import CliRunner, Result
 
 import destinations
 from router.cli import COMMANDS, turnout
-from router.cli.output import counted, table
+from router.cli.output import table
 from router.config import Finding
 from router.terminal import escaped
+from router.wording import counted
 
 ROOT = Path(__file__).parent.parent
 

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 WORDS = ["event", "outcome", "problem", "secret"]
 RULES = [
     "recall",
+    "wording",
     "identifiers",
     "bots",
     "scrub",

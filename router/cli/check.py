@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import click
 
 from router.cli.options import config_option, exit_code, json_option, registry
-from router.cli.output import coloured, counted, line
+from router.cli.output import coloured, line
 from router.terminal import escaped
+from router.wording import counted
 
 if TYPE_CHECKING:
     from router.config import Finding

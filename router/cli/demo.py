@@ -16,7 +16,8 @@ import msgspec
 
 from router.cli import BEGAN, DONE, FAILED
 from router.cli.options import json_option
-from router.cli.output import counted, line, table
+from router.cli.output import line, table
+from router.wording import counted
 
 if TYPE_CHECKING:
     import asyncio

@@ -21,9 +21,10 @@ import click
 from router.cli import DONE, FAILED, USAGE
 from router.cli.files import directory, document
 from router.cli.options import config_option, json_option, registry
-from router.cli.output import coloured, counted, line
+from router.cli.output import coloured, line
 from router.outbox import SQLITE
 from router.terminal import escaped
+from router.wording import counted
 
 if TYPE_CHECKING:
     from router.outbox.reads.reader import Reader

@@ -88,11 +88,6 @@ def rules(path: Path) -> dict[str, Rule]:
     return {name: route.compile(name, each) for name, each in settings.destinations.items()}
 
 
-def when(at: dt.datetime | None) -> str:
-    """An instant for people, UTC, or nothing."""
-    return "" if at is None else f"{at:%Y-%m-%d %H:%M:%S}Z"
-
-
 def left(until: dt.datetime) -> str:
     """How long it is until then, for people: "9 d 20 h", "4 min"; "now" once it has come."""
     import datetime as dt

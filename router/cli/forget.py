@@ -10,8 +10,9 @@ import click
 
 from router.cli import USAGE
 from router.cli.options import config_option, json_option
-from router.cli.output import counted, line
+from router.cli.output import line
 from router.terminal import escaped
+from router.wording import counted
 
 if TYPE_CHECKING:
     from router.person import Person

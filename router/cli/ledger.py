@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from router.cli import DONE, FAILED
-from router.cli.files import ask, left, when
+from router.cli.files import ask, left
 from router.cli.options import config_option, json_option
 from router.cli.output import line, table
+from router.wording import when
 
 if TYPE_CHECKING:
     from router.outbox.reads.reader import Reader

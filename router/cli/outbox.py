@@ -1,4 +1,4 @@
-"""``turnout outbox``: look at deliveries on the files, export them, and retry, drop, hold and resume through the running server."""
+"""``turnout outbox``: look at deliveries on the files and export them; retry, drop, hold and resume, through the server."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from urllib.parse import quote
 import click
 
 from router.cli import FAILED
-from router.cli.files import NO_DESTINATION, ask, when
+from router.cli.files import NO_DESTINATION, ask
 from router.cli.options import config_option, json_option
-from router.cli.output import counted, line, table
+from router.cli.output import line, table
 from router.lifecycle import State
 from router.terminal import escaped
+from router.wording import counted, when
 
 if TYPE_CHECKING:
     from router.cli.console_client import Console

@@ -32,11 +32,6 @@ def line(value: Any, file: BinaryIO | None = None) -> None:
         click.echo(msgspec.json.encode(value))  # and at once: a reader of a pipe waits for each line
 
 
-def counted(count: int, one: str, many: str = "") -> str:
-    """As "1 delivery", "2 deliveries"; ``many`` where an s does not make the plural."""
-    return f"{count} {one if count == 1 else many or one + 's'}"
-
-
 def coloured(stream: TextIO) -> bool:
     """Whether to colour: a terminal, unless NO_COLOR; anything, where FORCE_COLOR (no-color.org, force-color.org)."""
     if os.environ.get("NO_COLOR"):

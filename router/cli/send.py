@@ -17,8 +17,9 @@ from router import door, samples
 from router.cli import DONE, FAILED, UNREACHABLE
 from router.cli.console_client import json_object, reached
 from router.cli.options import config_option, configured, json_option
-from router.cli.output import counted, line
+from router.cli.output import line
 from router.terminal import escaped
+from router.wording import counted
 
 if TYPE_CHECKING:
     import aiohttp

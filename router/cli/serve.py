@@ -14,7 +14,8 @@ import click
 
 from router.cli import FAILED
 from router.cli.options import config_option, exit_code, json_option, registry
-from router.cli.output import coloured, counted, line
+from router.cli.output import coloured, line
+from router.wording import counted
 
 if TYPE_CHECKING:
     import asyncio

@@ -13,10 +13,11 @@ import click
 import msgspec
 
 from router.cli import USAGE
-from router.cli.files import ask, directory, tables, when
+from router.cli.files import ask, directory, tables
 from router.cli.options import config_option, json_option
-from router.cli.output import counted, line, table
+from router.cli.output import line, table
 from router.terminal import escaped
+from router.wording import counted, when
 
 if TYPE_CHECKING:
     from router.outbox.reads.reader import Reader

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from router.cli import FAILED
-from router.cli.files import NO_DESTINATION, ask, tables, when
+from router.cli.files import NO_DESTINATION, ask, tables
 from router.cli.options import config_option, json_option
-from router.cli.output import coloured, counted, line
+from router.cli.output import coloured, line
 from router.terminal import escaped
+from router.wording import counted, when
 
 if TYPE_CHECKING:
     import datetime as dt
