@@ -14,6 +14,7 @@ import pytest
 import structlog
 
 from router.outbox.outbox import Outbox
+from tests.consoles import delivery, open_console  # noqa: F401 - fixtures
 from tests.stepped import SteppedClock
 
 # Each process here would compile everything again, its assertions too, which takes longer than most of what it tests.

@@ -4,84 +4,39 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
 
-from destinations.linktrace import LinkTrace
-from router import console
 from router.app import App
 from router.console import guard, routes
-from router.delivery.engine import Delivery
+from router.console.pages import Pages
 from router.metrics import Metrics, bucketed
 from router.outbox.errors import Broken
 from router.outbox.outbox import Outbox
 from router.outbox.reads.reader import Reader
-from router.outbox.state.cursors import Held
 from router.outbox.state.deliveries import Mark
 from router.outbox.state.registers import Quarantined
-from router.secret import Secret
-from router.settings import Console, Settings
 from tests.builders import NOW, an_event, many, rows
+from tests.consoles import OpenConsole
 from tests.running import running_app, settings
 from tests.stepped import SteppedClock
 
 TOKEN = "a-console-token"
+PAGES = {path for _, path, _ in Pages(None, None, None, None).addresses()}
 OPERATOR = {"Authorization": f"Bearer {TOKEN}"}
 
 
-@pytest.fixture
-async def delivery(store: Outbox, clock: SteppedClock) -> AsyncIterator[Delivery]:
-    """Lanes "links", running but held, so that nothing is sent, and "gone", which does not run and gets events yet."""
-    links = await store.lane("links", "linktrace")
-    await store.lane("gone", "webhook")
-    await store.hold(links, Held(reason="key refused", by="operator", at=NOW))
-    delivery = Delivery(store, clock)
-    await delivery.apply({"links": LinkTrace(api_key=Secret("k"), base_url="http://127.0.0.1:1", allow_private=True)})
-    await store.go_on(store.lanes["gone"])  # as if it left the configuration only after what the tests store
-    yield delivery
-    await delivery.stop(0.0)
-
-
-Start = Callable[..., Awaitable[TestClient[web.Request, web.Application]]]
-
-
-@pytest.fixture
-async def start(store: Outbox, delivery: Delivery) -> AsyncIterator[Start]:
-    clients = []
-
-    async def begin(token: str | None = None, **kwargs: Any) -> TestClient[web.Request, web.Application]:
-        settings = Settings(console=Console(token=Secret(token) if token else None))
-        app = console.application(
-            reader=Reader(store.directory),
-            store=store,
-            delivery=delivery,
-            settings=settings,
-            metrics=Metrics(),
-            **kwargs,
-        )
-        clients.append(TestClient(TestServer(app)))
-        await clients[-1].start_server()
-        return clients[-1]
-
-    yield begin
-    for client in clients:
-        await client.close()
-
-
 class TestReads:
-    async def test_the_ledger_is_the_documented_object(self, start: Start, store: Outbox):
+    async def test_the_ledger_is_the_documented_object(self, open_console: OpenConsole, store: Outbox):
         """
         GET /api/v1/ledger answers the keys that programs rely on, and adds up.
         """
         await store.append(many(3))
 
-        answer = await (await (await start()).get("/api/v1/ledger")).json()
+        answer = await (await (await open_console()).get("/api/v1/ledger")).json()
         links = {
             "delivered": 0,
             "waiting": 3,
@@ -97,35 +52,35 @@ class TestReads:
         expected = {"received": 3, "duplicate": 0, "rejected": 0, "accepted": 3, "difference": 0}
         assert expected == answer
 
-    async def test_an_event_is_explained(self, start: Start, store: Outbox):
+    async def test_an_event_is_explained(self, open_console: OpenConsole, store: Outbox):
         """
         One address tells everything of one event, with the checks of every running destination.
         """
         await store.append(rows(an_event("a/b c")))
 
-        story = await (await (await start()).get("/api/v1/events/a%2Fb%20c")).json()
+        story = await (await (await open_console()).get("/api/v1/events/a%2Fb%20c")).json()
         assert ["links", "gone"] == [each["to"] for each in story["destinations"]]
         assert "waiting" == story["destinations"][0]["state"]
         assert story["destinations"][0]["checks"]
 
-    async def test_events_of_one_id_of_several_sources(self, start: Start, store: Outbox):
+    async def test_events_of_one_id_of_several_sources(self, open_console: OpenConsole, store: Outbox):
         """
         The newest is told, the others are named; the list has them all.
         """
         await store.append(rows(an_event("a"), an_event("a", source="blog")))
-        client = await start()
+        client = await open_console()
 
         story = await (await client.get("/api/v1/events/a")).json()
         assert ("blog", [{"seq": 1, "source": "shop"}]) == (story["source"], story["others"])
         listed = await (await client.get("/api/v1/events?id=a")).json()
         assert [2, 1] == [each["seq"] for each in listed["items"]]
 
-    async def test_pages_of_deliveries_follow_each_other(self, start: Start, store: Outbox):
+    async def test_pages_of_deliveries_follow_each_other(self, open_console: OpenConsole, store: Outbox):
         """
         "next" leads to every delivery of a state, once.
         """
         await store.append(many(5))
-        client, after, seen = await start(), "", []
+        client, after, seen = await open_console(), "", []
         while after is not None:
             path = f"/api/v1/deliveries?to=links&state=waiting&limit=2{after and '&after=' + after}"
             page = await (await client.get(path)).json()
@@ -134,12 +89,12 @@ class TestReads:
 
         assert ["e-5", "e-4", "e-3", "e-2", "e-1"] == seen
 
-    async def test_what_was_refused_is_there_to_read(self, start: Start, store: Outbox):
+    async def test_what_was_refused_is_there_to_read(self, open_console: OpenConsole, store: Outbox):
         """
         The quarantine lists reasons, and shows one item.
         """
         await store.quarantine([Quarantined(at=NOW, source="shop", code="missing", message="send a name", item="{}")])
-        client = await start()
+        client = await open_console()
 
         listed = await (await client.get("/api/v1/quarantine")).json()
         assert ["missing"] == [each["code"] for each in listed["items"]]
@@ -164,11 +119,13 @@ class TestReads:
             pytest.param("/api/v1/deliveries:retry", 405, "method_not_allowed", id="the wrong method"),
         ],
     )
-    async def test_a_wrong_question_is_answered_with_what_to_do(self, start: Start, path: str, status: int, code: str):
+    async def test_a_wrong_question_is_answered_with_what_to_do(
+        self, open_console: OpenConsole, path: str, status: int, code: str
+    ):
         """
         Errors have a stable code and the form that is documented, and repeat nothing of the request.
         """
-        answer = await (await start()).get(path)
+        answer = await (await open_console()).get(path)
 
         body = await answer.json()
         assert (status, code, False) == (answer.status, body["code"], body["success"])
@@ -182,13 +139,13 @@ class TestActs:
         await store.settle(store.lanes[lane], [Mark(seqs=seqs, state="dead", at=NOW, attempts=1, reason="HTTP 400")])
 
     @pytest.mark.parametrize("lane", ["links", "gone"])
-    async def test_dead_deliveries_go_again(self, start: Start, store: Outbox, lane: str):
+    async def test_dead_deliveries_go_again(self, open_console: OpenConsole, store: Outbox, lane: str):
         """
         Retry moves what is meant back to waiting, of running and of removed destinations, and leaves an audit row.
         """
         await store.append(many(4))
         await self.died(store, lane, 1, 2, 3)
-        client = await start()
+        client = await open_console()
 
         body = {"to": lane, "state": "dead", "ids": ["e-1", "#3", "nobody"]}
         answer = await (await client.post("/api/v1/deliveries:retry", json=body)).json()
@@ -211,14 +168,14 @@ class TestActs:
             "gone",
         ],
     )
-    async def test_waiting_deliveries_are_given_up(self, start: Start, store: Outbox, lane: str):
+    async def test_waiting_deliveries_are_given_up(self, open_console: OpenConsole, store: Outbox, lane: str):
         """
         Drop reaches what waits for another try and what was never tried, of running and of removed destinations.
         """
         await store.append(many(4))
         waiting = Mark(seqs=[2], state="waiting", at=NOW, attempts=1, due=NOW + 60_000)
         await store.settle(store.lanes[lane], [waiting])
-        client = await start()
+        client = await open_console()
 
         body = {"to": lane, "ids": ["e-1", "e-2"]}
         assert 2 == (await (await client.post("/api/v1/deliveries:drop", json=body)).json())["count"]
@@ -242,14 +199,14 @@ class TestActs:
         ],
     )
     async def test_a_dry_run_counts_and_changes_nothing(
-        self, start: Start, store: Outbox, act: str, body: dict[str, Any], count: int
+        self, open_console: OpenConsole, store: Outbox, act: str, body: dict[str, Any], count: int
     ):
         """
         dry_run answers the count the act would have, and leaves ledger and audit alone.
         """
         await store.append(many(5))
         await self.died(store, "links", 1, 2)
-        client = await start()
+        client = await open_console()
         before = await (await client.get("/api/v1/ledger")).json()
 
         asked = {"to": "links", "dry_run": True, **body}
@@ -258,11 +215,11 @@ class TestActs:
         assert before == await (await client.get("/api/v1/ledger")).json()
         assert [] == (await (await client.get("/api/v1/audit")).json())["items"]
 
-    async def test_a_lane_is_held_and_let_go(self, start: Start):
+    async def test_a_lane_is_held_and_let_go(self, open_console: OpenConsole):
         """
         Hold and resume take effect at once, show in the ledger and leave who did it in the audit.
         """
-        client = await start()
+        client = await open_console()
         headers = {"X-Turnout-Who": "anna@laptop"}
 
         await client.post("/api/v1/destinations/links:hold", json={"reason": "maintenance"}, headers=headers)
@@ -274,11 +231,11 @@ class TestActs:
         expected = [("resume", "api from 127.0.0.1"), ("hold", "anna@laptop from 127.0.0.1")]
         assert expected == [(each["what"], each["who"]) for each in acts]
 
-    async def test_a_hold_without_words_has_a_reason(self, start: Start):
+    async def test_a_hold_without_words_has_a_reason(self, open_console: OpenConsole):
         """
         A held lane says why wherever it is shown: an empty reason would look like none.
         """
-        client = await start()
+        client = await open_console()
 
         await client.post("/api/v1/destinations/links:hold", json={"reason": " "})
         links = (await (await client.get("/api/v1/ledger")).json())["destinations"]["links"]
@@ -315,12 +272,12 @@ class TestActs:
         ],
     )
     async def test_a_wrong_act_does_nothing(
-        self, start: Start, path: str, body: dict[str, Any], status: int, code: str
+        self, open_console: OpenConsole, path: str, body: dict[str, Any], status: int, code: str
     ):
         """
         What is not understood completely is refused completely, with a stable code.
         """
-        client = await start()
+        client = await open_console()
 
         answer = await client.post(f"/api/v1/{path}", json=body)
         text = await answer.text()
@@ -339,21 +296,21 @@ class TestActs:
             pytest.param(io.BytesIO(b" " * 2_000_000), "application/json", 413, id="a large one"),
         ],
     )
-    async def test_only_json_is_taken(self, start: Start, raw: bytes | io.BytesIO, kind: str, status: int):
+    async def test_only_json_is_taken(self, open_console: OpenConsole, raw: bytes | io.BytesIO, kind: str, status: int):
         """
         A body that is not a JSON object, labelled as such, is refused: a page's form can send nothing else.
         """
-        answer = await (await start()).post("/api/v1/deliveries:retry", data=raw, headers={"Content-Type": kind})
+        answer = await (await open_console()).post("/api/v1/deliveries:retry", data=raw, headers={"Content-Type": kind})
 
         assert status == answer.status
         assert False is (await answer.json())["success"]
 
-    async def test_a_body_that_is_not_compressed_as_it_says(self, start: Start):
+    async def test_a_body_that_is_not_compressed_as_it_says(self, open_console: OpenConsole):
         """
         It is the sender's mistake, and told as one.
         """
         headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
-        client = await start()
+        client = await open_console()
         answer = await client.post("/api/v1/deliveries:retry", data=b'{"to": "links"}', headers=headers)
 
         assert (400, "malformed") == (answer.status, (await answer.json())["code"])
@@ -371,11 +328,11 @@ class TestGuard:
             pytest.param(f"Bearer {'x' * 7000}", id="a long one"),
         ],
     )
-    async def test_without_the_token_there_is_nothing(self, start: Start, header: str | None):
+    async def test_without_the_token_there_is_nothing(self, open_console: OpenConsole, header: str | None):
         """
         Every address but the health checks answers 401, alike, whatever is wrong with the token.
         """
-        client = await start(TOKEN)
+        client = await open_console(TOKEN)
         headers = {"Authorization": header} if header is not None else {}
 
         for path in ("/api/v1/ledger", "/metrics", "/", "/openapi.json", "/nothing"):
@@ -385,20 +342,20 @@ class TestGuard:
         for path in ("/healthz", "/readyz"):
             assert 200 == (await client.get(path, headers=headers)).status
 
-    async def test_with_the_token_there_is_everything(self, start: Start):
+    async def test_with_the_token_there_is_everything(self, open_console: OpenConsole):
         """
         The right token opens reads and acts.
         """
-        client = await start(TOKEN)
+        client = await open_console(TOKEN)
 
         assert 200 == (await client.get("/api/v1/ledger", headers=OPERATOR)).status
         assert 200 == (await client.post("/api/v1/destinations/links:resume", headers=OPERATOR)).status
 
-    async def test_guessing_is_stopped(self, start: Start, clock: SteppedClock):
+    async def test_guessing_is_stopped(self, open_console: OpenConsole, clock: SteppedClock):
         """
         After ten wrong tokens within a minute an address waits, even with the right one; then it may again.
         """
-        client = await start(TOKEN)
+        client = await open_console(TOKEN)
         wrong = {"Authorization": "Bearer wrong"}
         statuses = [(await client.get("/api/v1/ledger", headers=wrong)).status for _ in range(11)]
 
@@ -407,11 +364,11 @@ class TestGuard:
         clock.step(61)
         assert 200 == (await client.get("/api/v1/ledger", headers=OPERATOR)).status
 
-    async def test_no_token_is_no_guess(self, start: Start):
+    async def test_no_token_is_no_guess(self, open_console: OpenConsole):
         """
         Whatever number of requests without a token an address sends, the right one opens at once.
         """
-        client = await start(TOKEN)
+        client = await open_console(TOKEN)
         statuses = [(await client.get("/metrics")).status for _ in range(11)]
 
         assert [401] * 11 == statuses
@@ -448,11 +405,11 @@ class TestGuard:
         """
         assert expected is guard.known_host(host, "console.example:8081")
 
-    async def test_a_strange_host_is_misdirected(self, start: Start):
+    async def test_a_strange_host_is_misdirected(self, open_console: OpenConsole):
         """
         DNS rebinding is answered 421 on every address, the health checks too.
         """
-        client = await start()
+        client = await open_console()
 
         for path in ("/api/v1/ledger", "/healthz", "/"):
             answer = await client.get(path, headers={"Host": "rebound.attacker.example"})
@@ -467,30 +424,32 @@ class TestGuard:
             pytest.param({"Sec-Fetch-Site": "same-site"}, id="a neighbour"),
         ],
     )
-    async def test_a_page_of_somebody_else_cannot_act(self, start: Start, headers: dict[str, str], store: Outbox):
+    async def test_a_page_of_somebody_else_cannot_act(
+        self, open_console: OpenConsole, headers: dict[str, str], store: Outbox
+    ):
         """
         A cross-site POST is refused even where no token is set, and changes nothing.
         """
-        answer = await (await start()).post("/api/v1/destinations/links:resume", headers=headers)
+        answer = await (await open_console()).post("/api/v1/destinations/links:resume", headers=headers)
 
         assert (403, "foreign_origin") == (answer.status, (await answer.json())["code"])
         assert store.lanes["links"].held is not None
 
-    async def test_a_page_of_ours_can_act(self, start: Start):
+    async def test_a_page_of_ours_can_act(self, open_console: OpenConsole):
         """
         The console's own origin may post.
         """
-        client = await start()
+        client = await open_console()
         origin = f"http://{client.host}:{client.port}"
 
         headers = {"Origin": origin, "Sec-Fetch-Site": "same-origin"}
         assert 200 == (await client.post("/api/v1/destinations/links:resume", headers=headers)).status
 
-    async def test_every_answer_is_locked_down(self, start: Start):
+    async def test_every_answer_is_locked_down(self, open_console: OpenConsole):
         """
         Headers forbid framing, sniffing, caching and foreign content, and tell no versions, on errors too.
         """
-        client = await start()
+        client = await open_console()
 
         for path in ("/", "/api/v1/ledger", "/metrics", "/nothing"):
             answer = await client.get(path)
@@ -498,12 +457,12 @@ class TestGuard:
             assert "aiohttp" not in str(answer.headers)
             assert "Access-Control-Allow-Origin" not in answer.headers
 
-    async def test_a_fault_of_ours_shows_nothing(self, start: Start, store: Outbox):
+    async def test_a_fault_of_ours_shows_nothing(self, open_console: OpenConsole, store: Outbox):
         """
         An outbox that cannot be read is a 503 with a code, without path, class or trace.
         """
         (store.directory / "state.db").rename(store.directory / "elsewhere.db")
-        answer = await (await start()).get("/api/v1/ledger")
+        answer = await (await open_console()).get("/api/v1/ledger")
         (store.directory / "elsewhere.db").rename(store.directory / "state.db")
 
         assert (503, "outbox") == (answer.status, (await answer.json())["code"])
@@ -511,12 +470,12 @@ class TestGuard:
 
 
 class TestHealth:
-    async def test_ready_means_it_takes_events(self, start: Start, store: Outbox):
+    async def test_ready_means_it_takes_events(self, open_console: OpenConsole, store: Outbox):
         """
         Ready as long as events can be stored; draining and a broken outbox say so. Alive all the while.
         """
         closed = None
-        client = await start(closed=lambda: closed)
+        client = await open_console(closed=lambda: closed)
 
         assert 200 == (await client.get("/readyz")).status
         closed = "draining"
@@ -552,26 +511,26 @@ class TestHealth:
 
 
 class TestDocument:
-    async def test_it_is_the_table_of_addresses(self, start: Start):
+    async def test_it_is_the_table_of_addresses(self, open_console: OpenConsole):
         """
         /openapi.json names every address and method that the application answers, and no other.
         """
-        client = await start()
+        client = await open_console()
         document = await (await client.get("/openapi.json")).json()
 
         told = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
         answered = {
             (route.method, route.resource.canonical)
             for route in client.app.router.routes()
-            if route.method != "HEAD" and route.resource.canonical not in {"/", "/openapi.json"}
+            if route.method != "HEAD" and route.resource.canonical not in {"/", "/openapi.json", *PAGES}
         }
         assert answered == told
 
-    async def test_every_reference_is_defined(self, start: Start):
+    async def test_every_reference_is_defined(self, open_console: OpenConsole):
         """
         The document is whole: every $ref leads somewhere, every operation has a name of its own.
         """
-        answer = await (await start()).get("/openapi.json")
+        answer = await (await open_console()).get("/openapi.json")
         document = await answer.json()
 
         schemas = document["components"]["schemas"]
@@ -580,11 +539,11 @@ class TestDocument:
         names = [each["operationId"] for path in document["paths"].values() for each in path.values()]
         assert len(names) == len(set(names))
 
-    async def test_what_is_not_ready_answers_as_it_says(self, start: Start):
+    async def test_what_is_not_ready_answers_as_it_says(self, open_console: OpenConsole):
         """
         503 of /readyz is no error to a client made from the document: it has the same form as 200.
         """
-        client = await start(closed=lambda: "draining")
+        client = await open_console(closed=lambda: "draining")
         document = await (await client.get("/openapi.json")).json()
         answer = await client.get("/readyz")
 
@@ -593,11 +552,11 @@ class TestDocument:
         properties = document["components"]["schemas"]["Health"]["properties"]
         assert set(properties) == set(await answer.json())
 
-    async def test_a_body_is_needed_where_a_field_is(self, start: Start):
+    async def test_a_body_is_needed_where_a_field_is(self, open_console: OpenConsole):
         """
         The document says of which acts the body may be left out; the others answer 400 without one.
         """
-        client = await start()
+        client = await open_console()
         document = await (await client.get("/openapi.json")).json()
         for path, methods in document["paths"].items():
             if "post" in methods:
@@ -605,11 +564,11 @@ class TestDocument:
                 answer = await client.post(path.format(name="links", number=1))
                 assert needed is (400 == answer.status)
 
-    async def test_the_index_leads_to_every_page(self, start: Start):
+    async def test_the_index_leads_to_every_page(self, open_console: OpenConsole):
         """
         GET / names addresses, and each of them answers.
         """
-        client = await start()
+        client = await open_console()
         index = await (await client.get("/")).json()
 
         assert "/api/v1/ledger" in index["addresses"]
@@ -620,20 +579,20 @@ class TestDocument:
         """
         Adding an address without a guard is a decision, made here.
         """
-        table = routes.table(routes.Api(None, store, None, None, None))
+        table = routes.table(routes.Api(None, store, None, None, None, acts=None, questions=None))
 
         assert {"/healthz", "/readyz"} == {route.path for route in table if route.open}
 
 
 class TestMetrics:
-    async def test_the_ledger_is_there_to_alert_on(self, start: Start, store: Outbox, clock: SteppedClock):
+    async def test_the_ledger_is_there_to_alert_on(self, open_console: OpenConsole, store: Outbox, clock: SteppedClock):
         """
         Backlog, its age, holds and the difference are gauges; sums are counters.
         """
         await store.append(many(3))
         clock.step(90)
 
-        text = await (await (await start()).get("/metrics")).text()
+        text = await (await (await open_console()).get("/metrics")).text()
         for line in (
             'turnout_outbox_entries{destination="links",state="waiting"} 3.0',
             'turnout_outbox_oldest_age_seconds{destination="links"} 90.0',
@@ -644,7 +603,7 @@ class TestMetrics:
         ):
             assert line in text.splitlines()
 
-    async def test_each_delivery_counts_once(self, start: Start, store: Outbox):
+    async def test_each_delivery_counts_once(self, open_console: OpenConsole, store: Outbox):
         """
         The sum over turnout_deliveries_total is what the ledger has as delivered, also of what was known there already.
         """
@@ -653,7 +612,7 @@ class TestMetrics:
             mark = Mark(seqs=[number], state="delivered", at=NOW, attempts=1, **how)
             await store.settle(store.lanes["links"], [mark])
 
-        text = await (await (await start()).get("/metrics")).text()
+        text = await (await (await open_console()).get("/metrics")).text()
         told = [line for line in text.splitlines() if line.startswith("turnout_deliveries") and '"links"' in line]
         assert [
             'turnout_deliveries_total{destination="links",outcome="delivered"} 3.0',

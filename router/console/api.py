@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar, get_args
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from router.console.acts import Acts, Again, Choice, Forgotten, Giving, Nothing, Reason
 from router.console.answers import JSON, Fault, answered
+from router.console.questions import Questions, digits, invalid, who
 from router.console.stream import EVENT_STREAM, Question, Streams
 from router.delivery.engine import Delivery
-from router.lifecycle import State
 from router.outbox.outbox import Outbox
-from router.outbox.reads import pages
 from router.outbox.reads.reader import MOST, Reader
-from router.outbox.reads.views import Configs, Destinations, Story
+from router.outbox.reads.views import Configs, Destinations
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 LARGEST_BODY = 1 << 20  # a thousand people by all their identifiers, or a thousand long ids
-STATES = get_args(State)
-WHO = re.compile(r"[A-Za-z0-9._@-]{1,64}", re.ASCII)
-_NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)  # fits SQLite's integers; str.isdigit takes "²", which int() does not
 
 
 class Exposition(Protocol):
@@ -54,10 +49,12 @@ class Api:
         delivery: Delivery,
         metrics: Exposition,
         closed: Callable[[], str | None],
+        *,
+        acts: Acts,
+        questions: Questions,
     ) -> None:
-        self._reader, self._store, self._delivery = reader, store, delivery
+        self._reader, self._store, self._acts, self._questions = reader, store, acts, questions
         self._metrics, self._closed = metrics, closed
-        self._acts = Acts(reader, delivery, store)
         self._streams = Streams(reader, store, delivery)
 
     # Health
@@ -100,27 +97,12 @@ class Api:
 
     async def event(self, request: web.Request) -> web.Response:
         _asked(request)
-        return answered(await self._story(request.match_info["id"]))
-
-    async def _story(self, text: str) -> Story:
-        found = await self._reader.find(text)
-        rules = {name: runner.rule for name, runner in self._delivery.lanes.items()}
-        story = await self._reader.story(found[0].seq, rules) if found else None
-        if story is None:
-            raise Fault(404, "not_found", "no event of this id is stored: it may be in /api/v1/quarantine, or expired")
-        return msgspec.structs.replace(story, others=found[1:])
+        return answered(await self._questions.story(request.match_info["id"]))
 
     async def deliveries(self, request: web.Request) -> web.Response:
         asked = _asked(request, "to", "state", "limit", "after")
-        to, after = asked.get("to"), asked.get("after")
-        state: Any = asked.get("state")
-        if state is not None and state not in STATES:
-            raise _invalid("state", f"write one of {', '.join(STATES)}")
-        if after is not None and pages.place(after) is None:
-            raise _invalid("after", 'give the "next" of the page before')
-        if to is not None:
-            await self._acts.known(to)
-        return answered(await self._reader.deliveries(to, state, _limit(asked), after))
+        found = self._questions.deliveries(asked.get("to"), asked.get("state"), _limit(asked), asked.get("after"))
+        return answered(await found)
 
     async def quarantine(self, request: web.Request) -> web.Response:
         asked = _asked(request, "limit", "after")
@@ -128,11 +110,7 @@ class Api:
 
     async def quarantined(self, request: web.Request) -> web.Response:
         _asked(request)
-        number = _number(request.match_info["number"])
-        found = None if number is None else await self._reader.quarantine_item(number)
-        if found is None:
-            raise Fault(404, "not_found", "there is nothing of this number: GET /api/v1/quarantine lists what there is")
-        return answered(found)
+        return answered(await self._questions.quarantined(request.match_info["number"]))
 
     async def audit(self, request: web.Request) -> web.Response:
         asked = _asked(request, "limit", "after")
@@ -147,8 +125,8 @@ class Api:
     async def stream(self, request: web.Request) -> web.StreamResponse:
         asked = _asked(request, "source", "to", "name", "after")
         after = request.headers.get("Last-Event-ID") or asked.get("after")
-        if after is not None and _number(after) is None:
-            raise _invalid("after", "give the number of an event, or leave it out to begin now")
+        if after is not None and digits(after) is None:
+            raise invalid("after", "give the number of an event, or leave it out to begin now")
         if (to := asked.get("to")) is not None:
             await self._acts.known(to)
         if request.method == "HEAD":
@@ -157,7 +135,7 @@ class Api:
             source=asked.get("source"),
             to=to,
             name=asked.get("name"),
-            after=None if after is None else _number(after),
+            after=None if after is None else digits(after),
             resumed="Last-Event-ID" in request.headers,
         )
         return await self._streams.answer(request, question)
@@ -169,21 +147,21 @@ class Api:
     # Acts
 
     async def retry(self, request: web.Request) -> web.Response:
-        return answered(await self._acts.retry(await _read(request, Choice), _who(request)))
+        return answered(await self._acts.retry(await _read(request, Choice), who(request)))
 
     async def drop(self, request: web.Request) -> web.Response:
-        return answered(await self._acts.drop(await _read(request, Giving), _who(request)))
+        return answered(await self._acts.drop(await _read(request, Giving), who(request)))
 
     async def hold(self, request: web.Request) -> web.Response:
         reason = (await _read(request, Reason)).reason.strip()[:200] or Reason().reason
-        return answered(await self._acts.hold(request.match_info["name"], reason, _who(request)))
+        return answered(await self._acts.hold(request.match_info["name"], reason, who(request)))
 
     async def resume(self, request: web.Request) -> web.Response:
         await _read(request, Nothing)
-        return answered(await self._acts.resume(request.match_info["name"], _who(request)))
+        return answered(await self._acts.resume(request.match_info["name"], who(request)))
 
     async def replay(self, request: web.Request) -> web.Response:
-        return answered(await self._acts.replay(await _read(request, Again), _who(request)))
+        return answered(await self._acts.replay(await _read(request, Again), who(request)))
 
     async def replays(self, request: web.Request) -> web.Response:
         _asked(request)
@@ -191,15 +169,12 @@ class Api:
 
     async def cancel(self, request: web.Request) -> web.Response:
         await _read(request, Nothing)
-        number = _number(request.match_info["number"]) or 0  # replays are counted from 1
-        return answered(await self._acts.cancel(number, _who(request)))
+        number = digits(request.match_info["number"]) or 0  # replays are counted from 1
+        return answered(await self._acts.cancel(number, who(request)))
 
     async def forget(self, request: web.Request) -> web.Response:
         body = await _read(request, Forgotten)
-        return answered(await self._acts.erase(body, _who(request)))
-
-
-# Questions
+        return answered(await self._acts.erase(body, who(request)))
 
 
 def _asked(request: web.Request, *known: str) -> dict[str, str]:
@@ -208,30 +183,22 @@ def _asked(request: web.Request, *known: str) -> dict[str, str]:
         if name not in known:
             raise Fault(400, "unknown_field", f"this address takes {', '.join(known) or 'no parameters'}")
         if len(request.query.getall(name)) > 1:
-            raise _invalid(name, "give it once")
+            raise invalid(name, "give it once")
     return dict(request.query)
 
 
 def _limit(asked: dict[str, str]) -> int:
-    limit = _number(asked.get("limit", "100"))
+    limit = digits(asked.get("limit", "100"))
     if limit is None or not 1 <= limit <= MOST:
-        raise _invalid("limit", f"write a number from 1 to {MOST}")
+        raise invalid("limit", f"write a number from 1 to {MOST}")
     return limit
 
 
 def _after(asked: dict[str, str]) -> str | None:
     after = asked.get("after")
-    if after is not None and _number(after) is None:
-        raise _invalid("after", 'give the "next" of the page before')
+    if after is not None and digits(after) is None:
+        raise invalid("after", 'give the "next" of the page before')
     return after
-
-
-def _number(text: str) -> int | None:
-    return int(text) if _NUMBER.fullmatch(text) else None
-
-
-def _invalid(field: str, message: str) -> Fault:
-    return Fault(400, "invalid", f"{field}: {message}", [{"field": field, "message": message}])
 
 
 async def _read(request: web.Request, form: type[T]) -> T:
@@ -260,15 +227,9 @@ def _convert_field(form: type[msgspec.Struct], name: str, fields: dict[str, Any]
     field = next(each for each in msgspec.structs.fields(form) if each.name == name)
     if name not in fields:
         if field.required:
-            raise _invalid(name, "it is needed")
+            raise invalid(name, "it is needed")
         return
     try:
         msgspec.convert(fields[name], field.type)
     except msgspec.ValidationError:
-        raise _invalid(name, "it is not of the form that /openapi.json describes") from None
-
-
-def _who(request: web.Request) -> str:
-    """Who acts, for the audit: what the program calls itself, and where it is."""
-    name = request.headers.get("X-Turnout-Who", "")
-    return f"{name if WHO.fullmatch(name) else 'api'} from {request.remote or 'unknown'}"
+        raise invalid(name, "it is not of the form that /openapi.json describes") from None

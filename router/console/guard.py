@@ -6,6 +6,7 @@ apart. Source: OWASP Cross-Site Request Forgery Prevention Cheat Sheet, "Fetch M
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import ipaddress
@@ -67,12 +68,23 @@ def foreign(headers: Mapping[str, str]) -> bool:
 
 
 def authorised(header: str | None, token: Secret | None) -> bool:
-    """Is this the Authorization header of the token? Digests are compared, in constant time, whatever was sent."""
+    """Is this the Authorization header of the token, as Bearer or as the password of Basic (RFC 7617), which browsers ask
+    for? Digests are compared, in constant time, whatever was sent.
+    """
     if token is None:
         return True
-    scheme, _, given = (header or "").partition(" ")
-    digest = hashlib.sha256(given.strip().encode("utf-8", "surrogateescape")).digest()
-    return hmac.compare_digest(digest, token.digest()) and scheme.lower() == "bearer"
+    scheme, _, said = (header or "").partition(" ")
+    given = said.strip().encode("utf-8", "surrogateescape")
+    if scheme.lower() == "basic":
+        given = _password(given)
+    return hmac.compare_digest(hashlib.sha256(given).digest(), token.digest()) and scheme.lower() in {"bearer", "basic"}
+
+
+def _password(credentials: bytes) -> bytes:
+    try:
+        return base64.b64decode(credentials, validate=True).partition(b":")[2]
+    except ValueError:
+        return b""
 
 
 class Guesses:

@@ -11,7 +11,8 @@ from aiohttp import web
 
 from router.console.acts import Again, Choice, Done, Erased, Forgotten, Giving, Held, Nothing, Reason, Replayed, Replays
 from router.console.answers import JSON
-from router.console.api import STATES, Alive, Api, Health
+from router.console.api import Alive, Api, Health
+from router.console.questions import STATES
 from router.console.stream import EVENT_STREAM
 from router.outbox.reads.reader import MOST
 from router.outbox.reads.views import (

@@ -11,8 +11,11 @@ from aiohttp import web
 
 from router.clock import Clock
 from router.console import guard, openapi, routes
+from router.console.acts import Acts
 from router.console.answers import Fault, answered
 from router.console.api import LARGEST_BODY, Api, Exposition
+from router.console.pages import Pages, wanted
+from router.console.questions import Questions
 from router.delivery.engine import Delivery
 from router.outbox.errors import NotDurable, OutboxError
 from router.outbox.outbox import Outbox
@@ -45,16 +48,26 @@ def application(
 
     ``closed`` says why senders find no open port, if so.
     """
-    api = Api(reader, store, delivery, metrics, closed)
+    acts = Acts(reader, delivery, store)
+    questions = Questions(reader, acts, delivery)
+    api = Api(reader, store, delivery, metrics, closed, acts=acts, questions=questions)
+    pages = Pages(reader, acts, questions, delivery)
     table = routes.table(api)
     unguarded = frozenset(route.path for route in table if route.open)
     app = web.Application(
-        middlewares=[_headers, _faults, _Guard(settings, store.clock, unguarded)],
+        middlewares=[_headers, _Faults(pages), _Guard(settings, store.clock, unguarded)],
         client_max_size=LARGEST_BODY,
     )
     app.on_shutdown.append(api.close)
     index = {route.path: route.words for route in table if route.method == "GET" and "{" not in route.path}
-    app.router.add_get("/", _always(lambda: {"addresses": {**index, "/openapi.json": "All of this, for programs."}}))
+    addresses = _always(lambda: {"addresses": {**index, "/openapi.json": "All of this, for programs."}})
+
+    async def root(request: web.Request) -> web.StreamResponse:
+        return await (pages.overview if wanted(request) else addresses)(request)
+
+    app.router.add_get("/", root)
+    for method, path, handler in pages.addresses():
+        app.router.add_route(method, path, handler)
     app.router.add_get(
         "/openapi.json", _always(cache(partial(openapi.document, table)))
     )  # 20 ms that no start waits for
@@ -81,33 +94,47 @@ async def _headers(request: web.Request, handler: Handler) -> web.StreamResponse
     return answer
 
 
-@web.middleware
-async def _faults(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Whatever goes wrong has a stable code and says what to do; nothing of ours or of the request shows."""
-    try:
-        return await handler(request)
-    except Fault as fault:
-        return fault.answer()
-    except web.HTTPException as error:
-        return _plain(error)
-    except ReadTooLong as error:
-        return Fault(503, error.code, str(error)).answer()
-    except NotDurable as error:
-        return Fault(503, error.code, "this could not be written: see /readyz, then try again").answer()
-    except OutboxError:
-        log.exception("console_failed")
-        return Fault(503, "outbox", "the outbox cannot be read: run turnout doctor").answer()
-    except Exception:
-        log.exception("console_failed")
-        return Fault(500, "internal", "this could not be handled: the log says where").answer()
+class _Faults:
+    """The middleware of whatever goes wrong: it has a stable code and says what to do; nothing of ours or of the request
+    shows. A browser is told on a page.
+    """
+
+    __middleware_version__ = 1  # what ``web.middleware`` sets on a function
+
+    def __init__(self, pages: Pages) -> None:
+        self._pages = pages
+
+    async def __call__(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPRedirection:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is has its answer
+            fault, allow = _meant(error), error.headers.get("Allow") if isinstance(error, web.HTTPException) else None
+        on_a_page = wanted(request) and not request.path.startswith("/api/")
+        answer = self._pages.fault(fault) if on_a_page else fault.answer()
+        if fault.status == 401:
+            answer.headers["WWW-Authenticate"] = 'Basic realm="turnout", charset="UTF-8"'
+        if allow is not None:
+            answer.headers["Allow"] = allow
+        return answer
 
 
-def _plain(error: web.HTTPException) -> web.Response:
-    code = _STATUS_CODES.get(error.status, "refused")
-    answer = Fault(error.status, code, _STATUS_WORDS.get(error.status, "this request was refused")).answer()
-    if "Allow" in error.headers:
-        answer.headers["Allow"] = error.headers["Allow"]
-    return answer
+def _meant(error: Exception) -> Fault:
+    match error:
+        case Fault():
+            return error
+        case web.HTTPException():
+            code = _STATUS_CODES.get(error.status, "refused")
+            return Fault(error.status, code, _STATUS_WORDS.get(error.status, "this request was refused"))
+        case ReadTooLong():
+            return Fault(503, error.code, str(error))
+        case NotDurable():
+            return Fault(503, error.code, "this could not be written: see /readyz, then try again")
+    log.error("console_failed", exc_info=error)
+    if isinstance(error, OutboxError):
+        return Fault(503, "outbox", "the outbox cannot be read: run turnout doctor")
+    return Fault(500, "internal", "this could not be handled: the log says where")
 
 
 class _Guard:
@@ -137,4 +164,8 @@ class _Guard:
         if not guard.authorised(header, self._token):
             if header is not None:
                 self._guesses.wrong(address, now)
-            raise Fault(401, "unauthorized", "send Authorization: Bearer and the token of [console]")
+            raise Fault(
+                401,
+                "unauthorized",
+                "send Authorization: Bearer and the token of [console], or Basic with it as the password",
+            )
