@@ -8,6 +8,7 @@ import contextlib
 import io
 import json
 import random
+import re
 import urllib.parse
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -264,9 +265,14 @@ async def _read_console(app: App, ids: Sequence[str]) -> dict[str, bytes]:
         paths += [f"/api/v1/events/{urllib.parse.quote(each, safe='')}" for each in ids]
         async with http.get("/api/v1/quarantine") as answer:
             paths += [f"/api/v1/quarantine/{each['id']}" for each in (await answer.json())["items"]]
-        for path in paths:
-            async with http.get(path) as answer:
-                found[f"console {path}"] = await answer.read()
+        pages = ["/", "/live", "/deliveries", "/quarantine", "/audit"]
+        pages += [path.removeprefix("/api/v1") for path in paths if re.match(r"/api/v1/(events|quarantine)/", path)]
+        for kind, accept, path in [
+            *(("console", "*/*", path) for path in paths),
+            *(("page", "text/html", path) for path in pages),
+        ]:
+            async with http.get(path, headers={"Accept": accept}) as answer:
+                found[f"{kind} {path}"] = await answer.read()
                 assert answer.status == 200, (path, answer.status)
     return found
 
@@ -333,7 +339,14 @@ async def test_no_canary_is_found_anywhere(tmp_path: Path):
     left = await run(tmp_path)
 
     assert {} == hits(left), f"seed {SEED}"
-    assert {"log", "outbox/state.db", "backup/state.db", "console /metrics", "turnout ledger --verify"} <= set(left)
+    assert {
+        "log",
+        "outbox/state.db",
+        "backup/state.db",
+        "console /metrics",
+        "page /audit",
+        "turnout ledger --verify",
+    } <= set(left)
     assert b"purchase" in left["stream"]
     assert any(b"purchase" in said for place, said in left.items() if place.startswith("turnout tail"))
     assert b"purchase" in left["backup/log/00000001.db"]
