@@ -406,6 +406,19 @@ class TestTree:
             True,
         ) == scrub.tree(value)
 
+    def test_json_in_texts_is_never_written_longer_than_it_was_sent(self):
+        """
+        Written anew, each text within a text doubles the backslashes of the one before; sent with \\u005c it need not.
+        """
+        sent = "jane@x.com"
+        for _ in range(20):
+            escaped = sent.replace("\\", "\\u005c").replace('"', "\\u0022")
+            sent = f'["{escaped}"]'
+        cleaned, _ = scrub.tree({"a": sent})
+
+        assert "jane@x.com" not in cleaned["a"]
+        assert len(sent) >= len(cleaned["a"])
+
     def test_json_in_a_text_is_a_tree(self):
         """
         What a telling key has under it goes from JSON in a text, and from JSON in a text of that; else its bytes stay.
