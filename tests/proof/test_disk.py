@@ -32,7 +32,7 @@ async def test_a_build_that_believes_the_second_sync_is_caught():
     The control: a sync that failed is tried again and succeeds, and what it was to save is gone; where the state knows
     of more, the next start says so.
     """
-    result = await proved("sync", seed=4, rounds=8, sabotage=True)  # three of four rounds show it
+    result = await proved("sync", seed=4, rounds=8, sabotage=True)  # one round nearly always shows it
 
     assert result["verdict"] in {"lost", "the server did not start"}, result
 
