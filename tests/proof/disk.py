@@ -272,7 +272,9 @@ async def stall(directory: Path, *, seed: int, sabotage: bool) -> dict[str, Any]
         disk.set(sync_delay=int(STALL * 1000))
         posts: list[asyncio.Task[None]] = []
         began = time.monotonic()
-        for number in range(int(100 * STALL)):
+        for number in range(int(1000 * STALL)):
+            if waits and number >= 100 * STALL:
+                break
             posts.append(asyncio.create_task(_refused(made, f"stalled-{number}", waits)))
             if number % 10 == 0:
                 at = time.monotonic()
