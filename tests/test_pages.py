@@ -218,6 +218,20 @@ class TestActs:
         assert {"waiting": 3, "dead": 0} == await states(store)
         assert "pages from 127.0.0.1" in (await page(client, "/audit"))[1]
 
+    async def test_a_browser_may_send_the_forms_of_our_pages(self, open_console: OpenConsole):
+        """
+        Under the policy of the page, its Origin is said and is ours; under "no-referrer" it would be "null", as of a page
+        of nobody.
+
+        Source: Fetch, "append a request Origin header".
+        """
+        client = await open_console()
+        policy = (await client.get("/", headers=BROWSER)).headers["Referrer-Policy"]
+        origin = "null" if policy == "no-referrer" else str(client.make_url("/").origin())
+        headers = {**BROWSER, "Origin": origin, "Sec-Fetch-Site": "same-origin"}
+
+        assert 200 == (await client.post("/act", data={"what": "hold", "to": "links"}, headers=headers)).status
+
     async def test_one_event_alone(self, open_console: OpenConsole, store: Outbox):
         """
         From an event's page only its own delivery is meant, and that page is shown again.
@@ -257,7 +271,7 @@ class TestActs:
         """
         client = await open_console()
         fields = {"what": "resume", "to": "links", "sure": "yes"}
-        for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        for headers in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}):
             answer = await client.post("/act", data=fields, headers={**BROWSER, **headers})
             assert 403 == answer.status
         assert store.lanes["links"].held is not None

@@ -33,6 +33,8 @@ POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self'; "
     "frame-ancestors 'none'; base-uri 'none'"
 )
+# "no-referrer" would make the Origin of our own forms "null" (Fetch, "append a request Origin header").
+HEADERS = {"Content-Security-Policy": POLICY, "Referrer-Policy": "same-origin"}
 NEWEST = 20  # events on the overview
 ROWS = 100  # of one page
 REASON = "held by the operator"
@@ -91,8 +93,7 @@ class Pages:
 
     def page(self, name: str, *, status: int = 200, here: str = "", **values: Any) -> web.Response:
         text = self._templates.get_template(name).render(here=here, status=status, **values)
-        headers = {"Content-Security-Policy": POLICY}
-        return web.Response(text=text, content_type="text/html", status=status, headers=headers)
+        return web.Response(text=text, content_type="text/html", status=status, headers=HEADERS)
 
     def fault(self, fault: Fault) -> web.Response:
         return self.page("fault.html", status=fault.status, fault=fault.error)
