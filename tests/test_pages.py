@@ -173,6 +173,16 @@ class TestSafety:
         for path in ("/static/frame.html", "/static/..%2Fpages.py", "/static/"):
             assert 404 == (await client.get(path)).status
 
+    async def test_a_redirect_is_guarded_as_any_answer(self, open_console: OpenConsole):
+        """
+        It is not kept by anybody, and does not say which versions run here.
+        """
+        client = await open_console()
+        answer = await client.get("/find", params={"id": "x\r\nSet-Cookie: a"}, headers=BROWSER, allow_redirects=False)
+
+        assert (303, "/events/x%0D%0ASet-Cookie%3A%20a") == (answer.status, answer.headers["Location"])
+        assert ("turnout", "no-store") == (answer.headers["Server"], answer.headers["Cache-Control"])
+
     async def test_a_browser_signs_in_with_the_token_as_password(self, open_console: OpenConsole):
         """
         It is asked for by the Basic scheme, which a browser knows; a wrong one is no better than none.
@@ -264,6 +274,25 @@ class TestActs:
         assert 400 == (await post(client, what="explode", to="links")).status
         assert 404 == (await post(client, what="hold", to="nobody")).status
         assert 409 == (await post(client, what="hold", to="gone", sure="yes")).status
+
+    @pytest.mark.parametrize(
+        ("body", "kind", "status"),
+        [
+            pytest.param(b"what=hold&to=\xff", "application/x-www-form-urlencoded", 400, id="no UTF-8"),
+            pytest.param(b"what=hold", "application/x-www-form-urlencoded; charset=none", 400, id="unknown charset"),
+            pytest.param(b"--x\r\nwrong", "multipart/form-data; boundary=x", 415, id="multipart"),
+            pytest.param(b"{}", "application/json", 415, id="JSON"),
+        ],
+    )
+    async def test_what_is_no_form_of_ours_is_refused(
+        self, open_console: OpenConsole, body: bytes, kind: str, status: int
+    ):
+        """
+        It is the sender's mistake, and no fault that the log has to tell.
+        """
+        answer = await (await open_console()).post("/act", data=body, headers={**BROWSER, "Content-Type": kind})
+
+        assert status == answer.status
 
     async def test_a_form_of_another_site_does_nothing(self, open_console: OpenConsole, store: Outbox):
         """

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import cached_property
 from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 import msgspec
 from aiohttp import web
@@ -116,7 +116,7 @@ class Pages:
         return self.page("live.html", here="/live")
 
     async def find(self, request: web.Request) -> web.Response:
-        raise web.HTTPSeeOther(f"/events/{quote(request.query.get('id', '').strip(), safe='')}")
+        return _see(f"/events/{quote(request.query.get('id', '').strip(), safe='')}")
 
     async def event(self, request: web.Request) -> web.Response:
         story = await self._questions.story(request.match_info["id"])
@@ -164,7 +164,7 @@ class Pages:
 
     async def act(self, request: web.Request) -> web.Response:
         """Ask, with the number of deliveries that are meant; and do it once that was answered."""
-        form = {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
+        form = await _form(request)
         what, to = form.get("what", ""), form.get("to", "")
         if what not in _ACTS:
             raise Fault(400, "invalid", "what: use the buttons of a page")
@@ -172,7 +172,7 @@ class Pages:
         back = f"/events/{quote(form['id'], safe='')}" if "id" in form else _back(to, form.get("state"))
         if sure:
             await self._do(what, to, form, who(request, "pages"))
-            raise web.HTTPSeeOther(back)
+            return _see(back)
         count = await self._meant(what, to, form)
         words = _ACTS[what].asks.format(to=to, count="" if count is None else counted(count, "delivery", "deliveries"))
         return self.page("confirm.html", words=words, meaning=_ACTS[what].meaning, fields=form, back=back)
@@ -195,6 +195,20 @@ class Pages:
                 await self._acts.hold(to, REASON, by)
             case _:
                 await self._acts.resume(to, by)
+
+
+async def _form(request: web.Request) -> dict[str, str]:
+    """The fields of a form as a page of ours sends it."""
+    if request.content_type != "application/x-www-form-urlencoded":
+        raise Fault(415, "unsupported_media_type", "this is for the buttons of a page: programs use /api/v1")
+    try:
+        return dict(parse_qsl(await request.text(), keep_blank_values=True))
+    except (ValueError, LookupError, web.RequestPayloadError):
+        raise Fault(400, "malformed", "the form cannot be read: use the buttons of a page") from None
+
+
+def _see(address: str) -> web.Response:
+    return web.Response(status=303, headers={"Location": address})
 
 
 def _choice(kind: type[Choice], to: str, form: Mapping[str, str], *, dry_run: bool) -> Any:

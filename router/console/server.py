@@ -107,8 +107,6 @@ class _Faults:
     async def __call__(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             return await handler(request)
-        except web.HTTPRedirection:
-            raise
         except Exception as error:  # noqa: BLE001 - whatever it is has its answer
             fault, allow = _meant(error), error.headers.get("Allow") if isinstance(error, web.HTTPException) else None
         on_a_page = wanted(request) and not request.path.startswith("/api/")
