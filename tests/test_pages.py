@@ -12,8 +12,10 @@ from aiohttp.test_utils import TestClient
 
 from router.outbox.outbox import Outbox
 from router.outbox.reads.reader import Reader
+from router.outbox.reads.views import instant
 from router.outbox.state.deliveries import Mark
 from router.outbox.state.registers import Quarantined
+from router.wording import when
 from tests.builders import NOW, an_event, many, rows
 from tests.consoles import OpenConsole
 
@@ -113,6 +115,24 @@ class TestPages:
             path = following[1].replace("&amp;", "&") if following else ""
 
         assert ["5", "4", "3", "2", "1"] == seen
+
+    async def test_a_held_destination_has_no_next_try(self, open_console: OpenConsole, store: Outbox):
+        """
+        Nothing is tried there before it goes on, whatever was planned.
+        """
+        await store.append(many(1))
+        await store.settle(
+            store.lanes["links"],
+            [Mark(seqs=[1], state="waiting", at=NOW, attempts=1, due=NOW + 9_000_000, reason="no")],
+        )
+        client = await open_console()
+        due = when(instant(NOW + 9_000_000))
+
+        for path in ("/", "/deliveries"):
+            assert due not in (await page(client, path))[1]
+        await store.hold(store.lanes["links"], None)
+        for path in ("/", "/deliveries"):
+            assert due in (await page(client, path))[1]
 
     async def test_what_was_refused_is_shown_scrubbed(self, open_console: OpenConsole, store: Outbox):
         """
