@@ -579,7 +579,7 @@ class TestDocument:
         """
         Adding an address without a guard is a decision, made here.
         """
-        table = routes.table(routes.Api(None, store, None, None, None, acts=None, questions=None))
+        table = routes.table(routes.Api(None, store, None, None, acts=None, questions=None))
 
         assert {"/healthz", "/readyz"} == {route.path for route in table if route.open}
 

@@ -75,6 +75,16 @@ class TestPages:
         assert '<a href="/deliveries?to=links&amp;state=waiting">2</a>' in text
         assert '<a href="/events/%233">e-3</a>' in text
 
+    async def test_the_overview_says_when_nothing_is_taken(self, open_console: OpenConsole, store: Outbox):
+        """
+        As /readyz does: who looks at the pages alone must not take a full disk for a quiet night.
+        """
+        client = await open_console()
+        assert "No events are taken" not in (await page(client, "/"))[1]
+        store.space.full = True
+
+        assert "<strong>No events are taken</strong>: disk_full." in (await page(client, "/"))[1]
+
     async def test_an_event_is_told_as_by_explain(self, open_console: OpenConsole, store: Outbox):
         """
         What became of it at every destination, and the event as it is stored without its digests.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -48,13 +47,12 @@ class Api:
         store: Outbox,
         delivery: Delivery,
         metrics: Exposition,
-        closed: Callable[[], str | None],
         *,
         acts: Acts,
         questions: Questions,
     ) -> None:
         self._reader, self._store, self._acts, self._questions = reader, store, acts, questions
-        self._metrics, self._closed = metrics, closed
+        self._metrics = metrics
         self._streams = Streams(reader, store, delivery)
 
     # Health
@@ -65,13 +63,8 @@ class Api:
 
     async def readyz(self, request: web.Request) -> web.Response:
         _asked(request)
-        reason = self._unready()
+        reason = self._questions.unready()
         return answered(Health(ready=reason is None, reason=reason), status=200 if reason is None else 503)
-
-    def _unready(self) -> str | None:
-        if self._store.failed is not None:
-            return self._store.failed.code
-        return self._closed() or ("disk_full" if self._store.space.full else None)
 
     async def metrics(self, request: web.Request) -> web.Response:
         _asked(request)

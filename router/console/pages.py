@@ -105,6 +105,7 @@ class Pages:
         return self.page(
             "overview.html",
             here="/",
+            unready=self._questions.unready(),
             ledger=ledger,
             lanes=await self._reader.lanes(),
             failing={name: each.failing or None for name, each in ledger.destinations.items()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, get_args
 
 import msgspec
@@ -12,6 +13,7 @@ from router.console.acts import Acts
 from router.console.answers import Fault
 from router.delivery.engine import Delivery
 from router.lifecycle import State
+from router.outbox.outbox import Outbox
 from router.outbox.reads import pages
 from router.outbox.reads.reader import Reader
 from router.outbox.reads.views import Deliveries, QuarantineView, Story
@@ -22,8 +24,17 @@ _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)  # fits SQLite's integers; str.is
 
 
 class Questions:
-    def __init__(self, reader: Reader, acts: Acts, delivery: Delivery) -> None:
-        self._reader, self._acts, self._delivery = reader, acts, delivery
+    def __init__(
+        self, reader: Reader, store: Outbox, delivery: Delivery, closed: Callable[[], str | None], acts: Acts
+    ) -> None:
+        self._reader, self._store, self._delivery = reader, store, delivery
+        self._closed, self._acts = closed, acts
+
+    def unready(self) -> str | None:
+        """Why no events can be taken; None where they can."""
+        if self._store.failed is not None:
+            return self._store.failed.code
+        return self._closed() or ("disk_full" if self._store.space.full else None)
 
     async def story(self, text: str) -> Story:
         found = await self._reader.find(text)

@@ -49,8 +49,8 @@ def application(
     ``closed`` says why senders find no open port, if so.
     """
     acts = Acts(reader, delivery, store)
-    questions = Questions(reader, acts, delivery)
-    api = Api(reader, store, delivery, metrics, closed, acts=acts, questions=questions)
+    questions = Questions(reader, store, delivery, closed, acts)
+    api = Api(reader, store, delivery, metrics, acts=acts, questions=questions)
     pages = Pages(reader, acts, questions, delivery)
     table = routes.table(api)
     unguarded = frozenset(route.path for route in table if route.open)
