@@ -109,6 +109,18 @@ class TestPages:
 
         assert (200, True) == (answer.status, "<code>a/b?c#d</code>" in await answer.text())
 
+    async def test_an_id_that_was_refused_is_found(self, open_console: OpenConsole, store: Outbox):
+        """
+        Its sender looks for it like any other, and is told the reason.
+        """
+        refused = Quarantined(at=NOW, source="shop", code="missing", message="add a name", event_id="q", item=None)
+        await store.quarantine([refused])
+        client = await open_console()
+        answer = await client.get("/find", params={"id": "q"}, headers=BROWSER)
+
+        assert (200, True) == (answer.status, "<td>add a name" in await answer.text())
+        assert 404 == (await page(client, "/events/other"))[0]
+
     async def test_pages_of_deliveries_follow_each_other(
         self, open_console: OpenConsole, store: Outbox, monkeypatch: pytest.MonkeyPatch
     ):

@@ -22,6 +22,7 @@ from router.console.questions import STATES, Questions, who
 from router.delivery.engine import Delivery
 from router.outbox.reads import telling
 from router.outbox.reads.reader import Reader
+from router.outbox.reads.views import Quarantine
 from router.wording import counted, when
 
 if TYPE_CHECKING:
@@ -120,7 +121,13 @@ class Pages:
         return _see(f"/events/{quote(request.query.get('id', '').strip(), safe='')}")
 
     async def event(self, request: web.Request) -> web.Response:
-        story = await self._questions.story(request.match_info["id"])
+        """What became of it; or why it was refused, where none of this id was ever stored."""
+        try:
+            story = await self._questions.story(request.match_info["id"])
+        except Fault:
+            if not (refused := await self._reader.quarantined_as(request.match_info["id"])):
+                raise
+            return self.page("quarantine.html", page=Quarantine(items=refused), next=None)
         fields = json.dumps(msgspec.to_builtins(story.fields), indent=2, ensure_ascii=False)
         return self.page("event.html", story=story, lines=list(telling.lines(story)), fields=fields)
 
