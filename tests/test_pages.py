@@ -138,6 +138,24 @@ class TestPages:
 
         assert ["5", "4", "3", "2", "1"] == seen
 
+    async def test_a_page_that_ends_early_does_not_say_that_there_are_none(
+        self, open_console: OpenConsole, store: Outbox, monkeypatch: pytest.MonkeyPatch
+    ):
+        """
+        Only so many deliveries are looked at for one page: what is asked for may be older.
+        """
+        monkeypatch.setattr("router.outbox.reads.pages._SCANNED", 2)
+        await store.append(many(5))
+        for seq in range(1, 6):
+            state = "filtered" if seq == 1 else "delivered"
+            await store.settle(store.lanes["links"], [Mark(seqs=[seq], state=state, at=NOW + seq, attempts=1)])
+        client = await open_console()
+        _, text = await page(client, "/deliveries?to=links&state=filtered")
+
+        assert "There are none among the newest" in text
+        assert 'rel="next"' in text
+        assert "There are none.</p>" in (await page(client, "/deliveries?to=links&state=dead"))[1]
+
     async def test_a_held_destination_has_no_next_try(self, open_console: OpenConsole, store: Outbox):
         """
         Nothing is tried there before it goes on, whatever was planned.
