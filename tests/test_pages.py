@@ -288,6 +288,24 @@ class TestActs:
         assert {"waiting": 3, "dead": 0} == await states(store)
         assert "pages from 127.0.0.1" in (await page(client, "/audit"))[1]
 
+    async def test_what_is_not_sent_at_once_is_said_before(self, open_console: OpenConsole, store: Outbox):
+        """
+        Where the destination is on hold or does not run, they wait; where nothing is meant any more, nothing is asked.
+        """
+        await store.append(many(2))
+        for name in ("links", "gone"):
+            dead = Mark(seqs=[1], state="dead", at=NOW, attempts=1, reason="no")
+            await store.settle(store.lanes[name], [dead])
+        client = await open_console()
+
+        assert "on hold: they wait" in await (await post(client, what="retry", to="links", state="dead")).text()
+        assert "not running: they wait" in await (await post(client, what="retry", to="gone", state="dead")).text()
+        nothing = await (await post(client, what="retry", to="links", state="dead", id="#2")).text()
+        assert "Nothing is left to do at links" in nothing
+        assert "sure" not in nothing
+        await store.hold(store.lanes["links"], None)
+        assert "they wait" not in await (await post(client, what="retry", to="links", state="dead")).text()
+
     async def test_a_browser_may_send_the_forms_of_our_pages(self, open_console: OpenConsole):
         """
         Under the policy of the page, its Origin is said and is ours; under "no-referrer" it would be "null", as of a page

@@ -55,6 +55,7 @@ _ACTS: Mapping[str, Act] = {
     "hold": Act("Hold {to}?", "It waits. Nothing is lost, no try is spent, and what comes is stored."),
     "resume": Act("Let {to} go on?", "It sends at once what waits for it."),
 }
+_NOTHING = Act("Nothing is left to do at {to}", "It was sent, tried or given up since that page was made.")
 
 
 def wanted(request: web.Request) -> bool:
@@ -182,8 +183,18 @@ class Pages:
             await self._do(what, to, form, who(request, "pages"))
             return _see(back)
         count = await self._meant(what, to, form)
-        words = _ACTS[what].asks.format(to=to, count="" if count is None else counted(count, "delivery", "deliveries"))
-        return self.page("confirm.html", words=words, meaning=_ACTS[what].meaning, fields=form, back=back)
+        asked = _NOTHING if count == 0 else _ACTS[what]
+        words = asked.asks.format(to=to, count="" if count is None else counted(count, "delivery", "deliveries"))
+        waits = self._waits(to) if what == "retry" and count else ""
+        return self.page(
+            "confirm.html", words=words, meaning=asked.meaning, waits=waits, fields=form, back=back, count=count
+        )
+
+    def _waits(self, to: str) -> str:
+        """Why what is to be sent again is not sent at once."""
+        if (runner := self._delivery.lanes.get(to)) is None:
+            return "It is not running: they wait until it is enabled in the configuration."
+        return "It is on hold: they wait until it is resumed." if runner.lane.held else ""
 
     async def _meant(self, what: str, to: str, form: Mapping[str, str]) -> int | None:
         if what == "retry":
