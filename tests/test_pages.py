@@ -75,6 +75,23 @@ class TestPages:
         assert '<a href="/deliveries?to=links&amp;state=waiting">2</a>' in text
         assert '<a href="/events/%233">e-3</a>' in text
 
+    async def test_a_destination_may_come_while_the_overview_is_made(
+        self, open_console: OpenConsole, store: Outbox, monkeypatch: pytest.MonkeyPatch
+    ):
+        """
+        A reload may fall between the two reads of a page.
+        """
+        read = Reader.ledger
+
+        async def ledger(reader: Reader) -> Any:
+            found = await read(reader)
+            await store.lane("late", "webhook")
+            return found
+
+        monkeypatch.setattr(Reader, "ledger", ledger)
+
+        assert 200 == (await page(await open_console(), "/"))[0]
+
     async def test_the_overview_says_when_nothing_is_taken(self, open_console: OpenConsole, store: Outbox):
         """
         As /readyz does: who looks at the pages alone must not take a full disk for a quiet night.
