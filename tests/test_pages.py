@@ -113,6 +113,7 @@ class TestPages:
             status, text = await page(client, path)
             assert 200 == status
             assert "number 1, log segment 1; answered after the commit" in text
+            assert f"{instant(NOW):%Y-%m-%d %H:%M:%S}.000Z" in text
             assert "waiting, the destination is held (key refused)" in text
             assert "&#34;colour&#34;: &#34;red&#34;" in text
 
