@@ -248,6 +248,7 @@ class TestSafety:
         script = await client.get("/static/live.js")
         assert "text/javascript" == script.content_type
         assert "innerHTML" not in await script.text()
+        assert "EventSource.CLOSED" in await script.text()  # a refusal is not tried again, and must not say so
         for path in ("/static/frame.html", "/static/..%2Fpages.py", "/static/"):
             assert 404 == (await client.get(path)).status
 

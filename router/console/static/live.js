@@ -58,7 +58,11 @@ function say() {
 
 const stream = new EventSource("/api/v1/stream");
 stream.addEventListener("open", () => { if (!paused) state.textContent = "live"; });
-stream.addEventListener("error", () => { state.textContent = "no connection, trying again"; });
+stream.addEventListener("error", () => {
+  // What is answered with anything but a stream is not asked for again.
+  const over = stream.readyState === EventSource.CLOSED;
+  state.textContent = over ? "ended by the server: reload this page" : "no connection, trying again";
+});
 stream.addEventListener("accepted", (event) => {
   if (paused) { missed += 1; say(); } else accepted(JSON.parse(event.data));
 });
