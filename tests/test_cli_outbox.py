@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -188,6 +189,21 @@ class TestExport:
         again = turnout("outbox", "export", "--config", config, "--out", str(out))
         assert (2, written) == (again.exit_code, out.read_bytes())
         assert 2 == turnout("outbox", "export", "--config", config, "--out", str(out / "in")).exit_code
+
+    def test_a_disk_that_is_full_is_told(self, config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        """
+        In a sentence, and half a file is not left for a whole one.
+        """
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("router.cli.outbox.line", full)
+        out = tmp_path / "out.ndjson"
+        result = turnout("outbox", "export", "--config", config, "--out", str(out))
+
+        assert (1, True) == (result.exit_code, "free some space" in result.stderr)
+        assert not out.exists()
 
 
 class TestReads:

@@ -138,8 +138,11 @@ def _new(out: Path | None) -> Iterator[BinaryIO | None]:
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
-    except BaseException:
+    except BaseException as error:
         out.unlink()
+        if isinstance(error, OSError):
+            click.echo("--out could not be written to its end: free some space, or name a file elsewhere.", err=True)
+            raise SystemExit(FAILED) from None
         raise
 
 
