@@ -10,11 +10,14 @@ import pytest
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient
 
+from destinations.linktrace import LinkTrace
+from router.delivery.engine import Delivery
 from router.outbox.outbox import Outbox
 from router.outbox.reads.reader import Reader
 from router.outbox.reads.views import instant
 from router.outbox.state.deliveries import Mark
 from router.outbox.state.registers import Quarantined
+from router.secret import Secret
 from router.wording import when
 from tests.builders import NOW, an_event, many, rows
 from tests.consoles import OpenConsole
@@ -91,6 +94,19 @@ class TestPages:
         monkeypatch.setattr(Reader, "ledger", ledger)
 
         assert 200 == (await page(await open_console(), "/"))[0]
+
+    async def test_the_overview_says_how_long_what_waits_can_wait(
+        self, open_console: OpenConsole, store: Outbox, delivery: Delivery
+    ):
+        """
+        A partner takes events up to an age: how long there is to mend what holds a destination up.
+        """
+        client = await open_console()
+        await delivery.apply({"links": LinkTrace(api_key=Secret("k"), max_age="2d")})
+        assert "old</small>" not in (await page(client, "/"))[1]
+        await store.append(many(1))
+
+        assert "<small>sent up to 2d old</small>" in (await page(client, "/"))[1]
 
     async def test_the_overview_says_when_nothing_is_taken(self, open_console: OpenConsole, store: Outbox):
         """

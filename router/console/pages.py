@@ -112,6 +112,7 @@ class Pages:
             lanes=await self._reader.lanes(),
             failing={name: each.failing or None for name, each in ledger.destinations.items()},
             running=self._delivery.lanes.keys(),
+            limits={name: runner.destination.age_limit() for name, runner in self._delivery.lanes.items()},
             events=(await self._reader.recent(NEWEST)).items,
         )
 
