@@ -12,11 +12,13 @@ from aiohttp.test_utils import TestClient
 
 from destinations.linktrace import LinkTrace
 from router.delivery.engine import Delivery
+from router.event import User
 from router.outbox.outbox import Outbox
 from router.outbox.reads.reader import Reader
 from router.outbox.reads.views import instant
 from router.outbox.state.deliveries import Mark
 from router.outbox.state.registers import Quarantined
+from router.person import Person
 from router.secret import Secret
 from router.wording import when
 from tests.builders import NOW, an_event, many, rows
@@ -365,6 +367,19 @@ class TestActs:
 
         assert (303, "/events/%232") == (done.status, done.headers["Location"])
         assert {"waiting": 2, "dead": 1} == await states(store)
+
+    async def test_what_was_erased_is_not_offered(self, open_console: OpenConsole, store: Outbox):
+        """
+        There is nothing left of it to send, though its destination has not come to it yet.
+        """
+        await store.append(rows(an_event("e", user=User(id="u"))))
+        client = await open_console()
+        assert "Send it to links now" in (await page(client, "/events/%231"))[1]
+        await store.erase([Person(user_id="u")], "me")
+
+        status, text = await page(client, "/events/%231")
+        assert (200, True) == (status, "its person asked to be forgotten" in text)
+        assert "Send it to links" not in text
 
     async def test_hold_and_resume(self, open_console: OpenConsole, store: Outbox):
         """
