@@ -89,7 +89,7 @@ class About(Ids, tag="about", frozen=True, kw_only=True):
 class Odd(Ids, tag="odd", frozen=True, kw_only=True):
     """Makes something odd of the event e-3."""
 
-    made: str
+    made: str | BaseException
 
     def partner_name(self, event: Event) -> str:
         if self.made == "name" and event.id == "e-3":
@@ -112,6 +112,8 @@ class Odd(Ids, tag="odd", frozen=True, kw_only=True):
                         return
                     case "empty":
                         yield Request.json(self.url, [], [])
+                    case BaseException():
+                        raise self.made
         yield Request.json(self.url, [event.id for event in events], events, headers=headers)
 
 
@@ -347,6 +349,30 @@ class TestWhatADestinationReturns:
 
         assert {"dead": 1} == sums(store)
         assert store.failed is None
+
+    @pytest.mark.parametrize("error", [SystemExit(3), asyncio.CancelledError(), GeneratorExit()], ids=repr)
+    async def test_a_fault_that_is_no_exception(self, store: Outbox, clock: SteppedClock, error: BaseException):
+        """
+        Not even sys.exit ends the process or the lane: what reads the answer has its events wait for another try, and what
+        writes requests has one event end.
+        """
+        lane = await store.lane("odd", "odd")
+        await store.append(many(10))
+        answers = itertools.count()
+
+        def say(response: Response) -> Outcome:
+            if next(answers):
+                return by_status(response)
+            raise error
+
+        async with (
+            partner(lambda *_: http(200)) as peer,
+            running(store, clock, lane, Odd, url=peer.url, batch=10, made=error, say=say),
+        ):
+            await until(lambda: sums(store).get("parked"))
+            await until(lambda: sums(store).get("delivered") == 9, lambda: clock.step(1))
+
+        assert {"delivered": 9, "dead": 1} == sums(store)
 
     @pytest.mark.parametrize("made", ["empty", "reason", "header", "body", "name"])
     async def test_a_mapping_that_makes_no_sense(self, store: Outbox, clock: SteppedClock, made: str):

@@ -52,7 +52,7 @@ class Sender:
         try:
             visible = [without(job.event, self._withheld) for job in jobs]
             return _paired(jobs, visible, list(self._destination.requests(visible, now)))
-        except Exception as error:  # noqa: BLE001 - whatever a partner's file raises ends one event, not the lane
+        except BaseException as error:  # noqa: BLE001 - whatever a partner's file raises, sys.exit too, ends one event
             if len(jobs) > 1:
                 parts = [self.write([job]) for job in jobs]
                 return Written(
@@ -67,7 +67,7 @@ class Sender:
         try:
             subject = self._destination.subject(without(job.event, self._withheld))
             return None if subject is None else key(subject)
-        except Exception:  # noqa: BLE001 - whatever a partner's file raises
+        except BaseException:  # noqa: BLE001 - whatever a partner's file raises
             return None
 
     def parted(self, jobs: Sequence[Job], closed: Mapping[str, str]) -> tuple[list[Job], list[tuple[Job, str]]]:
@@ -84,7 +84,7 @@ class Sender:
     def _kept_out(self, job: Job) -> bool:
         try:
             return self._destination.kept_out(without(job.event, self._withheld))
-        except Exception:  # noqa: BLE001 - whatever a partner's file raises
+        except BaseException:  # noqa: BLE001 - whatever a partner's file raises
             return True
 
     # And back
@@ -109,7 +109,7 @@ class Sender:
     def _classified(self, answer: Response, at: int) -> Outcome:
         try:
             outcome = _checked(self._destination.outcome(answer))
-        except Exception:
+        except BaseException:  # sys.exit too: nothing is awaited here, so no cancellation of ours is meant
             log.exception("outcome_failed", destination=self._name)
             outcome = Retry("the answer could not be read")
         return _sane(outcome, answer, at)

@@ -122,7 +122,7 @@ def _written(destination: Destination, event: Event, now: int) -> tuple[Request 
     """The request that carries the event alone, or why there is none."""
     try:
         (piece,) = destination.requests([event], now)
-    except Exception as error:  # noqa: BLE001 - whatever a partner's file raises ends an event in delivery, too
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a partner's file raises ends an event in delivery, too
         return None, f"the mapping failed ({type(error).__name__}): report it with the event's id"
     return (None, piece.reason) if isinstance(piece, Refusal) else (piece, None)
 
