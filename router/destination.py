@@ -10,6 +10,7 @@ Adding a partner is one file in ``destinations/``, one line in its ``__init__``,
 from __future__ import annotations
 
 import re
+import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
@@ -17,11 +18,17 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from router.event import Event
+from router.event import Clear, Event
 from router.outcome import Delivered, Hold, Outcome, Refusal, Rejected, Retry, Split
 from router.secret import Secret
 
 Header = str | Secret
+
+_Duration = Annotated[
+    str, Meta(pattern=r"^(?=.*[1-9])[0-9]{1,9}(\.[0-9]+)?(ms|s|m|h|d)\Z", description='text as "28d"')
+]
+_Rate = Annotated[str, Meta(pattern=r"^(?=.*[1-9])[0-9]{1,6}(\.[0-9]+)?/(s|m|h)\Z", description='text as "10/s"')]
+_Count = Annotated[int, Meta(ge=1)]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,12 +142,12 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", f
     title: ClassVar[str]
     home: ClassVar[str]  # the partner's base address
     docs: ClassVar[str]  # where the wire contract is described
-    max_batch: ClassVar[int] = 1
-    default_batch: ClassVar[int] = 1
-    default_concurrency: ClassVar[int] = 8
-    default_rate: ClassVar[str | None] = None
-    default_timeout: ClassVar[str] = "15s"
-    window: ClassVar[str | None] = None  # the partner's acceptance window; None where it has none
+    max_batch: ClassVar[_Count] = 1
+    default_batch: ClassVar[_Count] = 1
+    default_concurrency: ClassVar[_Count] = 8
+    default_rate: ClassVar[_Rate | None] = None
+    default_timeout: ClassVar[_Duration] = "15s"
+    window: ClassVar[_Duration | None] = None  # the partner's acceptance window; None where it has none
     dedup_key: ClassVar[str]  # by what the partner recognises a resend
     clear: ClassVar[frozenset[str]] = frozenset()  # fields of Clear it needs; everything else is withheld from it
     default_events: ClassVar[Mapping[str, str] | None] = None  # our name -> theirs; None: every event, own name
@@ -148,7 +155,7 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", f
     # What the partner can know a person or thing by: its name for it -> paths in our event, all of which it needs.
     identifiers: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
     test_endpoint: ClassVar[str | None] = None  # the partner's own check, in words for the README; None: it has none
-    monthly_quota: ClassVar[int | None] = None  # events a calendar month (UTC) that the partner takes
+    monthly_quota: ClassVar[_Count | None] = None  # events a calendar month (UTC) that the partner takes
     paths: ClassVar[tuple[str, ...]] = ()  # its settings that name fields of an event, beside match and map
     named: ClassVar[tuple[str, ...]] = ()  # its settings that name events of ours, beside events
     ordered: ClassVar[bool] = False  # events of one subject go one after another, in the order in which they came
@@ -274,6 +281,32 @@ def by_status(response: Response) -> Outcome:
     if status == 413:
         return Split("request too large") if batched else Rejected("too large for the partner")
     return Split(f"HTTP {status}") if batched else Rejected(f"HTTP {status}")
+
+
+def unfit(kind: Any) -> str | None:
+    """What of a class cannot be worked with, as ".window: ..."; None where all is well. Its constants are anybody's code."""
+    if not (isinstance(kind, type) and issubclass(kind, Destination)):
+        return " is no class of router.destination.Destination"
+    for name, hint in typing.get_type_hints(Destination, include_extras=True).items():
+        if typing.get_origin(hint) is ClassVar:
+            if not hasattr(kind, name):
+                return f".{name} is missing"
+            (form,) = typing.get_args(hint)
+            try:
+                if msgspec.convert(getattr(kind, name), form) != getattr(kind, name):
+                    return f".{name}: expected {form}"
+            except msgspec.ValidationError as error:
+                return f".{name}: {_described(form) or error}"
+    if not kind.clear <= set(Clear.__struct_fields__):
+        return f".clear: expected fields of Clear, which are {', '.join(Clear.__struct_fields__)}"
+    if strange := {*kind.paths, *kind.named}.difference(kind.__struct_fields__):
+        return f".paths, .named: {min(strange)} is none of its settings"
+    return None
+
+
+def _described(form: Any) -> str | None:
+    metas = [meta for one in (form, *typing.get_args(form)) for meta in getattr(one, "__metadata__", ())]
+    return next((f"expected {meta.description}" for meta in metas if meta.description), None)
 
 
 _SCRUBBED = re.compile(r"\[(?:email|phone|iban|card|secret)\]")  # the marks of router.scrub

@@ -87,8 +87,8 @@ class Inside(Asking, tag="inside", frozen=True, kw_only=True):
 @pytest.fixture(autouse=True)
 def _known(monkeypatch: pytest.MonkeyPatch) -> None:
     """The partner of these tests beside the shipped ones, as a package would bring it."""
-    known = {**destinations.registry(), "asking": Asking, "inside": Inside}
-    monkeypatch.setattr("destinations.registry", lambda: known)
+    known = destinations.Known({**destinations.registry(), "asking": Asking, "inside": Inside}, {})
+    monkeypatch.setattr("destinations.known", lambda: known)
 
 
 class Answering:

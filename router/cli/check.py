@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from router.cli.options import config_option, exit_code, json_option, registry
+from router.cli.options import config_option, exit_code, json_option, settings_of
 from router.cli.output import coloured, line
 from router.terminal import escaped
 from router.wording import counted
@@ -31,9 +30,7 @@ def command(path: Path, form: str, as_json: bool) -> None:
 
     Exits 0 where it can be started (warnings do not hinder), 1 where it cannot, 2 where there is no such file.
     """
-    from router import config
-
-    settings, findings = config.examine(path, os.environ, destinations=registry())
+    settings, findings = settings_of(path)
     if as_json or form == "json":
         for finding in findings:
             line(as_object(finding))

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal, Union
 import click
 import msgspec
 
+import destinations
 from router.cli import USAGE
-from router.cli.options import json_option, registry
+from router.cli.options import json_option
 from router.cli.output import line, table
 from router.config import bare_pattern, description, suggestion, takes_secret
 from router.destination import Destination
@@ -59,9 +60,12 @@ class Partner(msgspec.Struct, frozen=True):
 @json_option
 def command(kind: str | None, as_json: bool) -> None:
     """The destination types; with TYPE, every setting of that one."""
-    known = registry()
+    known, unusable = destinations.known()
+    for said in unusable.values():
+        click.echo(f"{escaped(said.words)}: {escaped(said.help)}.", err=True)
     if kind is not None and kind not in known:
-        click.echo(f"There is no such destination type, {suggestion(kind, known)}", err=True)
+        if kind not in unusable:
+            click.echo(f"There is no such destination type, {suggestion(kind, known)}", err=True)
         sys.exit(USAGE)
     chosen = [partner(name, known[name]) for name in ([kind] if kind else sorted(known))]
     if as_json:

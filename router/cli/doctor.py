@@ -14,13 +14,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import click
 
 from router.cli import DONE, FAILED, USAGE
 from router.cli.files import directory, document
-from router.cli.options import config_option, json_option, registry
+from router.cli.options import config_option, json_option, settings_of
 from router.cli.output import coloured, line
 from router.outbox import SQLITE
 from router.terminal import escaped
@@ -83,7 +83,7 @@ def examined(path: Path) -> Iterator[Finding]:
 
     yield of_python(sys.version_info[:3])
     yield of_sqlite(SQLITE)
-    settings = _settings(path)
+    settings = settings_of(path)
     yield _of_config(path, *settings)
     if document(path) is None:
         return
@@ -130,12 +130,6 @@ def of_sqlite(version: Sequence[int]) -> Finding:
         f"{shown} has the WAL-reset bug; one writer only, as here, does not meet it",
         "let no other program write the outbox; SQLite 3.51.3, 3.50.7 or 3.44.6 mends it",
     )
-
-
-def _settings(path: Path) -> tuple[Settings | None, list[Any]]:
-    from router import config
-
-    return config.examine(path, os.environ, destinations=registry())
 
 
 def _of_config(path: Path, settings: Settings | None, findings: Sequence[object]) -> Finding:

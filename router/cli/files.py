@@ -6,7 +6,6 @@ of the secrets in the environment, and no server that would start.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -79,10 +78,10 @@ def ask(path: Path, question: Callable[[Reader], Awaitable[T]]) -> T:
 
 def rules(path: Path) -> dict[str, Rule]:
     """The routing of every destination as configured now; none where the file is not right."""
-    from router import config, route
-    from router.cli.options import registry
+    from router import route
+    from router.cli.options import settings_of
 
-    settings, _ = config.examine(path, os.environ, destinations=registry())
+    settings, _ = settings_of(path)
     if settings is None:
         return {}
     return {name: route.compile(name, each) for name, each in settings.destinations.items()}

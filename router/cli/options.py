@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ import click
 from router.cli import FAILED, USAGE
 
 if TYPE_CHECKING:
-    from router.destination import Destination
+    from router.config import Examined
     from router.settings import Settings
 
 
@@ -36,22 +35,23 @@ config_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
 
-def registry() -> Mapping[str, type[Destination]]:
-    """Every destination type, those of other packages too."""
+def settings_of(path: Path) -> Examined:
+    """The file, read with every destination type, those of other packages too."""
     import destinations
+    from router import config
 
-    return destinations.registry()
+    types, unusable = destinations.known()
+    return config.examine(path, os.environ, destinations=types, unusable=unusable)
 
 
 def configured(path: Path) -> Settings:
     """The settings of a file without errors; else its findings go to stderr, and the process ends."""
-    from router import config
     from router.cli.check import text
 
-    loaded = config.load(path, os.environ, destinations=registry())
-    if not isinstance(loaded, list):
-        return loaded
-    click.echo(text(loaded), err=True)
+    settings, findings = settings_of(path)
+    if settings is not None:
+        return settings
+    click.echo(text(findings), err=True)
     sys.exit(exit_code(path))
 
 

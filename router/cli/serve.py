@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from router.cli import FAILED
-from router.cli.options import config_option, exit_code, json_option, registry
+from router.cli.options import config_option, exit_code, json_option, settings_of
 from router.cli.output import coloured, line
 from router.wording import counted
 
@@ -66,10 +66,9 @@ def command(path: Path, log_level: str, as_json: bool) -> None:
 
 def _settings(path: Path) -> Settings | None:
     """The settings, with warnings said; None where there are errors, all of which are said."""
-    from router import config
     from router.cli.check import text
 
-    settings, findings = config.examine(path, os.environ, destinations=registry())
+    settings, findings = settings_of(path)
     if findings:
         click.echo(text(findings), err=True, color=coloured(sys.stderr))
     return settings

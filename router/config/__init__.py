@@ -10,13 +10,14 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from router.config.findings import Finding, Report
 from router.config.references import resolve
 from router.config.rules import Rules, address
 from router.config.tables import SOURCES, Tables, bare_pattern, description, suggestion, takes_secret
-from router.destination import Destination
+from router.destination import Complaint, Destination
 from router.settings import Settings
 
 __all__ = [
@@ -59,9 +60,15 @@ def load(
     return findings if settings is None else settings
 
 
-def examine(path: Path, environ: Mapping[str, str], *, destinations: Mapping[str, type[Destination]]) -> Examined:
-    """Everything there is to say about the file, warnings too. ``file:`` secrets and the outbox are relative to its
-    directory.
+def examine(
+    path: Path,
+    environ: Mapping[str, str],
+    *,
+    destinations: Mapping[str, type[Destination]],
+    unusable: Mapping[str, Complaint] = MappingProxyType({}),
+) -> Examined:
+    """Everything there is to say about the file, warnings too, and about packages that are ``unusable``. ``file:`` secrets
+    and the outbox are relative to its directory.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
@@ -76,7 +83,7 @@ def examine(path: Path, environ: Mapping[str, str], *, destinations: Mapping[str
     except (ValueError, RecursionError) as error:  # tomllib lets the limits of int() and of the stack through
         return Examined(None, [_syntax(path, text, str(error))])
     report = Report(str(path), text)
-    tables = Tables(report, environ, path.parent, destinations)
+    tables = Tables(report, environ, path.parent, destinations, unusable)
     settings = tables.settings(document)
     Rules(report, settings, document, tables.drafts).check()
     return Examined(None if report.failed else settings, report.findings)

@@ -21,6 +21,11 @@ from router.destination import Complaint
 _FIRST_WORD = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
+def broken(error: BaseException) -> tuple[str, str]:
+    """What to say where a check itself fails."""
+    return f"the check of this type fails ({type(error).__name__})", "report it to whoever wrote the type"
+
+
 def draft(struct: type[msgspec.Struct], given: Mapping[str, Any]) -> Any:
     """``struct`` with these fields, and without its own check."""
     return _unchecked(struct)(**given)
@@ -57,6 +62,8 @@ def _heard(ask: Callable[[], Any]) -> Iterator[Any]:
         yield from ask()
     except (AttributeError, TypeError):
         return
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a partner's file raises
+        yield Complaint((), *broken(error))
 
 
 def _refusal(struct: type[Any], sure: _Sure) -> Complaint | None:
@@ -69,7 +76,7 @@ def _refusal(struct: type[Any], sure: _Sure) -> Complaint | None:
         words, first = str(error), _FIRST_WORD.match(str(error))
         about = (first[0],) if first is not None and first[0] in struct.__struct_encode_fields__ else ()
         return Complaint(about, words, "")
-    except (AttributeError, TypeError):  # it came to an unsure field, or wanted to set one
+    except (Exception, SystemExit):  # noqa: BLE001 - it came to an unsure field, or wanted to set one
         return None
     return None
 

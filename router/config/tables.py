@@ -53,8 +53,11 @@ class Tables:
         environ: Mapping[str, str],
         directory: Path,
         types_of: Mapping[str, type[Destination]],
+        unusable: Mapping[str, Complaint],
     ) -> None:
         self.report, self.environ, self.directory, self.types_of = report, environ, directory, types_of
+        self.unusable = unusable  # types of packages that the destinations of this file cannot have
+        self._wanted: set[str] = set()  # those of them that it names
         self.drafts: set[Key] = set()  # the tables with faults in them, or with a placeholder for a secret
         self._off: set[Key] = set()  # the destinations with enabled = false
         self._placeholders: set[Key] = set()  # their fields with a secret that could not be resolved
@@ -63,13 +66,17 @@ class Tables:
         known = {field.name: field for field in msgspec.structs.fields(Settings)}
         for name in document.keys() - known.keys():
             self.report.error((name,), f'unknown table "{name}"', suggestion(name, known))
-        return Settings(
+        settings = Settings(
             collect=self._section(document, "collect", Collect) or Collect(),
             console=self._section(document, "console", Console) or Console(),
             outbox=self._beside(self._section(document, "outbox", Outbox) or Outbox()),
             sources=dict(self._named(document, "sources", self._source)),
             destinations=dict(self._named(document, "destinations", self._destination)),
         )
+        for kind, said in self.unusable.items():
+            if kind not in self._wanted:
+                self.report.warning((), said.words, said.help)
+        return settings
 
     def _beside(self, outbox: Outbox) -> Outbox:
         """With its place counted from the file, wherever a command is called from: another place is another outbox."""
@@ -109,13 +116,17 @@ class Tables:
         kind = raw.get("type")
         if kind is None:
             self.report.error(key, f'missing key "type" in {_table(key)}', suggestion("", self.types_of))
-        elif not isinstance(kind, str) or kind not in self.types_of:
-            known = suggestion(kind if isinstance(kind, str) else "", self.types_of)
-            self.report.error((*key, "type"), "unknown destination type", known, at="value")
-        else:
+        elif isinstance(kind, str) and kind in self.types_of:
             if raw.get("enabled") is False:
                 self._off.add(key)
             return self.table(self.types_of[kind], raw, key)
+        elif isinstance(kind, str) and kind in self.unusable:
+            self._wanted.add(kind)
+            said = self.unusable[kind]
+            self.report.error((*key, "type"), said.words, said.help, at="value")
+        else:
+            known = suggestion(kind if isinstance(kind, str) else "", self.types_of)
+            self.report.error((*key, "type"), "unknown destination type", known, at="value")
         return None
 
     def table(self, struct: type[Any], raw: Any, key: Key) -> Any:
@@ -148,6 +159,9 @@ class Tables:
                 made = struct(**given)
             except ValueError:  # from its __post_init__, which is asked again below
                 faulty = True
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a partner's file raises
+                faulty = True
+                self.report.error(key, *drafts.broken(error))
         made = drafts.draft(struct, given) if made is None else made
         hints = {field.encode_name: field.type for field in msgspec.structs.fields(struct)}
         for said in drafts.complaints(struct, made, unsure):
