@@ -17,7 +17,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 _OWN = frozenset(
-    {"host", "content-length", "transfer-encoding", "connection", "expect", "user-agent", "accept-encoding"}
+    {"host", "content-length", "transfer-encoding", "connection", "expect", "user-agent", "accept", "accept-encoding"}
 )
 
 
@@ -52,8 +52,9 @@ class Connector(aiohttp.TCPConnector):
 
 
 def ordinary(url: URL, headers: Mapping[str, str]) -> bool:
-    """Can it be written here?"""
-    return url.raw_user is None and _OWN.isdisjoint([name.lower() for name in headers])
+    """Can it be written here? A name in two spellings cannot: a session sends the last of them alone."""
+    names = {name.lower() for name in headers}
+    return url.raw_user is None and len(names) == len(headers) and _OWN.isdisjoint(names)
 
 
 def head(url: URL, common: str) -> str:

@@ -427,7 +427,15 @@ class TestKeptConnections:
         assert isinstance(answers[1], Response)
         assert b"ok" == answers[1].body
 
-    async def test_a_further_request_is_like_the_first(self):
+    @pytest.mark.parametrize(
+        "more",
+        [
+            pytest.param({}, id="no more"),
+            pytest.param({"Accept": "application/json"}, id="one that we send too"),
+            pytest.param({"content-type": "application/vnd.acme+json"}, id="one twice, in two spellings"),
+        ],
+    )
+    async def test_a_further_request_is_like_the_first(self, more: dict[str, Header]):
         """
         On a connection that was kept, a request has the same address and headers, and nothing else, in whatever order.
         """
@@ -438,7 +446,8 @@ class TestKeptConnections:
                 writer.write(OK)
 
         async with listening(for_ever) as peer, sending() as transport:
-            asked = {"headers": {"X-Key": Secret("s"), "Content-Type": "application/json"}, "query": {"a": "b c&d"}}
+            headers = {"X-Key": Secret("s"), "Content-Type": "application/json", **more}
+            asked = {"headers": headers, "query": {"a": "b c&d"}}
             for _ in range(2):
                 await transport.send(post(peer.url, body="é".encode(), **asked))
             other = msgspec.structs.replace(post(peer.url, body=b""), method="GET")
