@@ -120,6 +120,7 @@ LEFT = (
     "order 0012345678",
     "0000123456789",
     "sizes 36 38 40 42 44",
+    "widths 1 200 300 40 50",
     "4000000000006",  # a bar code, though it begins like a Visa number and passes Luhn's test
     "02.03.2026 1245",
     "612 345 678",

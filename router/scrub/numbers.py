@@ -185,7 +185,8 @@ _SHAPES: Final = frozenset(
         (2, 2, 4, 4),
     }
 )
-
+# Italy's mobile numbers, and Russia's: of other digits it is a list of sizes.
+_BEGINNINGS: Final = {(3, 7): "3", (1, 3, 3, 2, 2): "78"}
 
 _MOST_WINDOWS: Final = 2048  # that are looked at in one text; a page of prose or a list of a hundred numbers has fewer
 
@@ -261,8 +262,8 @@ def _is_phone(groups: list[str], written: str) -> bool:
         in_two = shape == (2, 8) and (bracketed or int(groups[0]) == 6)  # the Netherlands' 06 12345678
         looks = sum(shape) < 13 and shape[0] > 1 and (len(shape) > 2 or shape[0] > 2 or in_two)
         looks = looks and int(groups[0]) > 0  # 5 000 000 000 is an amount
-    elif shape == (3, 7):
-        looks = bracketed or written[0] == "3"  # as Italy's mobile numbers begin
+    elif shape in _BEGINNINGS:
+        looks = bracketed or written[0] in _BEGINNINGS[shape]
     else:
         # 612 345 678 may be a number, 612.345.678 an amount; 612-345-678 is neither.
         looks = bracketed or (shape in _SHAPES and (shape != (3, 3, 3) or "-" in written))
