@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import lru_cache
 from operator import is_
 from typing import Any, Final, Literal
@@ -21,7 +20,7 @@ Kind = Literal["forbidden", "personal", "person", "long", "free"]
 LONGEST_KEY: Final = 256
 LONG_KEY: Final = object()
 DEPTH: Final = 40  # an item is at most 32 deep; what lies deeper was not let in by the door and goes
-_DEPTH_IN_TEXT: Final = 12  # of JSON in a text
+_OF_A_TEXT: Final = 13  # of the depth: JSON in a text is read, and JSON in a text of that, and no further
 _GONE: Final = object()
 
 
@@ -31,7 +30,7 @@ def tree(value: Any) -> tuple[Any, bool]:
     The value is not copied where nothing changed, and never changed in place. ``LONG_KEY`` stands for one in which some
     key has more than ``LONGEST_KEY`` characters.
     """
-    cleaned = _walk(value, DEPTH, _string)
+    cleaned = _walk(value, DEPTH)
     if cleaned is _GONE:
         return None, True
     return cleaned, cleaned is not value
@@ -44,22 +43,22 @@ def forget() -> None:
         memory.cache_clear()
 
 
-def _walk(value: Any, depth: int, string: Callable[[str], Any]) -> Any:
+def _walk(value: Any, depth: int) -> Any:
     """The cleaned value; the same object where nothing changed; ``_GONE`` where nothing may stay."""
     if isinstance(value, str):
         if len(value) < LEAST and value.isalnum():
             return value
-        return string(value)
+        return _string(value, depth)
     if isinstance(value, dict):
-        return _dict(value, depth - 1, string) if depth else _GONE
+        return _dict(value, depth - 1) if depth else _GONE
     if isinstance(value, list):
-        return _list(value, depth - 1, string) if depth else _GONE
+        return _list(value, depth - 1) if depth else _GONE
     if type(value) is int and 10**12 <= value < 10**19 and is_card(str(value)):
         return CARD
     return value
 
 
-def _dict(value: dict[Any, Any], depth: int, string: Callable[[str], Any]) -> Any:
+def _dict(value: dict[Any, Any], depth: int) -> Any:
     changes: dict[Any, Any] = {}
     for key, kind in _remembered_telling(tuple(value)) if len(value) <= _FEW else _telling(tuple(value)):
         if kind == "long":
@@ -72,7 +71,7 @@ def _dict(value: dict[Any, Any], depth: int, string: Callable[[str], Any]) -> An
         sort = type(member)
         if sort in _INERT or key in changes or (sort is str and len(member) < LEAST and member.isalnum()):
             continue
-        cleaned = _walk(member, depth, string)
+        cleaned = _walk(member, depth)
         if cleaned is LONG_KEY:
             return LONG_KEY
         if cleaned is not member and not _are_ids(key, member):
@@ -139,8 +138,8 @@ def _is_theirs(key: Any) -> bool:
     return word is not None and not word.hashed and word.field not in (persons.PERSON, "country", "state")
 
 
-def _list(value: list[Any], depth: int, string: Callable[[str], Any]) -> Any:
-    cleaned = [member if type(member) in _INERT else _walk(member, depth, string) for member in value]
+def _list(value: list[Any], depth: int) -> Any:
+    cleaned = [member if type(member) in _INERT else _walk(member, depth) for member in value]
     if all(map(is_, cleaned, value)):
         return value
     if any(each is LONG_KEY for each in cleaned):
@@ -148,45 +147,28 @@ def _list(value: list[Any], depth: int, string: Callable[[str], Any]) -> Any:
     return [member for member in cleaned if member is not _GONE]
 
 
-def _string(value: str) -> Any:
-    cleaned = _cleaned(value) if len(value) > SHORT else _remembered_string(value)
+def _string(value: str, depth: int) -> Any:
+    cleaned = _cleaned(value, depth) if len(value) > SHORT else _remembered_string(value)
     return value if cleaned is None else cleaned
 
 
-def _cleaned(value: str) -> Any:
-    return _text(value, _string_in_text)
-
-
-# JSON in a text in a text is opened, and no further: each level that is written anew doubles every backslash.
-def _string_in_text(value: str) -> Any:
-    cleaned = _text(value, _string_within)
-    return value if cleaned is None else cleaned
-
-
-def _string_within(value: str) -> Any:
-    cleaned = _text(value, None)
-    return value if cleaned is None else cleaned
-
-
-def _text(value: str, inside: Callable[[str], Any] | None) -> Any:
-    """What stands for a string in a tree; None where it stays as it is. ``inside`` is for the strings of JSON in it; None
-    where it is not opened.
-    """
-    if inside is not None and value[:1] in ("{", "[") and (rest := _without_its_own(value, inside)) is not None:
-        return scrubbed(rest) or rest
+def _cleaned(value: str, depth: int = DEPTH) -> Any:
+    """What stands for a string in a tree; None where it stays as it is."""
+    if value[:1] in ("{", "[") and depth > _OF_A_TEXT and (inside := _without_its_own(value, depth)) is not None:
+        return inside
     if not looks_like_url(value):
         return scrubbed(value)
     cleaned = url(value)
     return _GONE if cleaned is None else None if cleaned == value else cleaned
 
 
-def _without_its_own(value: str, string: Callable[[str], Any]) -> str | None:
+def _without_its_own(value: str, depth: int) -> str | None:
     """JSON in a text, whose keys tell as much as those around it; None where it is none, or nothing in it has to go."""
     try:
         inside = msgspec.json.decode(value)
     except (msgspec.DecodeError, RecursionError):
         return None
-    cleaned = _walk(inside, _DEPTH_IN_TEXT, string)
+    cleaned = _walk(inside, depth - _OF_A_TEXT)
     return None if cleaned is inside or cleaned is LONG_KEY else msgspec.json.encode(cleaned).decode()
 
 
