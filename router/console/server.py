@@ -165,5 +165,5 @@ class _Guard:
             raise Fault(
                 401,
                 "unauthorized",
-                "send Authorization: Bearer and the token of [console], or Basic with it as the password",
+                "send Authorization: Bearer and the token of [console]",
             )
