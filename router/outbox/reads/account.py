@@ -70,9 +70,12 @@ async def accounts(state: aiosqlite.Connection) -> list[Account]:
 
 
 async def trouble(state: aiosqlite.Connection, lane: int) -> str | None:
-    """Why a lane that nobody holds does not get on: its partner's last answer, where that was a fault."""
+    """Why a lane that nobody holds does not get on: its partner's last answer, where that was a fault.
+
+    Attempts are looked at from the last one on, whose lane soon comes: the index would have all of its own sorted.
+    """
     for outcome, at, reason in await state.execute_fetchall(
-        "SELECT outcome, at, reason FROM attempt WHERE lane = ? ORDER BY id DESC LIMIT 1", (lane,)
+        "SELECT outcome, at, reason FROM attempt NOT INDEXED WHERE lane = ? ORDER BY id DESC LIMIT 1", (lane,)
     ):
         delivered = await state.execute_fetchall(
             "SELECT at FROM run WHERE lane = ? AND state = 'delivered' ORDER BY first DESC LIMIT 1", (lane,)
