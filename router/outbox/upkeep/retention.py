@@ -41,7 +41,7 @@ KEEP_QUARANTINE = 14 * 86_400_000  # ms
 MOST_QUARANTINED = 100_000
 MOST_ATTEMPTS = 1_000_000
 SET = 3_600_000  # ms by which the clock moves that was set, and does not merely run badly
-DOUBT = 86_400.0  # seconds that pass before a clock that was set is believed
+DOUBT = 43_200.0  # seconds that pass before a clock that was set is believed; a process is started anew every night
 GIVEN_UP = "given up: its destination has been out of the configuration for as long as dead deliveries are kept"
 
 
@@ -119,7 +119,7 @@ class Retention:
         if wrong and self._doubted is None:
             self._doubted = elapsed
             log.warning(
-                "retention_waits", reason="the clock was set, or is behind what is stored: nothing goes for a day"
+                "retention_waits", reason="the clock was set, or is behind what is stored: nothing goes for 12 hours"
             )
         if self._doubted is not None:
             if elapsed - self._doubted < DOUBT:
