@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from router import lifecycle, retry
 from router.delivery.bisection import Bisection
 from router.delivery.holding import PROBE_EVERY, WRONG_ADDRESS_AFTER, Gate
-from router.delivery.pace import FAILURES_TO_OPEN, RAMP_DOUBLING, Pace, RateLimit
+from router.delivery.pace import FAILURES_TO_OPEN, MOST_TO_OPEN, RAMP_DOUBLING, Pace, RateLimit
 from router.outbox.state.cursors import Held, LaneRow
 from router.outbox.state.deliveries import Attempt
 from router.outbox.state.lane import Lane
@@ -106,6 +108,50 @@ class TestPace:
         for _ in range(40):
             pace.succeeded(NOW)
         assert 8 == pace.allowed(NOW)
+
+    @pytest.mark.parametrize("seed", range(20))
+    def test_a_partner_that_fails_half_of_the_time_is_used_in_full(self, seed: int):
+        """
+        Its failures are its own, and fewer requests mend none: it gets nine tenths of what it would without a pace.
+        """
+        dice, pace, now, asked = random.Random(seed), Pace(8), NOW, 0
+        for _ in range(20):
+            pace.succeeded(now)
+        while now < NOW + 600_000:
+            now = max(now + 100, pace.paused_until)
+            for _ in range(pace.allowed(now)):
+                asked += 1
+                if dice.random() < 0.5:
+                    pace.failed(now, 0.5)
+                else:
+                    pace.succeeded(now)
+
+        assert asked >= 0.9 * 8 * 6000
+
+    def test_one_that_was_good_and_is_dead_is_soon_left_alone(self):
+        """
+        After twenty failures in a row, the last of them one at a time, however many successes came before.
+        """
+        pace = Pace(8)
+        for _ in range(1000):
+            pace.succeeded(NOW)
+        for _ in range(MOST_TO_OPEN):
+            assert not pace.open
+            allowed = pace.allowed(NOW)
+            pace.failed(NOW, 0.5)
+
+        assert (True, 0, 1) == (pace.open, pace.allowed(NOW), allowed)
+
+    def test_one_that_asks_for_fewer_gets_fewer_at_once(self):
+        """
+        Whatever it took before.
+        """
+        pace = Pace(8)
+        for _ in range(1000):
+            pace.succeeded(NOW)
+        pace.failed(NOW, 0.5, too_many=True)
+
+        assert 4 == pace.allowed(NOW)
 
     def test_the_partner_says_when(self):
         """

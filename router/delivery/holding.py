@@ -75,7 +75,7 @@ class Gate:
         at, outcome = attempt.at, self._judged(outcome, attempt)
         match outcome:
             case Retry(after=after, until=until):
-                self._pace.failed(at, self._chance())
+                self._pace.failed(at, self._chance(), too_many=attempt.status == 429)
                 self._pace.pause(max(at + int(1000 * (after or 0.0)), min(until or 0, at + LONGEST_QUOTA)))
             case Hold():
                 if current:

@@ -7,28 +7,31 @@ from collections import deque
 from router import retry
 
 FAILURES_TO_OPEN = 3  # in a row; one flaky answer is the delivery's own affair
+PER_SUCCESS = 3  # failures that a success makes up for: where half of the answers are good, the lane goes on
+MOST_TO_OPEN = 20  # in a row, of a partner that took what came before
 RAMP_DOUBLING = 10_000  # ms
 
 
 class Pace:
     """How many requests a lane may have under way, and until when it must not send. Instants are UTC ms.
 
-    Three failures in a row open the breaker: the lane waits, with back-off, and then sends one probe at a time. The
-    first success closes it and the lane ramps up, at most doubling every 10 s, so that a partner that just recovered
-    is not met by the whole backlog. Otherwise additive increase, multiplicative decrease.
+    Three failures in a row open the breaker, more of them where there were successes before: the lane waits, with
+    back-off, and then sends one probe at a time. The first success closes it and the lane ramps up, at most doubling
+    every 10 s, so that a partner that just recovered is not met by the whole backlog. Otherwise additive increase,
+    multiplicative decrease.
     """
 
     def __init__(self, concurrency: int) -> None:
         self.most = concurrency
         self._limit = float(concurrency)
-        self._failures = 0
+        self._bears = FAILURES_TO_OPEN  # failures until the breaker opens; below 0, of probes since it did
         self._ramp_from: int | None = None
         self.paused_until = 0
 
     @property
     def open(self) -> bool:
         """Is the breaker open, so that only probes may pass?"""
-        return self._failures >= FAILURES_TO_OPEN
+        return self._bears <= 0
 
     def allowed(self, now: int) -> int:
         """Requests that may be under way at ``now``."""
@@ -48,18 +51,23 @@ class Pace:
 
     def succeeded(self, now: int) -> None:
         if self.open:
-            self._ramp_from = now
-        self._failures = 0
+            self._ramp_from, self._bears = now, FAILURES_TO_OPEN
+        else:
+            self._bears = min(MOST_TO_OPEN, self._bears + PER_SUCCESS)
         self._limit = min(float(self.most), self._limit + 1.0 / self._limit)
 
-    def failed(self, now: int, chance: float) -> None:
+    def failed(self, now: int, chance: float, *, too_many: bool = False) -> None:
+        """``too_many``: the partner said so. Other failures are its own, and fewer requests mend none of them, unless it is
+        about to give way.
+        """
         if self.open and now < self.paused_until:
             return  # it left before the breaker opened
-        self._failures += 1
-        self._limit = max(1.0, self._limit / 2)
+        self._bears -= 1
+        if too_many or self._bears < MOST_TO_OPEN // 2:
+            self._limit = max(1.0, self._limit / 2)
         if self.open:
             # Half of the wait is certain: a full jitter of nearly 0 would make the breaker no breaker.
-            wait = retry.delay(self._failures - FAILURES_TO_OPEN + 1, 0.5 + chance / 2)
+            wait = retry.delay(1 - self._bears, 0.5 + chance / 2)
             self.pause(now + int(wait * 1000))
 
     def pause(self, until: int) -> None:
@@ -75,7 +83,7 @@ class Pace:
     def resume(self) -> None:
         """An operator or a reload lets the lane go at once."""
         self.paused_until = 0
-        self._failures = 0
+        self._bears = max(self._bears, FAILURES_TO_OPEN)
 
 
 class RateLimit:
