@@ -45,15 +45,16 @@ def registry() -> Mapping[str, type[Destination]]:
 
 def _loaded(point: EntryPoint) -> type[Destination] | Complaint:
     """The class; where it is none that can be used, what to do. Nothing in a package may end whoever asks."""
-    package = point.dist.name if point.dist is not None else point.module
+    package = (point.dist.name if point.dist is not None else None) or point.value
+    module, _, name = point.value.partition(":")  # point.module raises where there is no such form
     try:
         kind: type[Destination] = point.load()
         wrong = unfit(kind)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a module may do anything while it is imported
         words = f"the package {package} cannot be loaded ({type(error).__name__})"
-        why = f"python -c 'from {point.module} import {point.attr}'"
+        why = f"python -c 'from {module} import {name or '*'}'"
         return Complaint((), words, f"mend it, or uninstall it; {why} shows what is wrong")
     if wrong is not None:
-        words = f"the package {package} cannot be used: {point.attr}{wrong}"
+        words = f"the package {package} cannot be used: {name or module}{wrong}"
         return Complaint((), words, "correct the class, or uninstall the package")
     return kind

@@ -37,16 +37,16 @@ ENVIRON = {"SHOP_TOKEN": "canary", "HOOK_SECRET": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY
 
 
 @pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Installs a package whose only module, ``acme``, has this code."""
     site = tmp_path / "site"
 
-    def install(code: str) -> None:
+    def install(code: str, point: str = "acme:Acme") -> None:
         information = site / "turnout_acme-1.0.dist-info"
         information.mkdir(parents=True)
         (site / "acme.py").write_text(code)
         (information / "METADATA").write_text("Metadata-Version: 2.1\nName: turnout-acme\nVersion: 1.0\n")
-        (information / "entry_points.txt").write_text("[turnout.destinations]\nacme = acme:Acme\n")
+        (information / "entry_points.txt").write_text(f"[turnout.destinations]\nacme = {point}\n")
         monkeypatch.syspath_prepend(str(site))
         importlib.invalidate_caches()
 
@@ -147,6 +147,16 @@ def test_a_check_that_fails(installed: Callable[[str], None], run: Callable[...,
 
     assert 1 == found.exit_code
     assert f"error: the check of this type fails ({error})" in found.output
+
+
+@pytest.mark.parametrize("point", ["acme", "acme:Acme!", "no module: at all"])
+def test_an_entry_point_that_is_none(installed: Callable[..., None], run: Callable[..., Result], point: str):
+    """
+    The same of what is no name of a class.
+    """
+    installed(CLASS, point)
+
+    assert "error: the package turnout-acme cannot be" in run(USED, "check").output
 
 
 def test_one_that_is_well(installed: Callable[[str], None], run: Callable[..., Result]):
