@@ -56,6 +56,11 @@ def forget() -> None:
     _remembered_text.cache_clear()
 
 
+def is_ordinary(value: str) -> bool:
+    """Is there nothing in it, nor in any part of it, that a rule could find? Quicker than looking."""
+    return not _rules(value if value.isascii() else _plain(value))
+
+
 def contains_personal(value: str) -> bool:
     """Would ``text`` change it?"""
     return text(value) != value

@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote, unquote_plus
 from router.scrub import persons
 from router.scrub.keys import FORBIDDEN, VISITOR, folded
 from router.scrub.numbers import is_shops_number
-from router.scrub.texts import LEAST, REMEMBERED, SHORT, contains_personal, text, without_emails
+from router.scrub.texts import LEAST, REMEMBERED, SHORT, contains_personal, is_ordinary, text, without_emails
 
 URL_LENGTH: Final = 4096
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}:")
@@ -106,6 +106,8 @@ def _fragment(fragment: str, depth: int) -> str | None:
 
 def _path(path: str) -> str:
     """Each part by itself, as written and as decoded: between slashes a number is not joined to more. Then all of it."""
+    if is_ordinary(unquote(path)):
+        return text(path)
     parts = [part if len(part) < LEAST or is_shops_number(part) else _value(part, 0) for part in path.split("/")]
     return text("/".join(parts))
 
@@ -166,7 +168,7 @@ def _value(value: str, depth: int) -> str:
     cleaned = text(value)
     if "%" not in cleaned and "+" not in cleaned:
         return _nested(cleaned, depth) if "//" in cleaned else cleaned
-    for decoded in (unquote(cleaned), unquote_plus(cleaned)):
+    for decoded in (unquote(cleaned), unquote_plus(cleaned)) if "+" in cleaned else (unquote(cleaned),):
         inner = _nested(decoded, depth) if "//" in decoded else text(decoded)
         if inner != decoded:
             return text(quote(inner, safe="[]/:"))  # a sign's digits may make an address of what was none
