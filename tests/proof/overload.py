@@ -246,6 +246,8 @@ async def client(module: str, settings: dict[str, Any], *arguments: str) -> byte
     out, _ = await process.communicate(json.dumps(settings).encode())
     if process.returncode:
         raise RuntimeError(f"{module} ended with {process.returncode}: what it said is above")
+    if not out.endswith(b"\n"):
+        raise RuntimeError(f"{module} ended well, and of its line came {len(out)} bytes: {out[-40:]!r}")
     return out
 
 
