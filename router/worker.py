@@ -25,7 +25,7 @@ from router.collect.link import (
     NotStored,
     Order,
     Ready,
-    Refused,
+    RefusalCount,
     Remote,
     WebhookDone,
     Wire,
@@ -44,7 +44,7 @@ class Worker:
         self._over = asyncio.Event()
         self._wire = Wire(Order, self._received, self._lost)
         self._remote = Remote(self._wire, new_id)
-        self._refused = Refused(self._wire)
+        self._refusals = RefusalCount(self._wire)
         self._collector: Collector | None = None
 
     async def run(self) -> None:
@@ -69,7 +69,7 @@ class Worker:
         await self._over.wait()
         await listening.stop()
         await runner.cleanup()
-        self._refused.tell()
+        self._refusals.tell()
         self._wire.close()
 
     def _collecting(self, begin: Begin) -> Collector:
@@ -80,7 +80,7 @@ class Worker:
             begin.keyring,
             SystemClock(),
             network=Network(begin.trusted_proxies),
-            tally=self._refused,
+            tally=self._refusals,
             strict_utf8=begin.strict_utf8,
         )
 

@@ -170,7 +170,7 @@ class TestGate:
     @staticmethod
     def made(held: Held | None = None) -> tuple[Gate, Lane, Pace]:
         lane, pace = Lane(LaneRow(id=1, name="a", type="webhook", start=0, cursor=0, held=held), (), None), Pace(1)
-        return Gate("a", lane, pace, lambda: 0.5, open_since=0), lane, pace
+        return Gate("a", lane, pace, lambda: 0.5, open_since=0, retry_for=0), lane, pace
 
     @staticmethod
     def answered(status: int, at: int) -> Attempt:

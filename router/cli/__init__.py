@@ -53,7 +53,9 @@ class Commands(click.Group):
     """Commands by name, each the ``command`` of its module."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Bytes that are no text come as halves of surrogate pairs, which no file, address or message can hold."""
+        """Bytes that are no text come as halves of surrogate pairs, which no id, address or message can hold. A path might,
+        and is refused with the others.
+        """
         if any("\ud800" <= character <= "\udfff" for character in "".join(args)):
             ctx.fail("an argument is not text in this terminal's encoding: type it again, in UTF-8")
         return super().parse_args(ctx, args)

@@ -158,11 +158,15 @@ class Collector:
             raise
         except Exception as fault:  # noqa: BLE001 - nothing of ours may show; the sender tries again
             reply, sender = self._failed(fault), None
-        if reply.code:
-            self.tally.refused("" if sender is None else sender.name, reply.code)
+        self._count(reply, sender)
         if sender is None and origin is not None and self.keyring.listed(origin):
             reply = reply.allowing(origin)  # as a preflight: its pages must learn when to come back
         return _to(origin, sender, reply).response()
+
+    def _count(self, reply: Reply, sender: Sender | None) -> None:
+        """What is told of a request of which nothing was taken; that its events are lost shows nowhere else."""
+        if reply.code:
+            self.tally.refused("" if sender is None else sender.name, reply.code)
 
     def _failed(self, fault: Exception) -> Reply:
         log.error("collect_failed", exc_info=fault)
@@ -218,8 +222,7 @@ class Collector:
         """Answer what was taken."""
         self._admission.leave(size)
         reply, sender = self._reply(outcome), head.sender
-        if reply.code:
-            self.tally.refused("" if sender is None else sender.name, reply.code)
+        self._count(reply, sender)
         connection.answer(_to(head.origin, sender, reply).wire())
 
     def _visit(self, head: Head, peer: Any, *, browser: bool) -> Visit:

@@ -198,7 +198,7 @@ class Remote:
                 done(_FAULTS.get(code, NotDurable)(why))
 
 
-class Refused(Tally):
+class RefusalCount(Tally):
     """Counts what a collecting process refuses as a whole, for the first process to know."""
 
     def __init__(self, wire: Wire) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -11,6 +11,8 @@ from aiohttp import web
 from router.problem import Error
 
 JSON = "application/json"
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Fault(Exception):

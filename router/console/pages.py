@@ -7,7 +7,7 @@ fetched from anybody else. A browser signs in by the Basic scheme: the password 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,8 +16,8 @@ from urllib.parse import parse_qsl, quote, urlencode
 import msgspec
 from aiohttp import web
 
-from router.console.acts import Acts, Choice, Giving
-from router.console.answers import Fault
+from router.console.acts import Acts, Choice, Giving, Reason
+from router.console.answers import Fault, Handler
 from router.console.questions import STATES, Questions, who
 from router.delivery.engine import Delivery
 from router.outbox.reads import telling
@@ -28,8 +28,6 @@ from router.wording import counted, when
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self'; "
     "frame-ancestors 'none'; base-uri 'none'"
@@ -38,7 +36,6 @@ POLICY = (
 HEADERS = {"Content-Security-Policy": POLICY, "Referrer-Policy": "same-origin"}
 NEWEST = 20  # events on the overview
 ROWS = 100  # of one page
-REASON = "held by the operator"
 STATIC = {"style.css": "text/css", "live.js": "text/javascript"}
 
 
@@ -72,7 +69,7 @@ class Pages:
     @cached_property
     def _templates(self) -> Environment:
         """Made for the first page: no start waits for it."""
-        from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
+        from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - see above
 
         found = Environment(
             loader=PackageLoader("router.console"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -212,7 +209,7 @@ class Pages:
             case "drop":
                 await self._acts.drop(_choice(Giving, to, form, dry_run=False), by)
             case "hold":
-                await self._acts.hold(to, REASON, by)
+                await self._acts.hold(to, Reason().reason, by)
             case _:
                 await self._acts.resume(to, by)
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType, UnionType
 from typing import NamedTuple
 
 import msgspec
-from aiohttp import web
 
 from router.console.acts import Again, Choice, Done, Erased, Forgotten, Giving, Held, Nothing, Reason, Replayed, Replays
-from router.console.answers import JSON
+from router.console.answers import JSON, Handler
 from router.console.api import Alive, Api, Health
 from router.console.questions import STATES
 from router.console.stream import EVENT_STREAM
@@ -27,8 +26,6 @@ from router.outbox.reads.views import (
     QuarantineView,
     Story,
 )
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Parameter(NamedTuple):

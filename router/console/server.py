@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from aiohttp import web
 from router.clock import Clock
 from router.console import guard, openapi, routes
 from router.console.acts import Acts
-from router.console.answers import Fault, answered
+from router.console.answers import Fault, Handler, answered
 from router.console.api import LARGEST_BODY, Api, Exposition
 from router.console.pages import Pages, wanted
 from router.console.questions import Questions
@@ -24,8 +24,6 @@ from router.outbox.reads.snapshots import ReadTooLong
 from router.settings import Settings
 
 log: Any = structlog.get_logger()
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _STATUS_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 _STATUS_WORDS = {
@@ -162,8 +160,4 @@ class _Guard:
         if not guard.authorised(header, self._token):
             if header is not None:
                 self._guesses.wrong(address, now)
-            raise Fault(
-                401,
-                "unauthorized",
-                "send Authorization: Bearer and the token of [console]",
-            )
+            raise Fault(401, "unauthorized", "send Authorization: Bearer and the token of [console]")

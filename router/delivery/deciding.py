@@ -24,7 +24,6 @@ from router.delivery.settling import Settling
 from router.destination import Destination
 from router.outbox.outbox import Outbox
 from router.outbox.state.lane import Lane
-from router.settings import seconds
 
 T = TypeVar("T")
 
@@ -51,7 +50,6 @@ class Deciding:
         self._rule, self._window = rule, window
         self._hand, self._gate, self._settling = hand, gate, settling
         self._sender, self._sending = sender, sending
-        self._retry_for = int(seconds(destination.retry_for) * 1000)
         self._about = type(destination).subject is not Destination.subject
 
     async def to_send(self, jobs: Sequence[Job], now: int) -> list[Job]:
@@ -78,12 +76,8 @@ class Deciding:
     def _too_late(self, job: Job, now: int) -> str | None:
         if self._window is not None and now - job.event.time > self._window:
             return ends.expired(now - job.event.time, self._window)
-        if (
-            job.since is not None
-            and self._lane.held is None
-            and now - max(job.since, self._gate.open_since) > self._retry_for
-        ):
-            return "expired: passing faults for as long as retry_for allows"
+        if job.since is not None and self._gate.outlasted(job.since, now):
+            return f"expired: {ends.OUTLASTED}"
         return None
 
     async def _in_turn(self, jobs: list[Job], now: int) -> list[Job]:

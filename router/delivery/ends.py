@@ -15,6 +15,7 @@ from router.outcome import Delivered, Outcome, Rejected
 from router.settings import seconds
 
 LONGEST_QUOTA = 45 * 86_400_000  # ms
+OUTLASTED = "passing faults for as long as retry_for allows"
 LONGEST_CLOSE = 3653 * 86_400.0  # seconds
 
 

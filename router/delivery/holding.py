@@ -34,8 +34,11 @@ class Gate:
     or of time that did not pass or in which nobody ran.
     """
 
-    def __init__(self, name: str, lane: Lane, pace: Pace, chance: Callable[[], float], open_since: int) -> None:
+    def __init__(
+        self, name: str, lane: Lane, pace: Pace, chance: Callable[[], float], *, open_since: int, retry_for: int
+    ) -> None:
         self._name, self._lane, self._pace, self._chance = name, lane, pace, chance
+        self._retry_for = retry_for  # ms
         self.epoch = 0
         self.unwritten = False
         self.open_since = open_since
@@ -49,6 +52,10 @@ class Gate:
             return FOR_EVER
         until = self._pace.paused_until if held is None else max(self._pace.paused_until, self._probe_at)
         return max(0, until - now) / 1000
+
+    def outlasted(self, since: int, now: int) -> bool:
+        """Have passing faults gone on since then for longer than they may? What a hold takes is held against no event."""
+        return self._lane.held is None and now - max(since, self.open_since) > self._retry_for
 
     @property
     def one_at_a_time(self) -> bool:

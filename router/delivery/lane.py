@@ -41,7 +41,7 @@ from router.outbox.state.deliveries import Attempt, Mark
 from router.outbox.state.lane import Lane
 from router.outbox.state.selections import Selection
 from router.outcome import Outcome
-from router.settings import per_second
+from router.settings import per_second, seconds
 
 log: Any = structlog.get_logger()
 
@@ -80,7 +80,14 @@ class LaneRunner:
 
         self._hand = Hand(lane)
         self._pace = Pace(concurrency)
-        self._gate = Gate(name, lane, self._pace, chance, open_since=store.away_until)
+        self._gate = Gate(
+            name,
+            lane,
+            self._pace,
+            chance,
+            open_since=store.away_until,
+            retry_for=int(seconds(destination.retry_for) * 1000),
+        )
         self._settling = Settling(store, lane, UNSETTLED * concurrency, self._settled)
         self._sender = Sender(name, destination, clock, concurrency)
         self._sending = Sending(
@@ -300,10 +307,9 @@ class LaneRunner:
             return True
         return self._gate.closed_for(self._clock.now()) > 0 or waiting > behind
 
-    @property
-    def open_since(self) -> int:
-        """Time up to then (UTC ms) is held against no event."""
-        return self._gate.open_since
+    def outlasted(self, since: int, now: int) -> bool:
+        """As the gate has it: may passing faults not go on for longer?"""
+        return self._gate.outlasted(since, now)
 
     async def attempt(self, sender: Sender, request: Request, jobs: Sequence[Job]) -> tuple[Outcome, Attempt]:
         """A request of a replay: what its answer says of the partner holds for the lane as well."""

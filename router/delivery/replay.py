@@ -19,7 +19,7 @@ from aiolimiter import AsyncLimiter
 from router import retry, route
 from router.clock import Clock
 from router.delivery.batching import OFTEN, batches
-from router.delivery.ends import Job, window
+from router.delivery.ends import OUTLASTED, Job, window
 from router.delivery.lane import LaneRunner
 from router.delivery.patience import patiently
 from router.delivery.sender import Sender, Written
@@ -32,7 +32,7 @@ from router.outbox.state.deliveries import Attempt
 from router.outbox.state.lane import Lane
 from router.outbox.state.replays import Chosen, Counts, Replay
 from router.outcome import Delivered, Hold, Rejected, Retry, Split
-from router.settings import per_second, seconds
+from router.settings import per_second
 
 log: Any = structlog.get_logger()
 
@@ -43,7 +43,6 @@ LOOK_AHEAD = 500  # events of a preview looked at in one go
 BEHIND = 100  # fresh events of the lane that may wait while a replay goes on
 PAUSE = 1.0  # seconds until the lane is looked at again
 AFTER_FAULT = 60.0  # seconds until a step in which we had a fault is tried again
-GIVEN_UP = "passing faults for as long as retry_for allows"
 LEFT_OUT = "left out: one process after another ended while it was in hand; report it"
 
 
@@ -57,7 +56,6 @@ class Replayer:
         self._runner, self._store, self._clock = runner, store, clock
         self._name, self._lane, destination = runner.name, runner.lane, runner.destination
         self._window = window(destination)
-        self._retry_for = int(seconds(destination.retry_for) * 1000)
         self._batch = destination.largest_batch()
         self._sender = Sender(f"{self._name}-replay", destination, clock, 1)
         self._attempts: list[Attempt] = []
@@ -196,16 +194,12 @@ class Replayer:
                 self._told(attempt)
                 half = len(jobs) // 2
                 return [jobs[:half], jobs[half:], *others]
-            if tries >= OFTEN and self._too_long(since, attempt.at):
+            if tries >= OFTEN and self._runner.outlasted(since, attempt.at):
                 self._told(attempt)
-                self._refused([(job, GIVEN_UP) for job in jobs])
+                self._refused([(job, OUTLASTED) for job in jobs])
                 return others
             await self._clock.sleep(retry.delay(tries, 1.0))
         return others
-
-    def _too_long(self, since: int, now: int) -> bool:
-        """Has the partner failed since then for longer than it may, by the lane's own rule?"""
-        return self._lane.held is None and now - max(since, self._runner.open_since) > self._retry_for
 
     def _written(self, jobs: Sequence[Job]) -> Written:
         return self._in_hand(jobs, lambda: self._sender.write(jobs)) if jobs else Written()
